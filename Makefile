@@ -1,0 +1,42 @@
+# The project's commands. `make test` is what continuous integration runs, and nothing else.
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PYTHON := target/python/bin/python
+
+.PHONY: test fmt lint tools run
+
+# Everything: the tools that the tests need, the format, the lints, the tests.
+test: tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --locked
+
+fmt:
+	cargo fmt --all
+
+lint:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+run:
+	cargo run --release -- demo
+
+# What the tests need beside Rust: a PostgreSQL server, curl, a docker-compose that reads the compose
+# file, and Python with grpcio. Installed from the distribution's packages where missing.
+tools: $(PYTHON)
+	@missing=""; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$$missing postgresql"; \
+	command -v curl >/dev/null || missing="$$missing curl"; \
+	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
+	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
+
+.PHONY: install
+install:
+	@command -v apt-get >/dev/null || { echo "Install these with your package manager, then run make test again:$(PACKAGES)" >&2; exit 1; }
+	$(SUDO) apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(PACKAGES)
+
+$(PYTHON): tests/requirements.txt
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || $(MAKE) --no-print-directory install PACKAGES="python3 python3-venv"
+	python3 -m venv --clear target/python
+	target/python/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	@touch $@

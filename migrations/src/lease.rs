@@ -1,0 +1,129 @@
+//! A lease that one instance holds while it migrates: one row with an owner and an end.
+//!
+//! A row works on every engine that speaks SQL; advisory locks do not exist on distributed
+//! PostgreSQL engines. A holder that dies is followed by another after [`LEASE`].
+
+use std::{
+    future::Future,
+    process,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
+use tokio::time::sleep;
+
+/// How long a lease holds without renewal. Longer than any clock difference between instances that
+/// a deployment should have.
+const LEASE: Duration = Duration::from_secs(30);
+const RENEWAL: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(50);
+const TABLE: &str = "migration_lease";
+/// The one row.
+const ID: i32 = 1;
+
+/// Runs `work` while this instance alone holds the lease, which it waits for.
+pub(crate) async fn while_held<C, F>(db: &C, work: F) -> Result<(), DbErr>
+where
+    C: ConnectionTrait,
+    F: Future<Output = Result<(), DbErr>>,
+{
+    let owner = owner()?;
+    create_table(db).await?;
+    while !take(db, &owner).await? {
+        tracing::debug!("another instance is migrating; waiting for its lease");
+        sleep(RETRY).await;
+    }
+    let done = tokio::select! {
+        done = work => done,
+        lost = renew(db, &owner) => Err(lost),
+    };
+    // Left behind, it would run out by itself: a failing work is the more important word.
+    let released = release(db, &owner).await;
+    done.and(released)
+}
+
+/// Creates the lease's table. Two `CREATE TABLE IF NOT EXISTS` at once can collide in PostgreSQL's
+/// catalogue, so a failure counts only when the table is still missing afterwards.
+async fn create_table<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
+    let create = Table::create()
+        .table(TABLE)
+        .if_not_exists()
+        .col(integer("id").primary_key())
+        .col(text("owner"))
+        .col(big_integer("expires_at_ms"))
+        .to_owned();
+    let Err(error) = db.execute(&create).await else { return Ok(()) };
+    let probe = Query::select().expr(Expr::val(1)).from(TABLE).limit(1).to_owned();
+    db.query_all(&probe).await.map(drop).map_err(|_| error)
+}
+
+/// Takes the lease when nobody holds it, or when its holder let it run out.
+async fn take<C: ConnectionTrait>(db: &C, owner: &str) -> Result<bool, DbErr> {
+    let now = now_ms()?;
+    let insert = Query::insert()
+        .into_table(TABLE)
+        .columns(["id", "owner", "expires_at_ms"])
+        .values_panic([ID.into(), owner.into(), end_ms(now).into()])
+        .on_conflict(
+            OnConflict::column("id")
+                .update_columns(["owner", "expires_at_ms"])
+                .action_and_where(Expr::col((TABLE, "expires_at_ms")).lt(now))
+                .to_owned(),
+        )
+        .to_owned();
+    Ok(db.execute(&insert).await?.rows_affected() == 1)
+}
+
+/// Prolongs the lease until it cannot be; answers why.
+async fn renew<C: ConnectionTrait>(db: &C, owner: &str) -> DbErr {
+    loop {
+        sleep(RENEWAL).await;
+        let renewed = async {
+            let update = Query::update()
+                .table(TABLE)
+                .value("expires_at_ms", end_ms(now_ms()?))
+                .and_where(Expr::col("owner").eq(owner))
+                .to_owned();
+            Ok(db.execute(&update).await?.rows_affected())
+        };
+        match renewed.await {
+            Ok(0) => {
+                return DbErr::Migration("another instance took the migration lease".to_owned());
+            }
+            Ok(_) => {}
+            Err(error) => return error,
+        }
+    }
+}
+
+async fn release<C: ConnectionTrait>(db: &C, owner: &str) -> Result<(), DbErr> {
+    let delete =
+        Query::delete().from_table(TABLE).and_where(Expr::col("owner").eq(owner)).to_owned();
+    db.execute(&delete).await.map(drop)
+}
+
+/// A name that no other instance has: the process and the moment, which together differ also
+/// between containers that all have process id 1.
+fn owner() -> Result<String, DbErr> {
+    let since_epoch = since_epoch()?;
+    Ok(format!("{}-{}", process::id(), since_epoch.as_nanos()))
+}
+
+fn now_ms() -> Result<i64, DbErr> {
+    Ok(as_ms(since_epoch()?))
+}
+
+fn end_ms(now: i64) -> i64 {
+    now.saturating_add(as_ms(LEASE))
+}
+
+fn as_ms(duration: Duration) -> i64 {
+    duration.as_millis().try_into().unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the store, with its clock, builds on this crate")]
+fn since_epoch() -> Result<Duration, DbErr> {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|_| DbErr::Migration("the clock is before 1970".to_owned()))
+}

@@ -1,0 +1,50 @@
+//! The schema of orgd: one numbered, idempotent DDL statement each, for SQLite and PostgreSQL.
+//!
+//! Append-only: a step that has been released is never edited. Several instances may migrate at
+//! once; [`Migrator::up`] holds a lease, which sea-orm-migration does not do by itself.
+
+mod lease;
+mod m20261123_000001_create_organizations;
+mod m20261123_000002_create_credentials;
+
+use sea_orm_migration::prelude::*;
+pub use sea_orm_migration::{Migration, MigrationStatus, MigratorTrait};
+
+/// Brings a database to the schema of this version, whoever else tries to at the same time.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261123_000001_create_organizations::Migration),
+            Box::new(m20261123_000002_create_credentials::Migration),
+        ]
+    }
+
+    async fn up<'c, C>(db: C, steps: Option<u32>) -> Result<(), DbErr>
+    where
+        C: IntoSchemaManagerConnection<'c>,
+    {
+        let db = db.into_database_executor();
+        if Self::get_pending_migrations_read_only(&db).await?.is_empty() {
+            return Ok(());
+        }
+        let borrowed = match &db {
+            SchemaManagerConnection::Connection(connection) => (*connection).into(),
+            SchemaManagerConnection::Transaction(transaction) => (*transaction).into(),
+            SchemaManagerConnection::OwnedTransaction(transaction) => transaction.into(),
+        };
+        lease::while_held(&db, Unleased::up::<SchemaManagerConnection<'_>>(borrowed, steps)).await
+    }
+}
+
+/// The same steps as sea-orm-migration applies them, without the lease.
+struct Unleased;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Unleased {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        Migrator::migrations()
+    }
+}

@@ -1,0 +1,120 @@
+//! What an operator can do with credentials.
+
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+
+use crate::{
+    auth::Secret,
+    domain::{
+        Credential, CredentialDigest, Error, OrganizationId, Result, Role, StoredCredential,
+        Violation, reason,
+    },
+    store::{Store, now},
+};
+
+/// Hexadecimal digits of a digest that name a credential at least.
+const ID_DIGITS_MIN: usize = 8;
+/// Hexadecimal digits of a digest.
+const ID_DIGITS_MAX: usize = 64;
+
+/// What a credential is to prove.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// What kind of caller the holder is.
+    pub role: Role,
+    /// The organization that a user belongs to; none for the other roles.
+    pub organization: Option<OrganizationId>,
+    /// The holder's own name; none: one made of the role and the credential's id.
+    pub subject: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// How long it holds, rounded up to whole seconds; none: until it is revoked.
+    pub expires_in: Option<Duration>,
+}
+
+/// Stores a credential for `secret` and answers what was stored.
+pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Credential> {
+    let Grant { role, organization, subject, description, expires_in } = grant;
+    if (role == Role::User) != organization.is_some() {
+        let description = "A user belongs to one organization, and the other roles to none.";
+        return Err(invalid("organization", reason::FIELD_REQUIRED, description));
+    }
+    let digest = secret.digest();
+    let subject = subject.unwrap_or_else(|| format!("{}-{}", role.as_str(), short_id(digest)));
+    let expires_at = expires_in.map(|time| {
+        let end = now().checked_add(time.try_into().ok()?)?;
+        // Rounded up, so that it holds at least as long as was asked.
+        end.replace_nanosecond(0).ok()?.checked_add(time::Duration::SECOND)
+    });
+    let expires_at = match expires_at {
+        Some(None) => {
+            let description = "The time to the end is too long; leave it out for no end.";
+            return Err(invalid("expires_in", reason::FIELD_OUT_OF_RANGE, description));
+        }
+        Some(end) => end,
+        None => None,
+    };
+    let credential = Credential {
+        digest,
+        kind: secret.kind(),
+        subject,
+        role,
+        organization,
+        expires_at,
+        description,
+    };
+    store.issue_credential(&credential).await?;
+    Ok(credential)
+}
+
+/// Ends the credential whose id begins with `id`, and answers it. Revoking twice changes nothing.
+pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
+    let range = digest_range(id)?;
+    let mut found = store.find_credentials(range).await?;
+    match (found.pop(), found.is_empty()) {
+        (Some(credential), true) => {
+            store.revoke_credential(credential.credential.digest).await?;
+            Ok(credential)
+        }
+        (None, _) => {
+            Err(invalid("id", reason::CREDENTIAL_NOT_FOUND, "No credential has an id like this."))
+        }
+        (Some(_), false) => {
+            let description = "Several credentials have an id like this; give more digits.";
+            Err(invalid("id", reason::CREDENTIAL_NOT_FOUND, description))
+        }
+    }
+}
+
+/// The id of a credential, by which people name it: the digits of its digest.
+#[must_use]
+pub fn id(digest: CredentialDigest) -> String {
+    HEXLOWER.encode(&digest.0)
+}
+
+/// As many digits of the id as tell a company's credentials apart.
+#[must_use]
+pub fn short_id(digest: CredentialDigest) -> String {
+    id(digest).chars().take(12).collect()
+}
+
+fn digest_range(id: &str) -> Result<std::ops::RangeInclusive<[u8; 32]>> {
+    let bound = |padding: char| {
+        let digits: String =
+            id.chars().chain(std::iter::repeat(padding)).take(ID_DIGITS_MAX).collect();
+        HEXLOWER.decode(digits.as_bytes()).ok()?.try_into().ok()
+    };
+    let length_fits = (ID_DIGITS_MIN..=ID_DIGITS_MAX).contains(&id.len());
+    match (bound('0'), bound('f')) {
+        (Some(first), Some(last)) if length_fits => Ok(first..=last),
+        _ => {
+            let description = "An id is 8 to 64 digits of 0 to 9 and a to f.";
+            Err(invalid("id", reason::FIELD_OUT_OF_RANGE, description))
+        }
+    }
+}
+
+fn invalid(path: &'static str, reason: &'static str, description: &'static str) -> Error {
+    Error::invalid(Violation::new(path, reason, description))
+}

@@ -1,0 +1,7 @@
+//! The use cases: one function each, which reads like its sentence. Here is the order of things:
+//! authorize, validate, decide, write.
+//!
+//! Architecture invariant: no wire and no SQL; every door calls these functions.
+
+pub mod credentials;
+pub mod organizations;

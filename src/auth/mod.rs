@@ -1,0 +1,10 @@
+//! Who a caller is: secrets and their forms, the Authorization header, and the look-up.
+//!
+//! What a principal may do is not decided here.
+
+mod authenticate;
+mod header;
+mod secret;
+
+pub use authenticate::authenticate;
+pub use secret::Secret;

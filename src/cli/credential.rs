@@ -1,0 +1,251 @@
+//! `orgd credential`: credentials, straight in the database. A secret is printed once, at issue,
+//! and read from standard input alone.
+
+use std::io::{Read, stdin};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::{open, organization::organization_id, output};
+use crate::{
+    app::credentials::{self, Grant},
+    auth::Secret,
+    config::DatabaseArgs,
+    domain::{Credential, CredentialKind, OrganizationId, Role, StoredCredential},
+    store::now,
+};
+
+/// Bytes of a secret on standard input at most.
+const SECRET_BYTES_MAX: u64 = 1024;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CredentialCommand {
+    /// Issue a credential and print its secret, once
+    Issue(IssueArgs),
+    /// List the credentials, without their secrets
+    List(ListArgs),
+    /// End a credential at once
+    Revoke(RevokeArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct IssueArgs {
+    /// What kind of caller the holder is
+    #[arg(long, value_enum)]
+    role: RoleArg,
+    /// The organization that a user belongs to
+    #[arg(long, value_parser = organization_id, required_if_eq("role", "user"))]
+    organization: Option<OrganizationId>,
+    /// The form of the secret
+    #[arg(long, value_enum, default_value_t = KindArg::Bearer)]
+    kind: KindArg,
+    /// How long it holds, such as 30d or 12h; without it, until it is revoked
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    expires_in: Option<std::time::Duration>,
+    /// The holder's name, for logs and records
+    #[arg(long)]
+    subject: Option<String>,
+    /// What it is for
+    #[arg(long)]
+    description: Option<String>,
+    /// Import the secret that standard input holds instead of making one
+    #[arg(long)]
+    secret_stdin: bool,
+    /// Do nothing where the subject has a credential that holds
+    #[arg(long, requires = "subject")]
+    if_absent: bool,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RevokeArgs {
+    /// Its id, or the first 8 digits of it or more
+    id: String,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RoleArg {
+    User,
+    Support,
+    Administrator,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::User => Self::User,
+            RoleArg::Support => Self::Support,
+            RoleArg::Administrator => Self::Administrator,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KindArg {
+    Bearer,
+    ApiKey,
+}
+
+impl From<KindArg> for CredentialKind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Bearer => Self::Bearer,
+            KindArg::ApiKey => Self::ApiKey,
+        }
+    }
+}
+
+pub(super) async fn run(command: CredentialCommand) -> Result<()> {
+    match command {
+        CredentialCommand::Issue(args) => issue(args).await,
+        CredentialCommand::List(args) => list(args).await,
+        CredentialCommand::Revoke(args) => revoke(args).await,
+    }
+}
+
+async fn issue(args: IssueArgs) -> Result<()> {
+    let kind = args.kind.into();
+    let secret = if args.secret_stdin {
+        imported_secret(kind)?
+    } else {
+        Secret::generate(kind).context("the system has no randomness to give")?
+    };
+    let store = open(&args.database).await?;
+    if let Some(subject) = args.subject.as_ref().filter(|_| args.if_absent)
+        && store.has_credential(subject).await?
+    {
+        tracing::info!(subject, "the subject has a credential; nothing was issued");
+        return Ok(store.close().await?);
+    }
+    let grant = Grant {
+        role: args.role.into(),
+        organization: args.organization,
+        subject: args.subject,
+        description: args.description,
+        expires_in: args.expires_in,
+    };
+    let credential = credentials::issue(&store, &secret, grant).await?;
+    let mut value = as_json(&credential);
+    // Who imports a secret has it already.
+    let shown = if args.secret_stdin { None } else { Some(secret.expose()) };
+    if let (Some(secret), Some(members)) = (shown, value.as_object_mut()) {
+        members.insert("secret".to_owned(), secret.into());
+    }
+    output::value(args.json, &value, || {
+        let id = credentials::short_id(credential.digest);
+        match shown {
+            Some(secret) => format!(
+                "{secret}\nThis is the secret of credential {id}. Keep it: it is not shown again."
+            ),
+            None => format!("Imported as credential {id}."),
+        }
+    })?;
+    Ok(store.close().await?)
+}
+
+fn imported_secret(kind: CredentialKind) -> Result<Secret> {
+    let mut text = String::new();
+    stdin()
+        .lock()
+        .take(SECRET_BYTES_MAX)
+        .read_to_string(&mut text)
+        .context("cannot read the secret from standard input")?;
+    match Secret::parse(text.trim_end_matches(['\r', '\n'])) {
+        Some(secret) if secret.kind() == kind => Ok(secret),
+        _ => bail!(
+            "standard input holds no secret of kind {}: a bearer token is a lower-case UUID \
+             version 4, an API key begins with orgd_ and ends with its checksum",
+            kind.as_str()
+        ),
+    }
+}
+
+async fn list(args: ListArgs) -> Result<()> {
+    let store = open(&args.database).await?;
+    let credentials = store.list_credentials().await?;
+    let value: Vec<Value> = credentials.iter().map(stored_as_json).collect();
+    output::value(args.json, &value.into(), || {
+        let rows: Vec<_> = credentials.iter().map(row).collect();
+        let headings =
+            ["ID", "KIND", "ROLE", "ORGANIZATION", "SUBJECT", "CREATED", "EXPIRES", "STATE"];
+        output::table(&headings, &rows)
+    })?;
+    Ok(store.close().await?)
+}
+
+async fn revoke(args: RevokeArgs) -> Result<()> {
+    let store = open(&args.database).await?;
+    let revoked = credentials::revoke(&store, &args.id).await?.credential;
+    output::value(args.json, &as_json(&revoked), || {
+        let id = credentials::short_id(revoked.digest);
+        format!("Credential {id} of {} is revoked.", revoked.subject)
+    })?;
+    Ok(store.close().await?)
+}
+
+fn row(stored: &StoredCredential) -> Vec<String> {
+    let credential = &stored.credential;
+    vec![
+        credentials::short_id(credential.digest),
+        credential.kind.as_str().to_owned(),
+        credential.role.as_str().to_owned(),
+        credential.organization.map_or_else(|| "-".to_owned(), |id| id.to_string()),
+        credential.subject.clone(),
+        output::time(stored.created_at),
+        credential.expires_at.map_or_else(|| "-".to_owned(), output::time),
+        state(stored).to_owned(),
+    ]
+}
+
+fn state(stored: &StoredCredential) -> &'static str {
+    let has_expired = |end: OffsetDateTime| end <= now();
+    if stored.revoked_at.is_some() {
+        "revoked"
+    } else if stored.credential.expires_at.is_some_and(has_expired) {
+        "expired"
+    } else {
+        "valid"
+    }
+}
+
+fn stored_as_json(stored: &StoredCredential) -> Value {
+    let mut value = as_json(&stored.credential);
+    if let Some(members) = value.as_object_mut() {
+        members.insert("createdAt".to_owned(), output::time(stored.created_at).into());
+        members.insert("revokedAt".to_owned(), stored.revoked_at.map(output::time).into());
+        members.insert("state".to_owned(), state(stored).into());
+    }
+    value
+}
+
+fn as_json(credential: &Credential) -> Value {
+    json!({
+        "id": credentials::id(credential.digest),
+        "kind": credential.kind.as_str(),
+        "role": credential.role.as_str(),
+        "organization": credential.organization.map(OrganizationId::get),
+        "subject": credential.subject,
+        "description": credential.description,
+        "expiresAt": credential.expires_at.map(output::time),
+    })
+}

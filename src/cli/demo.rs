@@ -1,0 +1,96 @@
+//! `orgd demo`: the two documented examples, ready to paste, over a database that is gone after.
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::output;
+use crate::{
+    app::credentials::{self, Grant},
+    auth::Secret,
+    config::{Limits, ListenArgs},
+    domain::{Field, OrganizationId, Role, Text},
+    server::{self, Addresses, Listeners},
+    store::{NewOrganization, Store},
+};
+
+/// The tokens of the published page. Public, so they are good for nothing but a demonstration.
+const USER_TOKEN: &str = "e486a154-3cbe-46b8-87a1-0d46a15c54c8";
+const ADMINISTRATOR_TOKEN: &str = "111d7a49-b4f7-43c8-8cbd-5b6a67f71066";
+const USER_ORGANIZATION: i64 = 90;
+const ADMINISTRATOR_ORGANIZATION: i64 = 94;
+
+/// Serves the examples until a signal comes.
+pub(super) async fn run(listen: ListenArgs) -> Result<()> {
+    let http = &listen.http;
+    for addr in [listen.grpc_addr, http.http_addr, http.ops.ops_addr] {
+        ensure!(
+            addr.ip().is_loopback(),
+            "the demo's tokens are public, so it listens on loopback only; {addr} is not"
+        );
+    }
+    let listeners = Listeners::bind(&listen).await?;
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let file = folder.path().join("demo.db");
+    let Some(file) = file.to_str() else { bail!("the temporary folder's name is not Unicode") };
+    let store = Store::connect(&format!("sqlite://{file}?mode=rwc").into()).await?;
+    store.migrate().await?;
+    seed(&store).await?;
+    output::line(&instructions(listeners.addresses()?))?;
+    server::serve(listeners, store, Limits::default()).await
+}
+
+async fn seed(store: &Store) -> Result<()> {
+    create(store, USER_ORGANIZATION, "Example Organization").await?;
+    create(store, ADMINISTRATOR_ORGANIZATION, "Example Enterprise").await?;
+    let organization = OrganizationId::new(USER_ORGANIZATION);
+    issue(store, USER_TOKEN, Role::User, organization).await?;
+    issue(store, ADMINISTRATOR_TOKEN, Role::Administrator, None).await
+}
+
+async fn create(store: &Store, id: i64, name: &str) -> Result<()> {
+    let id = OrganizationId::new(id);
+    let name = Text::parse(Field::Name, name.to_owned());
+    let Ok(name) = name else { bail!("the demo's names are valid") };
+    store.create_organization(&NewOrganization { id, name, subscription_id: None }).await?;
+    Ok(())
+}
+
+async fn issue(
+    store: &Store,
+    token: &str,
+    role: Role,
+    organization: Option<OrganizationId>,
+) -> Result<()> {
+    let secret = Secret::parse(token).context("the page's tokens are UUIDs")?;
+    let grant = Grant {
+        role,
+        organization,
+        subject: Some(format!("demo-{}", role.as_str())),
+        description: None,
+        expires_in: None,
+    };
+    credentials::issue(store, &secret, grant).await?;
+    Ok(())
+}
+
+fn instructions(Addresses { grpc, http, ops }: Addresses) -> String {
+    format!(
+        r#"orgd demo: a temporary database with organizations {USER_ORGANIZATION} and {ADMINISTRATOR_ORGANIZATION}. Ctrl-C ends it.
+
+Update an organization as a user:
+
+  curl -i -X PUT http://{http}/v1/organizations/{USER_ORGANIZATION} -H 'Authorization: Bearer {USER_TOKEN}' -H 'Content-Type: application/json' -d '{{"name": "Custom Name"}}'
+
+Update an organization as a System Admin:
+
+  curl -i -X PUT http://{http}/v1/organizations/{ADMINISTRATOR_ORGANIZATION} -H 'Authorization: Bearer {ADMINISTRATOR_TOKEN}' -H 'Content-Type: application/json' -d '{{"name": "Enterprise Org"}}'
+
+The same service over gRPC, with reflection:
+
+  grpcurl -plaintext -H 'Authorization: Bearer {ADMINISTRATOR_TOKEN}' -d '{{"organization": {{"id": {ADMINISTRATOR_ORGANIZATION}, "subscription_id": "enterprise"}}, "update_mask": "subscriptionId"}}' {grpc} organization.v1.OrganizationService/Update
+
+Readiness:
+
+  curl http://{ops}/readyz
+"#
+    )
+}

@@ -1,0 +1,45 @@
+//! `orgd migrate`: the database's schema.
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::{connect, open, output};
+use crate::{config::DatabaseArgs, store::Store};
+
+#[derive(Args, Debug)]
+pub(super) struct MigrateArgs {
+    /// What to do
+    #[arg(value_enum, default_value_t = Action::Up)]
+    action: Action,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Action {
+    /// Apply every step that the database does not have
+    Up,
+    /// Show every step and whether the database has it; writes nothing
+    Status,
+}
+
+pub(super) async fn run(args: MigrateArgs) -> Result<()> {
+    let store: Store = match args.action {
+        Action::Up => open(&args.database).await?,
+        Action::Status => connect(&args.database).await?,
+    };
+    let steps = store.migration_steps().await?;
+    let value: Vec<_> =
+        steps.iter().map(|step| json!({"name": step.name, "applied": step.applied})).collect();
+    output::value(args.json, &value.into(), || {
+        let state = |applied| if applied { "applied" } else { "pending" }.to_owned();
+        let rows: Vec<_> =
+            steps.iter().map(|step| vec![step.name.clone(), state(step.applied)]).collect();
+        output::table(&["STEP", "STATE"], &rows)
+    })?;
+    Ok(store.close().await?)
+}

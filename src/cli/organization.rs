@@ -1,0 +1,112 @@
+//! `orgd organization`: organizations, straight in the database.
+
+use anyhow::{Result, anyhow};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{open, output};
+use crate::{
+    config::DatabaseArgs,
+    domain::{Error, Field, Organization, OrganizationId, Text},
+    store::NewOrganization,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OrganizationCommand {
+    /// Store a new organization
+    Create(CreateArgs),
+    /// Show an organization
+    Get(GetArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CreateArgs {
+    /// Its id; without it, the one after the largest
+    #[arg(long, value_parser = organization_id)]
+    id: Option<OrganizationId>,
+    /// Its display name
+    #[arg(long)]
+    name: String,
+    /// The subscription that it has
+    #[arg(long)]
+    subscription_id: Option<String>,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GetArgs {
+    /// Which organization
+    #[arg(value_parser = organization_id)]
+    id: OrganizationId,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// An id as a command's argument.
+pub(super) fn organization_id(text: &str) -> Result<OrganizationId, String> {
+    let id = text.parse().ok().and_then(OrganizationId::new);
+    id.ok_or_else(|| format!("an id is a number from 1 to {}", OrganizationId::MAX))
+}
+
+pub(super) async fn run(command: OrganizationCommand) -> Result<()> {
+    match command {
+        OrganizationCommand::Create(args) => {
+            let new = NewOrganization {
+                id: args.id,
+                name: text(Field::Name, args.name)?,
+                subscription_id: args
+                    .subscription_id
+                    .map(|value| text(Field::SubscriptionId, value))
+                    .transpose()?,
+            };
+            let store = open(&args.database).await?;
+            print(args.json, &store.create_organization(&new).await?)?;
+            Ok(store.close().await?)
+        }
+        OrganizationCommand::Get(args) => {
+            let store = open(&args.database).await?;
+            let found = store.find_organization(args.id).await?;
+            print(args.json, &found.ok_or(Error::NotFound(args.id))?)?;
+            Ok(store.close().await?)
+        }
+    }
+}
+
+fn text(field: Field, value: String) -> Result<Text> {
+    Text::parse(field, value).map_err(|violation| anyhow!("{}", violation.description))
+}
+
+fn print(json: bool, organization: &Organization) -> Result<()> {
+    output::value(json, &as_json(organization), || {
+        let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        output::table(
+            &["ID", "NAME", "SUBSCRIPTION", "MODIFIED", "ETAG"],
+            &[vec![
+                organization.id.to_string(),
+                organization.name.clone(),
+                or_none(&organization.subscription_id),
+                output::time(organization.date_modified),
+                organization.etag.to_string(),
+            ]],
+        )
+    })
+}
+
+fn as_json(organization: &Organization) -> Value {
+    json!({
+        "id": organization.id.get(),
+        "name": organization.name,
+        "subscriptionId": organization.subscription_id,
+        "handshake": organization.handshake,
+        "dateCreated": output::time(organization.date_created),
+        "dateModified": output::time(organization.date_modified),
+        "etag": organization.etag.to_string(),
+    })
+}

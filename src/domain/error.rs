@@ -1,0 +1,161 @@
+//! Why a call is refused, in the words that its caller reads, and the stable reasons.
+//!
+//! Which code a refusal has on a wire is not decided here.
+
+use std::borrow::Cow;
+
+use super::{Etag, Field, OrganizationId, Role};
+
+/// The result of what can be refused.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Stable reasons of refusals, in UPPER_SNAKE_CASE (AIP-193): a program may compare with them.
+pub mod reason {
+    /// No credential was presented.
+    pub const CREDENTIAL_MISSING: &str = "CREDENTIAL_MISSING";
+    /// The credential is malformed, unknown, expired or revoked.
+    pub const CREDENTIAL_INVALID: &str = "CREDENTIAL_INVALID";
+    /// The secret of a credential to be stored belongs to another one.
+    pub const CREDENTIAL_ALREADY_EXISTS: &str = "CREDENTIAL_ALREADY_EXISTS";
+    /// No credential, or more than one, has the id that was given.
+    pub const CREDENTIAL_NOT_FOUND: &str = "CREDENTIAL_NOT_FOUND";
+    /// The caller has no right to the organization.
+    pub const ORGANIZATION_FORBIDDEN: &str = "ORGANIZATION_FORBIDDEN";
+    /// The caller may not change a field that the update names.
+    pub const FIELD_FORBIDDEN: &str = "FIELD_FORBIDDEN";
+    /// The request breaks rules; each is listed.
+    pub const INVALID_INPUT: &str = "INVALID_INPUT";
+    /// A header line that may come once came several times.
+    pub const HEADER_REPEATED: &str = "HEADER_REPEATED";
+    /// A required field is missing or would be cleared.
+    pub const FIELD_REQUIRED: &str = "FIELD_REQUIRED";
+    /// A text is empty or has nothing but white space.
+    pub const FIELD_BLANK: &str = "FIELD_BLANK";
+    /// A text has a control character.
+    pub const FIELD_CONTROL_CHARACTER: &str = "FIELD_CONTROL_CHARACTER";
+    /// A text is too long.
+    pub const FIELD_TOO_LONG: &str = "FIELD_TOO_LONG";
+    /// A number is out of its range.
+    pub const FIELD_OUT_OF_RANGE: &str = "FIELD_OUT_OF_RANGE";
+    /// A mask names what is not a field.
+    pub const MASK_PATH_UNKNOWN: &str = "MASK_PATH_UNKNOWN";
+    /// A mask has `*` beside other paths.
+    pub const MASK_WILDCARD_NOT_ALONE: &str = "MASK_WILDCARD_NOT_ALONE";
+    /// No organization has this id.
+    pub const ORGANIZATION_NOT_FOUND: &str = "ORGANIZATION_NOT_FOUND";
+    /// An organization with this id exists already.
+    pub const ORGANIZATION_ALREADY_EXISTS: &str = "ORGANIZATION_ALREADY_EXISTS";
+    /// The organization was changed since the caller read it.
+    pub const ETAG_MISMATCH: &str = "ETAG_MISMATCH";
+    /// The time that the caller gives a call breaks the grammar.
+    pub const DEADLINE_MALFORMED: &str = "DEADLINE_MALFORMED";
+    /// The deadline has passed.
+    pub const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
+    /// A request message is too large.
+    pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
+    /// A request message cannot be decoded.
+    pub const MESSAGE_MALFORMED: &str = "MESSAGE_MALFORMED";
+    /// There is no such method.
+    pub const NOT_IMPLEMENTED: &str = "NOT_IMPLEMENTED";
+    /// The database cannot be reached or is too slow.
+    pub const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
+    /// A fault of the service.
+    pub const INTERNAL: &str = "INTERNAL";
+}
+
+/// One rule that a request breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The path of the field at fault in the request message, such as `organization.name`.
+    pub path: Cow<'static, str>,
+    /// The stable reason.
+    pub reason: &'static str,
+    /// A sentence for the caller.
+    pub description: Cow<'static, str>,
+}
+
+impl Violation {
+    /// A broken rule of the field at `path`.
+    pub fn new(
+        path: impl Into<Cow<'static, str>>,
+        reason: &'static str,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { path: path.into(), reason, description: description.into() }
+    }
+
+    /// A broken rule of a field of the organization.
+    pub fn of_field(
+        field: Field,
+        reason: &'static str,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(format!("organization.{}", field.path()), reason, description)
+    }
+}
+
+/// Why a call is refused. The text is for the caller; a source is for the log only.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No credential was presented.
+    #[error(
+        "No credential was presented. Send an Authorization header with a bearer token or an API key."
+    )]
+    CredentialMissing,
+    /// The credential proves nothing.
+    #[error(
+        "The credential is malformed, unknown, expired or revoked. Ask an administrator for a new one."
+    )]
+    CredentialInvalid,
+    /// The caller has no right to the organization, whether or not it exists.
+    #[error("You have no right to this organization.")]
+    ForbiddenOrganization,
+    /// The caller may not change some of the fields.
+    #[error("The role {} may not change {}. Leave it out, or ask someone who may.", role.as_str(), paths(fields))]
+    ForbiddenFields {
+        /// The caller's role.
+        role: Role,
+        /// All fields of the update that it may not change.
+        fields: Vec<Field>,
+    },
+    /// The request breaks rules.
+    #[error("The request is not valid: {}", first_description(_0))]
+    Invalid(Vec<Violation>),
+    /// No organization has this id.
+    #[error("Organization {0} does not exist.")]
+    NotFound(OrganizationId),
+    /// An organization with this id exists.
+    #[error("Organization {0} exists already.")]
+    AlreadyExists(OrganizationId),
+    /// The organization was changed since the caller read it.
+    #[error(
+        "The organization was changed since you read it; its etag is now {current}. Read it again and repeat the change on what you find."
+    )]
+    EtagMismatch {
+        /// The etag that it has now.
+        current: Etag,
+    },
+    /// The database cannot be reached, is too slow, or could not say whether it stored a change.
+    #[error("The service cannot reach its database at the moment. Try again soon.")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A fault of the service.
+    #[error("The service has failed. Try again; if it happens again, report the request id.")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// A request that breaks one rule.
+    #[must_use]
+    pub fn invalid(violation: Violation) -> Self {
+        Self::Invalid(vec![violation])
+    }
+}
+
+fn paths(fields: &[Field]) -> String {
+    let paths: Vec<&str> = fields.iter().map(|field| field.path()).collect();
+    paths.join(", ")
+}
+
+fn first_description(violations: &[Violation]) -> &str {
+    violations.first().map_or("", |violation| &violation.description)
+}

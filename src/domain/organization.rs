@@ -1,0 +1,155 @@
+//! The organization and its values, parsed once at the edge and trusted after.
+//!
+//! Holds what a stored organization is; what a change to one is stands in `patch`.
+
+use std::fmt;
+
+use time::OffsetDateTime;
+
+use super::error::{Violation, reason};
+
+/// Code points that a text field may have at most.
+pub const TEXT_CODE_POINTS_MAX: usize = 255;
+
+/// Identifies an organization: from 1 to 2^53-1, the integers that every JSON reader keeps exact
+/// (RFC 7493 §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OrganizationId(i64);
+
+impl OrganizationId {
+    /// The largest id, 2^53-1.
+    pub const MAX: i64 = (1 << 53) - 1;
+
+    /// The id with this number, or none where the number is out of range.
+    #[must_use]
+    pub fn new(id: i64) -> Option<Self> {
+        (1..=Self::MAX).contains(&id).then_some(Self(id))
+    }
+
+    /// The id as a number.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for OrganizationId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// A field that an update may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Field {
+    /// The display name.
+    Name,
+    /// The subscription that the organization has.
+    SubscriptionId,
+    /// An opaque string that only administrators write and read.
+    Handshake,
+}
+
+impl Field {
+    /// Every field that an update may name, in the order of their field numbers.
+    pub const ALL: [Self; 3] = [Self::Name, Self::SubscriptionId, Self::Handshake];
+
+    /// The field's path in an `update_mask`, which is its name in the proto.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::SubscriptionId => "subscription_id",
+            Self::Handshake => "handshake",
+        }
+    }
+}
+
+/// The value of a text field: 1 to 255 code points, not blank, no control characters.
+/// Kept as it was sent: never trimmed, never normalized (AIP-210).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(String);
+
+impl Text {
+    /// The value, or the rule of `field` that it breaks.
+    pub fn parse(field: Field, value: String) -> Result<Self, Violation> {
+        let path = field.path();
+        if value.chars().all(char::is_whitespace) {
+            let description = format!("{path} must not be empty or blank.");
+            return Err(Violation::of_field(field, reason::FIELD_BLANK, description));
+        }
+        if value.chars().any(char::is_control) {
+            let description = format!("{path} must not contain control characters.");
+            return Err(Violation::of_field(field, reason::FIELD_CONTROL_CHARACTER, description));
+        }
+        let code_points = value.chars().count();
+        if code_points > TEXT_CODE_POINTS_MAX {
+            let description = format!(
+                "{path} must have at most {TEXT_CODE_POINTS_MAX} characters; it has {code_points}."
+            );
+            return Err(Violation::of_field(field, reason::FIELD_TOO_LONG, description));
+        }
+        Ok(Self(value))
+    }
+
+    /// The value as a string.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The version of a stored organization: 1 when created, one more with each change. It is the
+/// `etag` on the wire, quoted as a strong entity tag (RFC 9110 §8.8.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Etag(i64);
+
+impl Etag {
+    /// The tag of this version.
+    #[must_use]
+    pub fn from_version(version: i64) -> Self {
+        Self(version)
+    }
+
+    /// A tag that no organization has: a precondition on it fails.
+    pub const NONE: Self = Self(0);
+
+    /// The version that a tag names, or none where we never issued such a tag.
+    #[must_use]
+    pub fn parse(tag: &str) -> Option<Self> {
+        let version = tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()?;
+        // Only the one spelling that we issue: `"03"` and `"+3"` are tags of nothing.
+        (version >= 1 && Self(version).to_string() == tag).then_some(Self(version))
+    }
+
+    /// The version as a number.
+    #[must_use]
+    pub fn version(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Etag {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "\"{}\"", self.0)
+    }
+}
+
+/// An organization as it is stored, with the fields that its reader may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Organization {
+    /// Which organization.
+    pub id: OrganizationId,
+    /// The display name.
+    pub name: String,
+    /// The subscription that the organization has.
+    pub subscription_id: Option<String>,
+    /// The opaque string that only administrators see.
+    pub handshake: Option<String>,
+    /// When the organization was stored first.
+    pub date_created: OffsetDateTime,
+    /// When a field changed last.
+    pub date_modified: OffsetDateTime,
+    /// The version.
+    pub etag: Etag,
+}

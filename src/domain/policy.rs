@@ -1,0 +1,60 @@
+//! The rights table. Architecture invariant: only this file decides who may do what.
+
+use super::{
+    Error, Field, Organization, OrganizationId, Principal, Result,
+    Role::{self, Administrator, Support, User},
+};
+
+/// What a caller wants to do with a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// See the field in an answer.
+    Read,
+    /// Name the field in an update.
+    Write,
+}
+
+/// Whether a role has this access to a field of an organization that it has the right to.
+#[must_use]
+pub fn may_access(role: Role, access: Access, field: Field) -> bool {
+    match (field, access, role) {
+        (Field::Name | Field::SubscriptionId, Access::Read, User | Support | Administrator)
+        | (Field::Name, Access::Write, User | Support | Administrator)
+        | (Field::SubscriptionId, Access::Write, Support | Administrator)
+        | (Field::Handshake, Access::Read | Access::Write, Administrator) => true,
+        (Field::SubscriptionId, Access::Write, User)
+        | (Field::Handshake, Access::Read | Access::Write, User | Support) => false,
+    }
+}
+
+/// The right to an organization: a user has it to its own, support and administrators to all.
+/// Decided without a look at what is stored, so that a refusal tells nothing of it (AIP-211).
+pub fn authorize_organization(principal: &Principal, id: OrganizationId) -> Result<()> {
+    match principal.role {
+        Support | Administrator => Ok(()),
+        User if principal.organization == Some(id) => Ok(()),
+        User => Err(Error::ForbiddenOrganization),
+    }
+}
+
+/// The right to change each of these fields; a refusal names all that are forbidden.
+pub fn authorize_fields(principal: &Principal, fields: impl Iterator<Item = Field>) -> Result<()> {
+    let forbidden: Vec<Field> =
+        fields.filter(|field| !may_access(principal.role, Access::Write, *field)).collect();
+    if forbidden.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::ForbiddenFields { role: principal.role, fields: forbidden })
+    }
+}
+
+/// The organization without the fields that the principal may not read.
+#[must_use]
+pub fn readable(principal: &Principal, organization: Organization) -> Organization {
+    let may_read = |field| may_access(principal.role, Access::Read, field);
+    Organization {
+        subscription_id: organization.subscription_id.filter(|_| may_read(Field::SubscriptionId)),
+        handshake: organization.handshake.filter(|_| may_read(Field::Handshake)),
+        ..organization
+    }
+}

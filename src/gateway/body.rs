@@ -1,0 +1,75 @@
+//! The bytes of a request's body: which are taken, and how many.
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap, HeaderName, HeaderValue,
+        header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    },
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::problem::Problem;
+
+/// Media types that are read as UTF-8 JSON, whatever their parameters.
+const MEDIA_TYPES: [&str; 2] = ["application/json", "application/merge-patch+json"];
+
+/// The body of a request that has at most `bytes_max` bytes of JSON in no content coding.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<Bytes, Problem> {
+    check_content_coding(headers)?;
+    check_media_type(headers)?;
+    // Refused before it is read, where it is declared: nobody waits for three gigabytes.
+    if declared_length(headers).is_some_and(|length| length > bytes_max) {
+        return Err(Problem::body_too_large(bytes_max));
+    }
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::body_too_large(bytes_max)),
+        Err(_) => Err(Problem::body_incomplete()),
+    }
+}
+
+fn check_content_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let identity = |line: &HeaderValue| line.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(CONTENT_ENCODING).iter().all(identity) {
+        return Ok(());
+    }
+    let accepted = (ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    Err(Problem::unsupported("The body must not be compressed; send it as it is.", accepted))
+}
+
+/// The page shows no Content-Type, so none is fine; one that says something else is not.
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut lines = headers.get_all(CONTENT_TYPE).iter();
+    let is_json = match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(line), None) => is_json(line),
+        _ => false,
+    };
+    if is_json {
+        return Ok(());
+    }
+    let accepted: (HeaderName, _) =
+        (ACCEPT, HeaderValue::from_static("application/json, application/merge-patch+json"));
+    Err(Problem::unsupported(
+        "The body must be JSON; send Content-Type application/json.",
+        accepted,
+    ))
+}
+
+fn is_json(line: &HeaderValue) -> bool {
+    let essence = line.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    let essence = essence.trim_ascii();
+    MEDIA_TYPES.iter().any(|media_type| essence.eq_ignore_ascii_case(media_type.as_bytes()))
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    let line = headers.get_all(CONTENT_LENGTH).iter().next()?;
+    // hyper has checked that it is a number; one over usize is larger than any limit.
+    line.to_str().ok().map(|digits| digits.parse().unwrap_or(usize::MAX))
+}

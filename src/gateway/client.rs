@@ -1,0 +1,84 @@
+//! The generated client, and what of a REST request travels with a gRPC call.
+
+use axum::http::{HeaderMap, HeaderName, Request, Response, header::AUTHORIZATION};
+use bytes::Bytes;
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+use tonic::{Code, Status, body::Body, metadata::MetadataMap};
+use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
+
+use super::edge::Exchange;
+use crate::proto::{
+    request_id,
+    v1::{
+        Organization, UpdateOrganizationRequest,
+        organization_service_client::OrganizationServiceClient,
+    },
+};
+
+/// The way to the service: the generated server in the same process, or a channel to a remote one.
+pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
+
+/// Request headers that travel to the service; no other header has any say there.
+const FORWARDED: [HeaderName; 3] =
+    [AUTHORIZATION, HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
+
+/// The transport that a service or a channel makes.
+pub fn transport<S, B>(service: S) -> Transport
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let service = service.map_response(|response| response.map(Body::new));
+    BoxCloneSyncService::new(service.map_err(|error| Status::from_error(error.into())))
+}
+
+/// The client on behalf of one REST request: with its credential, its id and its deadline.
+pub(super) struct Caller {
+    client: OrganizationServiceClient<Transport>,
+    metadata: MetadataMap,
+    deadline: Instant,
+}
+
+impl Caller {
+    pub(super) fn new(transport: Transport, headers: &HeaderMap, exchange: &Exchange) -> Self {
+        let mut forwarded = HeaderMap::new();
+        for name in FORWARDED {
+            for line in headers.get_all(&name) {
+                forwarded.append(name.clone(), line.clone());
+            }
+        }
+        forwarded.insert(request_id::HEADER, exchange.request_id.clone());
+        Self {
+            client: OrganizationServiceClient::new(transport),
+            metadata: MetadataMap::from_headers(forwarded),
+            deadline: exchange.deadline,
+        }
+    }
+
+    pub(super) async fn update(
+        &self,
+        message: UpdateOrganizationRequest,
+    ) -> Result<Organization, Status> {
+        Ok(self.client.clone().update(self.request(message)).await?.into_inner())
+    }
+
+    /// Whether the service takes the caller's credential. An update without an organization is
+    /// refused as invalid right after authentication, before anything else is looked at.
+    pub(super) async fn authenticate(&self) -> Result<(), Status> {
+        match self.update(UpdateOrganizationRequest::default()).await {
+            Err(status) if status.code() != Code::InvalidArgument => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = self.metadata.clone();
+        request.set_timeout(self.deadline.saturating_duration_since(Instant::now()));
+        request
+    }
+}

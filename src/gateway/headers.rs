@@ -1,0 +1,43 @@
+//! The headers of every answer, as the published page lists them: values byte for byte, each once.
+
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CONTENT_SECURITY_POLICY,
+        REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+        X_XSS_PROTECTION,
+    },
+};
+
+/// The twelve headers of the published page.
+const DOCUMENTED: [(HeaderName, HeaderValue); 12] = [
+    (ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("authorization, content-type")),
+    (ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type")),
+    (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE, OPTIONS, PUT")),
+    (ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+    (STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains")),
+    (X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (X_XSS_PROTECTION, HeaderValue::from_static("1; mode=block")),
+    (
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+        ),
+    ),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (HeaderName::from_static("feature-policy"), HeaderValue::from_static("self")),
+    (HeaderName::from_static("permissions-policy"), HeaderValue::from_static("interest-cohort=()")),
+];
+
+/// How long a browser may keep the answer to a preflight: two hours, the most that any keeps.
+pub(super) const MAX_AGE: (HeaderName, HeaderValue) =
+    (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
+
+/// Puts the documented headers on an answer, in place of any that it has.
+pub(super) fn document(headers: &mut HeaderMap) {
+    for (name, value) in DOCUMENTED {
+        headers.insert(name, value);
+    }
+}

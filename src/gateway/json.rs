@@ -1,0 +1,170 @@
+//! The JSON of a body, read in one pass without an intermediate tree.
+//!
+//! Every key and value is read, also where it is ignored: two layers must never read one body
+//! differently (RFC 7493), so duplicate keys, lone surrogates and invalid UTF-8 are refused wherever
+//! they stand.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::problem::{FieldError, Problem};
+
+/// What a body says of one member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Member {
+    /// Nothing: the field is not touched.
+    #[default]
+    Absent,
+    /// `null`: the field is cleared (RFC 7396).
+    Null,
+    /// A string: the field is set.
+    Text(String),
+}
+
+/// The body of an update, by its defined members.
+#[derive(Debug, Default)]
+pub(super) struct UpdateBody {
+    pub(super) name: Member,
+    pub(super) subscription_id: Member,
+    pub(super) handshake: Member,
+    id: Option<Scalar>,
+    errors: Vec<FieldError>,
+}
+
+/// Reads the body of an update of the organization `id`; a refusal lists every member at fault.
+pub(super) fn read_update(bytes: &[u8], id: i64) -> Result<UpdateBody, Problem> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::not_an_object());
+    }
+    let mut body: UpdateBody = serde_json::from_slice(bytes).map_err(|error| {
+        // The only error of content that is made below is that of a duplicate key.
+        if error.is_data() {
+            Problem::duplicate_key(error.line(), error.column())
+        } else {
+            Problem::malformed_json(error.line(), error.column())
+        }
+    })?;
+    if body.id.as_ref().is_some_and(|named| *named != Scalar::Integer(id)) {
+        body.errors.push(FieldError::id_differs());
+    }
+    if body.errors.is_empty() { Ok(body) } else { Err(Problem::invalid_body(body.errors)) }
+}
+
+impl UpdateBody {
+    fn set(&mut self, key: &str, value: Scalar) {
+        let member = match key {
+            "name" => &mut self.name,
+            "subscriptionId" | "subscription_id" => &mut self.subscription_id,
+            "handshake" => &mut self.handshake,
+            "id" => return self.id = Some(value),
+            // Only defined fields are updated; all others are ignored, as the page says.
+            _ => return,
+        };
+        if *member != Member::Absent {
+            self.errors.push(FieldError::two_spellings(key));
+            return;
+        }
+        match value {
+            Scalar::Null => *member = Member::Null,
+            Scalar::Text(text) => *member = Member::Text(text),
+            Scalar::Integer(_) | Scalar::Other => self.errors.push(FieldError::not_a_string(key)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for UpdateBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(BodyVisitor)
+    }
+}
+
+struct BodyVisitor;
+
+impl<'de> Visitor<'de> for BodyVisitor {
+    type Value = UpdateBody;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<UpdateBody, A::Error> {
+        let mut body = UpdateBody::default();
+        read_members(object, |key, value| body.set(key, value))?;
+        Ok(body)
+    }
+}
+
+/// Reads every member of an object, of which each key stands once.
+fn read_members<'de, A: MapAccess<'de>>(
+    mut object: A,
+    mut on_member: impl FnMut(&str, Scalar),
+) -> Result<(), A::Error> {
+    let mut keys = BTreeSet::new();
+    while let Some((key, value)) = object.next_entry::<String, Scalar>()? {
+        on_member(&key, value);
+        if !keys.insert(key) {
+            return Err(A::Error::custom("duplicate key"));
+        }
+    }
+    Ok(())
+}
+
+/// A JSON value, kept as far as a member of a body needs it.
+#[derive(Debug, PartialEq, Eq)]
+enum Scalar {
+    Null,
+    Text(String),
+    Integer(i64),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Scalar, E> {
+        Ok(Scalar::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
+        Ok(Scalar::Integer(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
+        Ok(number.try_into().map_or(Scalar::Other, Scalar::Integer))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+        Ok(Scalar::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Scalar, A::Error> {
+        while items.next_element::<Scalar>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Scalar, A::Error> {
+        read_members(object, |_, _| ())?;
+        Ok(Scalar::Other)
+    }
+}

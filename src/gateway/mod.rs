@@ -1,0 +1,71 @@
+//! The REST door: a thin translator from HTTP to the generated gRPC client.
+//!
+//! Architecture invariant: it imports the client and the messages and nothing else of ours, so the
+//! same code runs inside the service's process and alone in front of a remote service.
+
+mod body;
+mod client;
+mod edge;
+mod headers;
+mod json;
+mod organizations;
+mod problem;
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderValue, Method, StatusCode, header::ALLOW},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::MethodRouter,
+};
+pub use client::{Transport, transport};
+use problem::Problem;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// What the REST door may spend on a request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// The time of a request whose caller brings no deadline, and the longest that one may bring.
+    pub deadline: Duration,
+    /// Bytes of a body at most.
+    pub body_bytes_max: usize,
+}
+
+/// The REST routes, in front of the service that `transport` leads to.
+pub fn router(transport: Transport, limits: RequestLimits) -> Router {
+    let gateway = organizations::Gateway::new(transport, limits);
+    Router::new()
+        .route(
+            "/v1/organizations/{id}",
+            resource("PUT, OPTIONS", MethodRouter::new().put(organizations::update)),
+        )
+        .fallback(unknown_route)
+        .with_state(gateway)
+        .layer(CatchPanicLayer::custom(|_| Problem::panicked().into_response()))
+        .layer(middleware::from_fn_with_state(limits, edge::edge))
+}
+
+/// A resource that has these methods: OPTIONS names them, and so does the refusal of any other.
+fn resource<S>(allow: &'static str, methods: MethodRouter<S>) -> MethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let allow = HeaderValue::from_static(allow);
+    let refusal = Problem::method_not_allowed(allow.clone());
+    methods.options(move || async { options(allow) }).fallback(move || async { refusal })
+}
+
+/// The answer to OPTIONS, a preflight or not, without authentication (Fetch §3.2.2).
+fn options(allow: HeaderValue) -> Response {
+    (StatusCode::NO_CONTENT, [(ALLOW, allow), headers::MAX_AGE]).into_response()
+}
+
+async fn unknown_route(request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        return options(HeaderValue::from_static("OPTIONS"));
+    }
+    Problem::route_not_found().into_response()
+}

@@ -1,0 +1,351 @@
+//! A refusal as `application/problem+json` (RFC 9457), and the one place of this door that chooses
+//! HTTP status codes.
+//!
+//! Carries the google.rpc details of a status without loss, and never a library's own text.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::proto::ERROR_DOMAIN;
+
+/// Errors that a body lists at most, which keeps it under 4 KiB.
+const ERRORS_MAX: usize = 16;
+/// The seconds of a Retry-After where the service named none.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// A refusal, until [`Problem::render`] writes it.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: Code,
+    reason: Cow<'static, str>,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    metadata: BTreeMap<String, String>,
+    headers: HeaderMap,
+}
+
+/// One member of a body, or parameter, at fault.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct FieldError {
+    /// Where in the body (RFC 6901, as a fragment); none where the fault is not in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<String>,
+    reason: Cow<'static, str>,
+    detail: Cow<'static, str>,
+}
+
+impl FieldError {
+    fn new(pointer: String, reason: &'static str, detail: &'static str) -> Self {
+        Self { pointer: Some(pointer), reason: reason.into(), detail: detail.into() }
+    }
+
+    pub(super) fn not_a_string(key: &str) -> Self {
+        Self::new(format!("#/{key}"), "FIELD_TYPE", "This must be a string or null.")
+    }
+
+    pub(super) fn two_spellings(key: &str) -> Self {
+        let detail = "This field is there under another spelling too; send one of them.";
+        Self::new(format!("#/{key}"), "FIELD_REPEATED", detail)
+    }
+
+    pub(super) fn id_differs() -> Self {
+        let detail = "The id must be the one of the path; it can be left out.";
+        Self::new("#/id".to_owned(), "FIELD_IMMUTABLE", detail)
+    }
+}
+
+/// Refusals that this door decides by itself.
+impl Problem {
+    fn new(status: StatusCode, code: Code, reason: &'static str, detail: &'static str) -> Self {
+        Self {
+            status,
+            code,
+            reason: reason.into(),
+            detail: detail.into(),
+            errors: Vec::new(),
+            metadata: BTreeMap::new(),
+            headers: HeaderMap::new(),
+        }
+    }
+
+    fn invalid(reason: &'static str, detail: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, reason, detail)
+    }
+
+    fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    pub(super) fn route_not_found() -> Self {
+        let detail =
+            "There is nothing at this path. Paths have no trailing slash and are in lower case.";
+        Self::new(StatusCode::NOT_FOUND, Code::NotFound, "ROUTE_NOT_FOUND", detail)
+    }
+
+    pub(super) fn method_not_allowed(allow: HeaderValue) -> Self {
+        let detail =
+            "This resource does not have this method; the Allow header lists those it has.";
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self::new(status, Code::Unimplemented, "METHOD_NOT_ALLOWED", detail)
+            .with_header(ALLOW, allow)
+    }
+
+    pub(super) fn malformed_timeout() -> Self {
+        let detail =
+            "Grpc-Timeout must be 1 to 8 digits and one of H, M, S, m, u, n, and not zero.";
+        Self::invalid("DEADLINE_MALFORMED", detail)
+    }
+
+    pub(super) fn malformed_id() -> Self {
+        let detail = "The id in the path must be a number from 1 to 9007199254740991, \
+            without sign, leading zeros or fraction.";
+        Self::invalid("ID_MALFORMED", detail)
+    }
+
+    pub(super) fn unsupported(
+        detail: &'static str,
+        (name, accepted): (HeaderName, HeaderValue),
+    ) -> Self {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self::new(status, Code::InvalidArgument, "MEDIA_TYPE_UNSUPPORTED", detail)
+            .with_header(name, accepted)
+    }
+
+    pub(super) fn body_too_large(bytes_max: usize) -> Self {
+        let mut problem =
+            Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, "BODY_TOO_LARGE", "");
+        problem.detail = format!("The body must have at most {bytes_max} bytes.").into();
+        problem
+    }
+
+    pub(super) fn body_incomplete() -> Self {
+        Self::invalid("BODY_INCOMPLETE", "The body ended before it was complete. Send it again.")
+    }
+
+    pub(super) fn not_an_object() -> Self {
+        let detail = "The body must be a JSON object with the fields to change.";
+        Self::invalid("BODY_NOT_AN_OBJECT", detail)
+    }
+
+    pub(super) fn malformed_json(line: usize, column: usize) -> Self {
+        let mut problem = Self::invalid("BODY_MALFORMED", "");
+        problem.detail =
+            format!("The body is not valid JSON; look at line {line}, column {column}.").into();
+        problem
+    }
+
+    pub(super) fn duplicate_key(line: usize, column: usize) -> Self {
+        let mut problem = Self::invalid("KEY_REPEATED", "");
+        problem.detail = format!(
+            "An object of the body has a key twice; look before line {line}, column {column}."
+        )
+        .into();
+        problem
+    }
+
+    pub(super) fn invalid_body(errors: Vec<FieldError>) -> Self {
+        let detail = "The body is not valid; the errors say which members and why.";
+        Self { errors, ..Self::invalid("INVALID_INPUT", detail) }
+    }
+
+    pub(super) fn deadline_exceeded() -> Self {
+        let detail = "The deadline has passed; whether a change was stored is not known. \
+            Read the organization before you try again.";
+        let status = StatusCode::GATEWAY_TIMEOUT;
+        Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", detail)
+    }
+
+    pub(super) fn panicked() -> Self {
+        let detail =
+            "The service has failed. Try again; if it happens again, report the request id.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "INTERNAL", detail)
+    }
+}
+
+/// Refusals of the service.
+impl From<Status> for Problem {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let Some(info) = details.error_info() else { return Self::transport_failed(&status) };
+        let mut problem = Self::new(http_status(status.code()), status.code(), "", "");
+        problem.reason = info.reason.clone().into();
+        problem.detail = status.message().to_owned().into();
+        problem.metadata =
+            info.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        problem.errors = field_errors(&details);
+        problem.headers = answer_headers(problem.status, &problem.reason, &details);
+        problem
+    }
+}
+
+impl Problem {
+    /// A status without our details was made on the way to the service; its text is not for clients.
+    fn transport_failed(status: &Status) -> Self {
+        tracing::warn!(code = ?status.code(), text = status.message(), "the service did not answer");
+        if status.code() == Code::DeadlineExceeded {
+            return Self::deadline_exceeded();
+        }
+        let detail = "The service cannot be reached at the moment; whether a change was stored is \
+            not known. Read the organization before you try again.";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, Code::Unavailable, "SERVICE_UNREACHABLE", detail)
+            .with_header(RETRY_AFTER, RETRY_AFTER_SECONDS.into())
+    }
+}
+
+/// The table of google/rpc/code.proto.
+fn http_status(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+fn field_errors(details: &ErrorDetails) -> Vec<FieldError> {
+    let violations = details.bad_request().map(|bad| bad.field_violations.as_slice());
+    let field_error = |violation: &tonic_types::FieldViolation| FieldError {
+        pointer: pointer(&violation.field),
+        reason: violation.reason.clone().into(),
+        detail: violation.description.clone().into(),
+    };
+    violations.unwrap_or_default().iter().map(field_error).collect()
+}
+
+/// Where in the body a field of the message stands.
+fn pointer(field: &str) -> Option<String> {
+    let key = match field.strip_prefix("organization.")? {
+        "subscription_id" => "subscriptionId",
+        key => key,
+    };
+    Some(format!("#/{key}"))
+}
+
+fn answer_headers(status: StatusCode, reason: &str, details: &ErrorDetails) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if status == StatusCode::UNAUTHORIZED {
+        // RFC 6750 §3.1: an error code only where a credential was presented.
+        let challenge = if reason == "CREDENTIAL_MISSING" {
+            "Bearer realm=\"organizations\""
+        } else {
+            "Bearer realm=\"organizations\", error=\"invalid_token\""
+        };
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        let delay = details.retry_info().and_then(|info| info.retry_delay);
+        // Rounded up: zero would ask the client to come back at once.
+        let seconds = delay.map_or(0, |delay| delay.as_millis().div_ceil(1000));
+        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).max(RETRY_AFTER_SECONDS);
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    headers
+}
+
+/// A response that stands for the problem until it is rendered.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Rendered<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    code: String,
+    reason: &'a str,
+    domain: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+impl Problem {
+    /// The answer with its problem, where it is one, written into the body.
+    pub(super) fn render(mut answer: Response, path: &str, request_id: &HeaderValue) -> Response {
+        let Some(problem) = answer.extensions_mut().remove::<Self>() else { return answer };
+        let rendered = Rendered {
+            r#type: format!("urn:orgd:problem:{}", kebab(&problem.reason)),
+            title: title(problem.status),
+            status: problem.status.as_u16(),
+            detail: &problem.detail,
+            instance: path.get(..INSTANCE_BYTES_MAX).unwrap_or(path),
+            code: code_name(problem.code),
+            reason: &problem.reason,
+            domain: ERROR_DOMAIN,
+            request_id: request_id.to_str().unwrap_or_default(),
+            metadata: &problem.metadata,
+            errors: problem.errors.get(..ERRORS_MAX).unwrap_or(&problem.errors),
+        };
+        let bytes = serde_json::to_vec(&rendered).unwrap_or_default();
+        let headers = answer.headers_mut();
+        headers.extend(problem.headers);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_LENGTH, bytes.len().into());
+        *answer.body_mut() = Body::from(bytes);
+        answer
+    }
+}
+
+/// Bytes of the path that a body repeats at most.
+const INSTANCE_BYTES_MAX: usize = 256;
+
+/// The page's own words where it has some.
+fn title(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => "Invalid input",
+        StatusCode::UNAUTHORIZED => "Invalid authentication token",
+        StatusCode::FORBIDDEN => "Insufficient rights",
+        other => other.canonical_reason().unwrap_or("Client closed request"),
+    }
+}
+
+fn kebab(reason: &str) -> String {
+    reason.to_ascii_lowercase().replace('_', "-")
+}
+
+/// The code as google/rpc/code.proto spells it.
+fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}

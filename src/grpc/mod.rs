@@ -1,0 +1,51 @@
+//! The gRPC door: authenticate, convert, call one use case, convert back.
+//!
+//! Architecture invariant: no decision on rights or values is made here, and only `status` chooses
+//! codes.
+
+mod call;
+mod convert;
+mod organization;
+mod status;
+
+use std::time::Duration;
+
+pub use call::OrganizationGrpc;
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::proto::{FILE_DESCRIPTOR_SET, v1::organization_service_server::SERVICE_NAME};
+
+/// What the gRPC door may spend on a call.
+#[derive(Clone, Copy, Debug)]
+pub struct CallLimits {
+    /// The time of a call whose caller brings no deadline, and the longest that one may bring.
+    pub deadline: Duration,
+    /// Bytes of a request message at most.
+    pub message_bytes_max: usize,
+}
+
+/// The services of the gRPC listener: ours, health, and reflection in both versions.
+pub fn routes(
+    organization: OrganizationGrpc,
+) -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let routes = Routes::new(organization)
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    Ok((routes, reporter))
+}
+
+/// Tells the callers of gRPC health whether the service can do its work.
+pub async fn report_health(reporter: &HealthReporter, ready: bool) {
+    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for service in ["", SERVICE_NAME] {
+        reporter.set_service_status(service, status).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! From a refusal to a status: the one place of this door that chooses codes (google/rpc/code.proto).
+//!
+//! Every status carries an ErrorInfo, and a BadRequest where fields are at fault. Clients drop
+//! metadata over 8 KiB, so a status stays under 6 KiB.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::{
+    domain::{Error, Violation, reason},
+    proto::ERROR_DOMAIN,
+};
+
+/// When to try again after UNAVAILABLE.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Violations that a status lists at most.
+const VIOLATIONS_MAX: usize = 16;
+
+/// The status of a refusal. What is not for the caller goes to the log.
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let (code, reason) = code_and_reason(&error);
+        let mut details = details(reason);
+        match &error {
+            Error::Unavailable(source) => {
+                tracing::warn!(error = %source, "the database is unavailable");
+                details.set_retry_info(Some(RETRY_DELAY));
+            }
+            Error::Internal(source) => tracing::error!(error = %source, "a call failed"),
+            Error::Invalid(violations) => {
+                details.set_bad_request(bad_request(violations.iter().cloned()));
+            }
+            Error::ForbiddenFields { fields, .. } => {
+                let forbidden = |field: &_| {
+                    let description = "Your role may not change this field.";
+                    Violation::of_field(*field, reason::FIELD_FORBIDDEN, description)
+                };
+                details.set_bad_request(bad_request(fields.iter().map(forbidden)));
+            }
+            Error::EtagMismatch { current } => {
+                let metadata = [("etag".to_owned(), current.to_string())];
+                details.set_error_info(reason, ERROR_DOMAIN, metadata);
+            }
+            Error::CredentialMissing
+            | Error::CredentialInvalid
+            | Error::ForbiddenOrganization
+            | Error::NotFound(_)
+            | Error::AlreadyExists(_) => {}
+        }
+        Status::with_error_details(code, error.to_string(), details)
+    }
+}
+
+fn code_and_reason(error: &Error) -> (Code, &'static str) {
+    match error {
+        Error::CredentialMissing => (Code::Unauthenticated, reason::CREDENTIAL_MISSING),
+        Error::CredentialInvalid => (Code::Unauthenticated, reason::CREDENTIAL_INVALID),
+        Error::ForbiddenOrganization => (Code::PermissionDenied, reason::ORGANIZATION_FORBIDDEN),
+        Error::ForbiddenFields { .. } => (Code::PermissionDenied, reason::FIELD_FORBIDDEN),
+        Error::Invalid(_) => (Code::InvalidArgument, reason::INVALID_INPUT),
+        Error::NotFound(_) => (Code::NotFound, reason::ORGANIZATION_NOT_FOUND),
+        Error::AlreadyExists(_) => (Code::AlreadyExists, reason::ORGANIZATION_ALREADY_EXISTS),
+        Error::EtagMismatch { .. } => (Code::Aborted, reason::ETAG_MISMATCH),
+        Error::Unavailable(_) => (Code::Unavailable, reason::STORE_UNAVAILABLE),
+        Error::Internal(_) => (Code::Internal, reason::INTERNAL),
+    }
+}
+
+fn details(reason: &str) -> ErrorDetails {
+    ErrorDetails::with_error_info(reason, ERROR_DOMAIN, [])
+}
+
+fn bad_request(violations: impl Iterator<Item = Violation>) -> Vec<FieldViolation> {
+    let field_violation = |violation: Violation| FieldViolation {
+        field: violation.path.into_owned(),
+        description: violation.description.into_owned(),
+        reason: violation.reason.to_owned(),
+        localized_message: None,
+    };
+    violations.take(VIOLATIONS_MAX).map(field_violation).collect()
+}
+
+fn plain(code: Code, reason: &str, message: &str) -> Status {
+    Status::with_error_details(code, message, details(reason))
+}
+
+/// A `grpc-timeout` that breaks its grammar, which tonic would ignore.
+pub(super) fn malformed_timeout() -> Status {
+    let message = "grpc-timeout must be 1 to 8 digits and one of H, M, S, m, u, n, and not zero.";
+    plain(Code::InvalidArgument, reason::DEADLINE_MALFORMED, message)
+}
+
+/// The deadline has passed.
+pub(super) fn deadline_exceeded() -> Status {
+    let message = "The deadline has passed; whether a change was stored is not known. \
+        Read the organization before you try again.";
+    plain(Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED, message)
+}
+
+/// A handler that panicked.
+pub(super) fn panicked() -> Status {
+    Error::Internal("a handler panicked".into()).into()
+}
+
+/// A status that tonic made, which has no details and tells of its decoder, in our words; one of
+/// ours as it is.
+pub(super) fn in_our_words(status: Status) -> Status {
+    if status.get_details_error_info().is_some() {
+        return status;
+    }
+    tracing::debug!(code = ?status.code(), text = status.message(), "tonic refused a call");
+    match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => plain(
+            Code::ResourceExhausted,
+            reason::MESSAGE_TOO_LARGE,
+            "The request message is too large.",
+        ),
+        Code::Unimplemented => plain(
+            Code::Unimplemented,
+            reason::NOT_IMPLEMENTED,
+            "The service has no such method, or does not read this grpc-encoding.",
+        ),
+        // All that tonic refuses by itself besides is a message that it cannot read.
+        _ => plain(
+            Code::InvalidArgument,
+            reason::MESSAGE_MALFORMED,
+            "The request message cannot be decoded; check that it is the type that the method takes.",
+        ),
+    }
+}

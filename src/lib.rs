@@ -1,0 +1,22 @@
+//! orgd, the organization service: the one place where the details of an organization change.
+//!
+//! A request travels one way, and each room names only rooms to its right (`docs/ARCHITECTURE.md`
+//! has the rules, `tests/tidy.rs` holds them):
+//!
+//! ```text
+//! REST ──► gateway ──► generated client ──► grpc ──► app ──► store ──► SQLite | PostgreSQL
+//! gRPC ───────────────────────────────────► grpc      │       │
+//!                                             └► auth ┴───────┴──► domain
+//! ```
+
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod gateway;
+pub mod grpc;
+pub mod proto;
+pub mod server;
+pub mod store;
+pub mod telemetry;

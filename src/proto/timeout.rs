@@ -1,0 +1,41 @@
+//! The grammar of `grpc-timeout`, which REST callers may send as `Grpc-Timeout` too.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName};
+
+/// The header.
+pub const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// A timeout that is not 1 to 8 digits and a unit, or is zero, or came twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// The time that a caller gives a call; none where it says nothing. The grammar is that of the gRPC
+/// protocol over HTTP/2: `TimeoutValue TimeoutUnit`.
+pub fn of(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
+    let mut lines = headers.get_all(HEADER).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(line), None) => parse(line.as_bytes()).map(Some).ok_or(Malformed),
+        _ => Err(Malformed),
+    }
+}
+
+fn parse(line: &[u8]) -> Option<Duration> {
+    let (unit, digits) = line.split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let timeout = match unit {
+        b'H' => Duration::from_secs(value * 3600),
+        b'M' => Duration::from_secs(value * 60),
+        b'S' => Duration::from_secs(value),
+        b'm' => Duration::from_millis(value),
+        b'u' => Duration::from_micros(value),
+        b'n' => Duration::from_nanos(value),
+        _ => return None,
+    };
+    (!timeout.is_zero()).then_some(timeout)
+}

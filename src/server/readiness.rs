@@ -1,0 +1,99 @@
+//! Liveness and readiness: whether the process runs, and whether it can do its work.
+
+use std::time::Duration;
+
+use axum::{Router, http::StatusCode, routing::get};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+/// How often the probe runs, and how long it may take.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Probes that fail one after the other before the service counts as not ready: one may be chance.
+const FAILURES_MAX: u32 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    NotReady,
+    Ready,
+    Stopping,
+}
+
+/// Whether the service can do its work, as its probe last found it.
+#[derive(Clone, Debug)]
+pub(super) struct Readiness(watch::Sender<State>);
+
+impl Readiness {
+    /// Not ready before the first probe.
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(State::NotReady))
+    }
+
+    /// Asks `probe` again and again whether the service can do its work, until it is stopping.
+    pub(super) async fn keep_probing<F: Future<Output = bool>>(self, probe: impl Fn() -> F) {
+        let mut ticks = interval(PROBE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failures = 0;
+        let mut changes = self.0.subscribe();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = changes.wait_for(|state| *state == State::Stopping) => return,
+            }
+            if timeout(PROBE_TIMEOUT, probe()).await.unwrap_or(false) {
+                failures = 0;
+                self.become_ready(true);
+            } else {
+                failures += 1;
+                if failures >= FAILURES_MAX {
+                    self.become_ready(false);
+                }
+            }
+        }
+    }
+
+    fn become_ready(&self, ready: bool) {
+        let next = if ready { State::Ready } else { State::NotReady };
+        self.0.send_if_modified(|state| {
+            // Whoever is stopping is not ready again.
+            let changed = *state != next && *state != State::Stopping;
+            if changed {
+                tracing::info!(ready, "readiness has changed");
+                *state = next;
+            }
+            changed
+        });
+    }
+
+    /// From now on the service takes no new work.
+    pub(super) fn stop(&self) {
+        self.0.send_replace(State::Stopping);
+    }
+
+    /// Tells `report` whether the service is ready: now, and at each change until it is stopping.
+    pub(super) async fn keep_reporting<F: Future<Output = ()>>(self, report: impl Fn(bool) -> F) {
+        let mut changes = self.0.subscribe();
+        loop {
+            let state = *changes.borrow_and_update();
+            report(state == State::Ready).await;
+            if state == State::Stopping || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// `/livez`: the process runs. `/readyz`: it can do its work.
+    pub(super) fn router(&self) -> Router {
+        let readiness = self.clone();
+        let ready = move || async move {
+            match *readiness.0.borrow() {
+                State::Ready => (StatusCode::OK, "ready\n"),
+                State::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+                State::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            }
+        };
+        Router::new().route("/livez", get(async || "live\n")).route("/readyz", get(ready))
+    }
+}

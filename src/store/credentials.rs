@@ -1,0 +1,124 @@
+//! The statements on credentials. A secret never comes here, only its digest.
+
+use std::ops::RangeInclusive;
+
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, SqlErr,
+    sea_query::{Expr, ExprTrait as _, SimpleExpr},
+};
+
+use super::{Store, clock, entity::credentials, only};
+use crate::domain::{
+    Credential, CredentialDigest, Error, OrganizationId, Principal, Result, StoredCredential,
+    Violation, reason,
+};
+
+impl Store {
+    /// Who the credential with this digest proves its holder to be, while it holds.
+    pub async fn find_principal(&self, digest: &CredentialDigest) -> Result<Option<Principal>> {
+        let rows = credentials::Entity::find_by_id(digest.0.to_vec())
+            .filter(holds())
+            .all(&self.reader)
+            .await?;
+        let Some(row) = only(rows) else { return Ok(None) };
+        let Credential { digest, subject, role, organization, .. } =
+            StoredCredential::try_from(row)?.credential;
+        Ok(Some(Principal { subject, role, organization, credential: digest }))
+    }
+
+    /// Stores a credential. Refused where its secret or organization makes that impossible.
+    pub async fn issue_credential(&self, credential: &Credential) -> Result<()> {
+        let row = credentials::ActiveModel {
+            digest: Set(credential.digest.0.to_vec()),
+            kind: Set(credential.kind.into()),
+            subject: Set(credential.subject.clone()),
+            role: Set(credential.role.into()),
+            organization_id: Set(credential.organization.map(OrganizationId::get)),
+            expires_at: Set(credential.expires_at),
+            revoked_at: NotSet,
+            description: Set(credential.description.clone()),
+            created_at: Set(clock::now()),
+        };
+        let insert = credentials::Entity::insert(row).into_query();
+        let Err(error) = self.write(&insert).await else { return Ok(()) };
+        match (error.sql_err(), credential.organization) {
+            (Some(SqlErr::ForeignKeyConstraintViolation(_)), Some(id)) => Err(Error::NotFound(id)),
+            (Some(SqlErr::UniqueConstraintViolation(_)), _) => Err(Error::invalid(Violation::new(
+                "secret",
+                reason::CREDENTIAL_ALREADY_EXISTS,
+                "This secret belongs to a credential already; revoked ones are not used again.",
+            ))),
+            _ => Err(error.into()),
+        }
+    }
+
+    /// Every credential, the newest first.
+    pub async fn list_credentials(&self) -> Result<Vec<StoredCredential>> {
+        let newest_first =
+            credentials::Entity::find().order_by_desc(credentials::Column::CreatedAt);
+        stored(newest_first.all(&self.reader).await?)
+    }
+
+    /// The credentials with digests in a range, two at most: enough to tell one from several.
+    pub async fn find_credentials(
+        &self,
+        digests: RangeInclusive<[u8; 32]>,
+    ) -> Result<Vec<StoredCredential>> {
+        let (first, last) = digests.into_inner();
+        let between = credentials::Column::Digest.between(first.to_vec(), last.to_vec());
+        let found = credentials::Entity::find().filter(between).limit(2);
+        stored(found.all(&self.reader).await?)
+    }
+
+    /// Whether a subject has a credential that holds.
+    pub async fn has_credential(&self, subject: &str) -> Result<bool> {
+        let held = credentials::Entity::find()
+            .filter(credentials::Column::Subject.eq(subject))
+            .filter(holds())
+            .limit(1);
+        Ok(!held.all(&self.reader).await?.is_empty())
+    }
+
+    /// Ends a credential. It proves nothing from the commit on, and cannot be taken up again.
+    /// Answers whether it had not been revoked before.
+    pub async fn revoke_credential(&self, digest: CredentialDigest) -> Result<bool> {
+        let revoke = credentials::Entity::update_many()
+            .col_expr(credentials::Column::RevokedAt, Expr::value(clock::now()))
+            .filter(credentials::Column::Digest.eq(digest.0.to_vec()))
+            .filter(credentials::Column::RevokedAt.is_null())
+            .into_query()
+            .returning_all()
+            .to_owned();
+        Ok(!self.write(&revoke).await?.is_empty())
+    }
+}
+
+/// The condition that a credential is neither revoked nor expired.
+fn holds() -> Condition {
+    let expires_at = credentials::Column::ExpiresAt;
+    Condition::all()
+        .add(credentials::Column::RevokedAt.is_null())
+        .add(expires_at.is_null().or(expires_at.gt(clock::now_in_seconds())))
+}
+
+/// The condition that the principal's credential still proves what it proved when the call was
+/// authenticated. Part of every write, so that a revocation leaves no gap.
+pub(super) fn still_proves(principal: &Principal) -> SimpleExpr {
+    let organization = credentials::Column::OrganizationId;
+    let held = credentials::Entity::find_by_id(principal.credential.0.to_vec())
+        .filter(holds())
+        .filter(credentials::Column::Role.eq(credentials::Role::from(principal.role)))
+        .filter(match principal.organization {
+            Some(id) => organization.eq(id.get()),
+            None => organization.is_null(),
+        })
+        .select_only()
+        .expr(Expr::value(1))
+        .into_query();
+    Expr::exists(held)
+}
+
+fn stored(rows: Vec<credentials::Model>) -> Result<Vec<StoredCredential>> {
+    rows.into_iter().map(StoredCredential::try_from).collect()
+}

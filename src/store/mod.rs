@@ -1,0 +1,156 @@
+//! The only room that knows SeaORM and SQL: one concrete [`Store`] over SQLite or PostgreSQL.
+//!
+//! Architecture invariant: no statement reads a row in order to write it back, and every write
+//! goes through [`Store::write`], which reports a failing commit.
+
+mod clock;
+mod credentials;
+mod entity;
+mod error;
+mod migrate;
+mod organizations;
+
+use std::time::Duration;
+
+pub use clock::now;
+pub use migrate::MigrationStep;
+pub use organizations::NewOrganization;
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait,
+    QueryResult, QuerySelect, SqliteTransactionMode, StatementBuilder, TransactionOptions,
+    TransactionTrait,
+    sqlx::{
+        postgres::PgConnectOptions,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+    },
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::{self, Result};
+
+/// PostgreSQL connections at most.
+const POOL_CONNECTIONS_MAX: u32 = 10;
+/// SQLite connections that read, beside the one that writes.
+const SQLITE_READERS_MAX: u32 = 4;
+/// How long a call waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long PostgreSQL lets a statement run and wait for a lock, and SQLite waits for another
+/// process. Shorter than a request's deadline: a statement must not be applied after its caller was
+/// told that it failed.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The connection that writes: one on SQLite, where a second could only wait for it.
+    writer: DatabaseConnection,
+    /// The connections that read; on PostgreSQL the same pool.
+    reader: DatabaseConnection,
+}
+
+impl Store {
+    /// Connects to the database that `url` names: `sqlite://FILE?mode=rwc` or `postgres://…`.
+    /// The schema is not looked at; see [`Store::migrate`].
+    pub async fn connect(url: &SecretString) -> std::result::Result<Self, DbErr> {
+        let url = url.expose_secret();
+        // Read here first: SeaORM repeats a URL that it cannot read, password and all, in its error.
+        if url.starts_with("sqlite:") && url.parse::<SqliteConnectOptions>().is_ok() {
+            Self::connect_sqlite(url).await
+        } else if url.starts_with("postgres") && url.parse::<PgConnectOptions>().is_ok() {
+            Self::connect_postgres(url).await
+        } else {
+            let text = "the URL is neither sqlite://FILE?mode=rwc nor \
+                postgres://USER:PASSWORD@HOST/NAME";
+            Err(DbErr::Custom(text.to_owned()))
+        }
+    }
+
+    async fn connect_sqlite(url: &str) -> std::result::Result<Self, DbErr> {
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            let text = "a database in memory cannot be shared by connections; name a file";
+            return Err(DbErr::Custom(text.to_owned()));
+        }
+        let durable = |options: SqliteConnectOptions| {
+            options
+                .journal_mode(SqliteJournalMode::Wal)
+                // WAL with NORMAL loses acknowledged writes at a power cut.
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(LOCK_TIMEOUT)
+                .foreign_keys(true)
+        };
+        let mut writer = connect_options(url);
+        writer.max_connections(1).map_sqlx_sqlite_opts(durable);
+        let mut reader = connect_options(url);
+        reader
+            .max_connections(SQLITE_READERS_MAX)
+            .map_sqlx_sqlite_opts(move |options| durable(options).pragma("query_only", "ON"));
+        // The writer first: it creates the file.
+        let writer = Database::connect(writer).await?;
+        Ok(Self { writer, reader: Database::connect(reader).await? })
+    }
+
+    async fn connect_postgres(url: &str) -> std::result::Result<Self, DbErr> {
+        let mut options = connect_options(url);
+        options
+            .max_connections(POOL_CONNECTIONS_MAX)
+            .statement_timeout(STATEMENT_TIMEOUT)
+            .map_sqlx_postgres_opts(|options| {
+                options.options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
+            });
+        let pool = Database::connect(options).await?;
+        Ok(Self { writer: pool.clone(), reader: pool })
+    }
+
+    /// Whether the database answers a question about our own table.
+    pub async fn check(&self) -> Result<()> {
+        let probe = entity::organizations::Entity::find().limit(1);
+        probe.all(&self.reader).await?;
+        Ok(())
+    }
+
+    /// Runs one writing statement and answers the rows that it returns, once they are committed.
+    ///
+    /// sqlx-sqlite's `fetch_one` and `fetch_optional` drop a `RETURNING` statement at its first row
+    /// and with it a failing commit: the caller would see success and nothing would be stored. On
+    /// SQLite the commit is therefore explicit. On PostgreSQL it is part of the statement, whose
+    /// answer `query_all` reads to its end; a transaction block would cost three times as much.
+    async fn write(
+        &self,
+        statement: &impl StatementBuilder,
+    ) -> std::result::Result<Vec<QueryResult>, DbErr> {
+        if self.writer.get_database_backend() != DbBackend::Sqlite {
+            return self.writer.query_all(statement).await;
+        }
+        let options = TransactionOptions {
+            // Waits for another process's lock here, where waiting is possible.
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let transaction = self.writer.begin_with_options(options).await?;
+        let rows = transaction.query_all(statement).await?;
+        transaction.commit().await?;
+        Ok(rows)
+    }
+
+    /// Ends every connection once its statement is done.
+    pub async fn close(self) -> Result<()> {
+        self.reader.close().await?;
+        Ok(self.writer.close().await?)
+    }
+}
+
+fn connect_options(url: &str) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options.acquire_timeout(ACQUIRE_TIMEOUT).sqlx_logging(false);
+    options
+}
+
+/// The one row, where there is one.
+fn only<T>(rows: Vec<T>) -> Option<T> {
+    rows.into_iter().next()
+}
+
+fn internal(text: &'static str) -> domain::Error {
+    domain::Error::Internal(text.into())
+}

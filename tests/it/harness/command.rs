@@ -1,0 +1,56 @@
+//! Commands of the real binary that end by themselves.
+
+use std::{
+    io::Write,
+    process::{self, Stdio},
+};
+
+use serde_json::Value;
+
+/// The binary, without the settings that the tests' own environment may have.
+pub(super) fn binary() -> process::Command {
+    let mut command = process::Command::new(env!("CARGO_BIN_EXE_orgd"));
+    for name in ["GRPC_ADDR", "HTTP_ADDR", "OPS_ADDR", "DATABASE_URL", "UPSTREAM"] {
+        command.env_remove(format!("ORGD_{name}"));
+    }
+    command
+}
+
+/// What a command did.
+pub struct Command {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Command {
+    /// What it printed, as JSON; the command must have succeeded.
+    pub fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+/// Runs `orgd` with these words over a database.
+pub fn orgd(database_url: &str, words: &str) -> Command {
+    orgd_with_input(database_url, words, "")
+}
+
+/// The same, with standard input.
+pub fn orgd_with_input(database_url: &str, words: &str, input: &str) -> Command {
+    let mut child = binary()
+        .args(words.split(' '))
+        .env("ORGD_DATABASE_URL", database_url)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    Command {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}

@@ -1,0 +1,92 @@
+//! A database of one test's own.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use orgd::{
+    app::credentials::{self, Grant},
+    auth::Secret,
+    domain::{Field, Organization, OrganizationId, Role, Text},
+    store::{NewOrganization, Store},
+};
+use sea_orm::{ConnectionTrait, DatabaseConnection};
+use tempfile::TempDir;
+
+use super::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, postgres};
+
+/// An empty database, gone with the value (SQLite) or with the test process (PostgreSQL).
+pub struct Database {
+    url: String,
+    _folder: Option<TempDir>,
+}
+
+impl Database {
+    pub fn sqlite() -> Self {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite://{}?mode=rwc", folder.path().join("orgd.db").display());
+        Self { url, _folder: Some(folder) }
+    }
+
+    pub async fn postgres() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let cluster = postgres::url();
+        let admin = sea_orm::Database::connect(format!("{cluster}/postgres")).await.unwrap();
+        admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+        admin.close().await.unwrap();
+        Self { url: format!("{cluster}/{name}"), _folder: None }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn kind(&self) -> &'static str {
+        if self.is_sqlite() { "SQLite" } else { "PostgreSQL" }
+    }
+
+    pub fn is_sqlite(&self) -> bool {
+        self.url.starts_with("sqlite:")
+    }
+
+    /// A connection past the service, for what only a test may do.
+    pub async fn connect(&self) -> DatabaseConnection {
+        sea_orm::Database::connect(&self.url).await.unwrap()
+    }
+
+    pub async fn store(&self) -> Store {
+        Store::connect(&self.url.as_str().into()).await.unwrap()
+    }
+
+    /// Stores the two organizations and a credential of each role.
+    pub async fn seed(&self) {
+        let store = self.store().await;
+        store.migrate().await.unwrap();
+        for id in [OWN, FOREIGN] {
+            let name = Text::parse(Field::Name, format!("Organization {id}")).unwrap();
+            let new = NewOrganization {
+                id: OrganizationId::new(id),
+                name,
+                subscription_id: Some(Text::parse(Field::SubscriptionId, "free".into()).unwrap()),
+            };
+            store.create_organization(&new).await.unwrap();
+        }
+        for (secret, role, organization) in [
+            (USER, Role::User, OrganizationId::new(OWN)),
+            (SUPPORT, Role::Support, None),
+            (ADMINISTRATOR, Role::Administrator, None),
+        ] {
+            let subject = Some(format!("test-{}", role.as_str()));
+            let grant = Grant { role, organization, subject, description: None, expires_in: None };
+            credentials::issue(&store, &Secret::parse(secret).unwrap(), grant).await.unwrap();
+        }
+        store.close().await.unwrap();
+    }
+
+    /// The organization as it is stored.
+    pub async fn organization(&self, id: i64) -> Organization {
+        let store = self.store().await;
+        let organization = store.get_organization(OrganizationId::new(id).unwrap()).await.unwrap();
+        store.close().await.unwrap();
+        organization
+    }
+}

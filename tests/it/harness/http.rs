@@ -1,0 +1,92 @@
+//! An HTTP/1.1 client that sends what it is told and nothing else.
+
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use http::{HeaderName, HeaderValue, header::HOST};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// A request on a connection of its own.
+pub struct Request {
+    addr: SocketAddr,
+    request: http::Request<Body>,
+}
+
+impl Request {
+    pub fn new(addr: SocketAddr, method: &str, path: &str) -> Self {
+        let request = http::Request::builder().method(method).uri(path);
+        let request = request.header(HOST, addr.to_string()).body(Body::empty()).unwrap();
+        Self { addr, request }
+    }
+
+    /// Adds a header line, beside any of the same name.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        self.request.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        self
+    }
+
+    /// Takes away every header line of a name.
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.request.headers_mut().remove(name);
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
+        *self.request.body_mut() = body.into();
+        self
+    }
+
+    pub async fn send(self) -> Answer {
+        let stream = TcpStream::connect(self.addr).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let exchange = async {
+            let (head, body) = sender.send_request(self.request).await.unwrap().into_parts();
+            Answer { head, body: body.collect().await.unwrap().to_bytes().to_vec() }
+        };
+        tokio::select! {
+            answer = exchange => answer,
+            ended = async { connection.await.unwrap(); std::future::pending().await } => ended,
+        }
+    }
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    head: http::response::Parts,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn status(&self) -> u16 {
+        self.head.status.as_u16()
+    }
+
+    /// The one line of a header, or none; several are a failure.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let lines: Vec<_> = self.head.headers.get_all(name).iter().collect();
+        assert!(lines.len() <= 1, "{name} came {} times", lines.len());
+        lines.first().map(|line| line.to_str().unwrap())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
+    }
+
+    /// The reason of a problem, or an empty string for any other answer.
+    pub fn reason(&self) -> String {
+        if self.header("content-type") != Some("application/problem+json") {
+            return String::new();
+        }
+        self.json()["reason"].as_str().unwrap().to_owned()
+    }
+}

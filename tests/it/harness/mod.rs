@@ -1,0 +1,36 @@
+//! Starts the real service and talks to it: databases, processes, clients, credentials.
+
+mod command;
+mod database;
+mod http;
+mod postgres;
+mod service;
+
+pub use self::{
+    command::{orgd, orgd_with_input},
+    database::Database,
+    http::{Answer, Request},
+    service::{Service, authorized},
+};
+
+/// The published page's tokens: the user of organization 90, and an administrator.
+pub const USER: &str = "e486a154-3cbe-46b8-87a1-0d46a15c54c8";
+pub const ADMINISTRATOR: &str = "111d7a49-b4f7-43c8-8cbd-5b6a67f71066";
+/// A support credential of the harness.
+pub const SUPPORT: &str = "9d2f1c3e-6a54-4b0e-8a37-5f0f6f1f2b11";
+
+/// The organizations that every seeded database has; the user belongs to the first.
+pub const OWN: i64 = 90;
+pub const FOREIGN: i64 = 94;
+/// An organization that no database has.
+pub const UNKNOWN: i64 = 77;
+
+/// Runs a test against a service over SQLite and one over PostgreSQL, each with a fresh, seeded
+/// database.
+pub async fn on_both_databases(test: impl AsyncFn(Service)) {
+    for database in [Database::sqlite(), Database::postgres().await] {
+        eprintln!("over {}", database.kind());
+        database.seed().await;
+        test(Service::start(database).await).await;
+    }
+}

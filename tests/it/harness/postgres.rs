@@ -1,0 +1,114 @@
+//! A PostgreSQL of the tests' own: a private cluster on loopback, which ends with the test process.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The cluster's URL without a database, such as `postgres://postgres@127.0.0.1:5433`.
+pub(super) fn url() -> &'static str {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    &CLUSTER.get_or_init(Cluster::start).url
+}
+
+struct Cluster {
+    url: String,
+    /// Ends the cluster when its standard input closes, which it does with this process, however
+    /// that ends.
+    _supervisor: Child,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let bin = binaries();
+        let folder = tempfile::Builder::new().prefix("orgd-postgres-").tempdir().unwrap().keep();
+        let owner = owner(&folder);
+        let data = folder.join("data");
+        let data = data.to_str().unwrap();
+        let mut initdb = Command::new(bin.join("initdb"));
+        initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--pgdata", data]);
+        let output = owner.run(&mut initdb).output().unwrap();
+        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+
+        let port = free_port();
+        let log = fs::File::create(folder.join("log")).unwrap();
+        // No quotes are needed: the words after the script are its arguments.
+        let script =
+            "folder=$1; shift; \"$@\" & read -r _; kill -QUIT $!; wait; rm -rf \"$folder\"";
+        let mut supervisor = Command::new("sh");
+        supervisor
+            .args(["-c", script, "sh", folder.to_str().unwrap()])
+            .arg(bin.join("postgres"))
+            .args(["-D", data, "-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "unix_socket_directories=", "-c", "max_connections=300"])
+            .args(["-c", "fsync=on"])
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let supervisor = owner.run(&mut supervisor).spawn().unwrap();
+        wait_for(port, &folder);
+        Self { url: format!("postgres://postgres@127.0.0.1:{port}"), _supervisor: supervisor }
+    }
+}
+
+/// Where the server's binaries are: the newest of those that a distribution installs.
+fn binaries() -> PathBuf {
+    let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<PathBuf> = installed.map(|entry| entry.path().join("bin")).collect();
+    versions.sort();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = versions.into_iter().rev().chain(std::env::split_paths(&path));
+    let found = found.into_iter().find(|folder| folder.join("initdb").exists());
+    found.expect("the tests need a PostgreSQL server: run `make test`, or install `postgresql`")
+}
+
+/// PostgreSQL refuses to run as root, so root runs it as the user that the package made.
+struct Owner(Option<(u32, u32)>);
+
+fn owner(folder: &Path) -> Owner {
+    let id = |arguments: &[&str]| {
+        let output = Command::new("id").args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse::<u32>().ok()
+    };
+    if id(&["-u"]) != Some(0) {
+        return Owner(None);
+    }
+    let uid = id(&["-u", "postgres"]).expect("the package `postgresql` makes a user `postgres`");
+    let gid = id(&["-g", "postgres"]).unwrap();
+    std::os::unix::fs::chown(folder, Some(uid), Some(gid)).unwrap();
+    Owner(Some((uid, gid)))
+}
+
+impl Owner {
+    fn run<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        match self.0 {
+            Some((uid, gid)) => command.uid(uid).gid(gid).current_dir("/"),
+            None => command,
+        }
+    }
+}
+
+/// A port that nobody listens on now.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+#[expect(clippy::disallowed_methods, reason = "once, before any test's runtime waits for it")]
+fn wait_for(port: u16, folder: &Path) {
+    let started = Instant::now();
+    let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
+    while !log().contains("ready to accept connections")
+        || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()
+    {
+        assert!(started.elapsed() < START_TIMEOUT, "PostgreSQL did not start: {}", log());
+        sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,198 @@
+//! A process of the real binary that serves.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, ExitStatus, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use orgd::proto::v1::organization_service_client::OrganizationServiceClient;
+use serde_json::Value;
+use tonic::{
+    metadata::MetadataValue,
+    transport::{Channel, Endpoint},
+};
+
+use super::{Database, Request, command};
+
+/// How long a process may take to listen, on a machine that does much else.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A process of `orgd serve`, `orgd gateway` or `orgd demo`, killed with the value.
+pub struct Service {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    addresses: Value,
+    database: Option<Arc<Database>>,
+}
+
+impl Service {
+    /// `orgd serve` over a database.
+    pub async fn start(database: Database) -> Self {
+        Self::start_beside(Arc::new(database)).await
+    }
+
+    /// `orgd serve` over a database that others use too.
+    pub async fn start_beside(database: Arc<Database>) -> Self {
+        let mut service = Self::spawn(
+            &["serve", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT],
+            &[("ORGD_DATABASE_URL", database.url())],
+        );
+        service.database = Some(database);
+        service.until_ready().await;
+        service
+    }
+
+    /// `orgd gateway` in front of another process.
+    pub async fn start_gateway(upstream: &Self) -> Self {
+        let url = format!("http://{}", upstream.grpc_addr());
+        let mut service = Self::spawn(
+            &["gateway", "--upstream", &url, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT],
+            &[],
+        );
+        service.database = upstream.database.clone();
+        service.until_ready().await;
+        service
+    }
+
+    /// Any serving command, once it listens.
+    pub fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = command::binary()
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (sender, listening) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let lines = log.clone();
+        // Ends with the process, whose end closes the pipe.
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let event: Value = serde_json::from_str(&line).unwrap_or_default();
+                lines.lock().unwrap().push(line);
+                if event["message"] == "listening" {
+                    let _ = sender.send(event);
+                }
+            }
+        });
+        let addresses = listening.recv_timeout(START_TIMEOUT).unwrap_or_else(|_| {
+            let _ = child.kill();
+            panic!("orgd {arguments:?} does not listen: {:#?}", log.lock().unwrap())
+        });
+        Self { child, log, addresses, database: None }
+    }
+
+    async fn until_ready(&self) {
+        let ready = async {
+            while self.get_ops("/readyz").await.status() != 200 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(START_TIMEOUT, ready).await.expect("ready");
+    }
+
+    fn addr(&self, listener: &str) -> SocketAddr {
+        self.addresses[listener].as_str().unwrap().parse().unwrap()
+    }
+
+    pub fn http_addr(&self) -> SocketAddr {
+        self.addr("http")
+    }
+
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.addr("grpc")
+    }
+
+    pub fn ops_addr(&self) -> SocketAddr {
+        self.addr("ops")
+    }
+
+    pub fn database(&self) -> &Database {
+        self.database.as_deref().expect("a database")
+    }
+
+    pub fn shared_database(&self) -> Arc<Database> {
+        self.database.clone().expect("a database")
+    }
+
+    /// `PUT /v1/organizations/{id}` with a bearer token and a JSON body.
+    pub fn put(&self, id: i64, token: &str, body: &str) -> Request {
+        self.request("PUT", &format!("/v1/organizations/{id}"))
+            .header("authorization", &format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+    }
+
+    /// Any REST request.
+    pub fn request(&self, method: &str, path: &str) -> Request {
+        Request::new(self.http_addr(), method, path)
+    }
+
+    pub async fn get_ops(&self, path: &str) -> super::Answer {
+        Request::new(self.ops_addr(), "GET", path).send().await
+    }
+
+    /// A channel to the gRPC listener.
+    pub fn channel(&self) -> Channel {
+        let url = format!("http://{}", self.grpc_addr());
+        Endpoint::from_shared(url).unwrap().connect_lazy()
+    }
+
+    pub fn grpc(&self) -> OrganizationServiceClient<Channel> {
+        OrganizationServiceClient::new(self.channel())
+    }
+
+    /// What the process has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    pub fn stdout(&mut self) -> impl BufRead {
+        BufReader::new(self.child.stdout.take().unwrap())
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn ended(mut self) -> ExitStatus {
+        let ended = async {
+            loop {
+                match self.child.try_wait().unwrap() {
+                    Some(status) => return status,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        tokio::time::timeout(START_TIMEOUT, ended).await.expect("the process ends")
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Loopback, and a port that the system chooses.
+pub const ANY_PORT: &str = "127.0.0.1:0";
+
+/// A gRPC request with a bearer token.
+pub fn authorized<T>(token: &str, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    let value = MetadataValue::try_from(format!("Bearer {token}")).unwrap();
+    request.metadata_mut().insert("authorization", value);
+    request
+}

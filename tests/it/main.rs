@@ -1,0 +1,25 @@
+//! The integration tests: the real binary on real ports, over a database of its own for each test.
+
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::unreachable,
+    reason = "a test fails by panicking, and helpers of tests are tests too"
+)]
+
+mod harness;
+
+mod cli;
+mod commit;
+mod compose;
+mod demo;
+mod examples;
+mod grpc;
+mod listeners;
+mod migrations;
+mod processes;
+mod rights;

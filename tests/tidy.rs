@@ -1,0 +1,208 @@
+//! The house's rules that no other tool holds: which room may name which, a head on every file, no
+//! unfinished thing, no long file, and no text that belongs to a machine.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A file is one room's one subject; longer ones hide a second.
+const FILE_LINES_MAX: usize = 400;
+
+/// Rooms below `src/`, and the words that no file there may have (docs/ARCHITECTURE.md).
+const ARROWS: [(&str, &[&str]); 9] = [
+    (
+        "domain",
+        &[
+            "tokio",
+            "tonic",
+            "prost",
+            "axum",
+            "sea_orm",
+            "http::",
+            "async fn",
+            "crate::app",
+            "crate::auth",
+            "crate::store",
+            "crate::grpc",
+            "crate::gateway",
+            "crate::proto",
+            "crate::server",
+            "crate::cli",
+            "crate::config",
+        ],
+    ),
+    (
+        "store",
+        &[
+            "tonic",
+            "prost",
+            "axum",
+            "crate::app",
+            "crate::auth",
+            "crate::grpc",
+            "crate::gateway",
+            "crate::proto",
+            "crate::server",
+            "crate::cli",
+            "crate::config",
+        ],
+    ),
+    (
+        "auth",
+        &[
+            "tonic",
+            "axum",
+            "sea_orm",
+            "crate::app",
+            "crate::grpc",
+            "crate::gateway",
+            "crate::proto",
+            "crate::server",
+            "crate::cli",
+            "crate::config",
+        ],
+    ),
+    (
+        "app",
+        &[
+            "tonic",
+            "prost",
+            "axum",
+            "sea_orm",
+            "http::",
+            "crate::proto",
+            "crate::grpc",
+            "crate::gateway",
+            "crate::server",
+            "crate::cli",
+            "crate::config",
+        ],
+    ),
+    (
+        "grpc",
+        &["axum", "sea_orm", "crate::gateway", "crate::server", "crate::cli", "crate::config"],
+    ),
+    (
+        "gateway",
+        &[
+            "sea_orm",
+            "crate::app",
+            "crate::store",
+            "crate::auth",
+            "crate::domain",
+            "crate::grpc",
+            "crate::server",
+            "crate::cli",
+            "crate::config",
+        ],
+    ),
+    ("proto", &["crate::"]),
+    ("config.rs", &["crate::"]),
+    ("telemetry.rs", &["crate::"]),
+];
+
+/// Words that only some files below `src/` may have: what the architecture's invariants say.
+const ONLY_IN: [(&str, &[&str]); 6] = [
+    ("env = \"ORGD_", &["config.rs"]),
+    ("tasks.spawn", &["server/mod.rs", "server/accept.rs"]),
+    ("Code::", &["grpc/status.rs", "gateway/problem.rs", "gateway/client.rs"]),
+    ("StatusCode::", &["gateway", "server/readiness.rs", "cli/healthcheck.rs", "grpc/call.rs"]),
+    ("fn may_access", &["domain/policy.rs"]),
+    ("sea_orm", &["store"]),
+];
+
+/// Marks of what is not done, or of one machine. Written apart, so that this file has none.
+const NOWHERE: [&str; 7] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("#[ig", "nore"),
+    concat!("todo", "!("),
+    concat!("unimplemented", "!("),
+    concat!("/wo", "rk/"),
+    concat!("/ho", "me/"),
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file that git knows or would add, with its text.
+fn files() -> Vec<(String, String)> {
+    let listed = std::process::Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let names = String::from_utf8(listed.stdout).unwrap();
+    let texts = names
+        .lines()
+        .filter_map(|name| Some((name.to_owned(), fs::read_to_string(root().join(name)).ok()?)));
+    let texts: Vec<_> = texts.collect();
+    assert!(texts.iter().any(|(name, _)| name == "src/lib.rs"), "the tests run in a checkout");
+    texts
+}
+
+/// Rust files below a folder, by their paths in it.
+fn rust_files(folder: &str) -> Vec<(String, String)> {
+    let inside = |(name, text): (String, String)| {
+        let name = name.strip_prefix(folder)?.strip_prefix('/')?.to_owned();
+        (Path::new(&name).extension()? == "rs").then_some((name, text))
+    };
+    files().into_iter().filter_map(inside).collect()
+}
+
+/// The text without comments, which may name anything.
+fn code(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a text has a word that is not the end of a longer one.
+fn has_word(text: &str, word: &str) -> bool {
+    let is_inside = |before: &str| before.ends_with(|letter: char| letter.is_alphanumeric());
+    text.match_indices(word).any(|(at, _)| !is_inside(text.split_at(at).0))
+}
+
+#[test]
+fn rooms_name_only_the_rooms_that_they_may() {
+    for (name, text) in rust_files("src") {
+        let room = name.split('/').next().unwrap();
+        for word in ARROWS.iter().filter(|(of, _)| *of == room).flat_map(|(_, words)| *words) {
+            assert!(!has_word(&code(&text), word), "src/{name} names {word}");
+        }
+    }
+}
+
+#[test]
+fn what_one_place_decides_is_decided_nowhere_else() {
+    for (name, text) in rust_files("src") {
+        for (word, places) in ONLY_IN {
+            let here = places.iter().any(|place| name.starts_with(place));
+            assert!(here || !has_word(&code(&text), word), "src/{name} has {word}");
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_holds_and_is_short() {
+    for folder in ["src", "migrations", "tests", "benches"] {
+        for (name, text) in rust_files(folder) {
+            assert!(text.starts_with("//! "), "{folder}/{name} does not begin with //!");
+            let lines = text.lines().count();
+            assert!(lines <= FILE_LINES_MAX, "{folder}/{name} has {lines} lines");
+        }
+    }
+    assert!(fs::read_to_string(root().join("build.rs")).unwrap().starts_with("//! "));
+}
+
+#[test]
+fn nothing_is_unfinished_and_nothing_names_a_machine() {
+    for (name, text) in files() {
+        for mark in NOWHERE {
+            assert!(!text.contains(mark), "{name} has {mark}");
+        }
+    }
+}
