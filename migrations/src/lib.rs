@@ -6,6 +6,8 @@
 mod lease;
 mod m20261123_000001_create_organizations;
 mod m20261123_000002_create_credentials;
+mod m20261123_000003_create_organization_changes;
+mod m20261123_000004_index_organization_changes_idempotency;
 
 use sea_orm_migration::prelude::*;
 pub use sea_orm_migration::{Migration, MigrationStatus, MigratorTrait};
@@ -19,6 +21,8 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261123_000001_create_organizations::Migration),
             Box::new(m20261123_000002_create_credentials::Migration),
+            Box::new(m20261123_000003_create_organization_changes::Migration),
+            Box::new(m20261123_000004_index_organization_changes_idempotency::Migration),
         ]
     }
 

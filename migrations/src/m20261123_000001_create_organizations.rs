@@ -24,6 +24,9 @@ impl MigrationTrait for Migration {
                     .col(text("name"))
                     .col(text_null("subscription_id"))
                     .col(text_null("handshake"))
+                    // The version at which the handshake changed last, 0 before it had one: by it the
+                    // change log tells that it changed without keeping its values.
+                    .col(big_integer("handshake_version"))
                     // 1 when created, one more with each change; the etag on the wire.
                     .col(big_integer("version"))
                     .col(timestamp_with_time_zone("date_created"))

@@ -4,4 +4,5 @@
 //! Architecture invariant: no wire and no SQL; every door calls these functions.
 
 pub mod credentials;
+mod idempotency;
 pub mod organizations;

@@ -1,29 +1,121 @@
 //! What can be done with organizations.
+//!
+//! The order of checks is part of the contract (AIP-211): rights before values, values before
+//! existence, existence before preconditions.
 
+use super::idempotency;
 use crate::{
-    domain::{Error, Organization, Principal, Result, Update, policy},
-    store::Store,
+    domain::{
+        Call, ChangeEntry, Creation, Error, Etag, Organization, OrganizationId, Principal, Result,
+        Text, Update,
+        policy::{self, Scope},
+    },
+    store::{Store, now},
 };
 
 /// Changes an organization, all or nothing, and answers it as the caller may see it (AIP-134).
-///
-/// The order of checks is part of the contract (AIP-211): rights before values, values before
-/// existence, existence before preconditions.
-pub async fn update(store: &Store, principal: &Principal, update: Update) -> Result<Organization> {
-    let Update { id, patch, etag, validate_only } = update;
-    policy::authorize_organization(principal, id)?;
-    policy::authorize_fields(principal, patch.fields())?;
-    let patch = patch.parse()?;
-    let organization = if validate_only {
-        let current = store.get_organization(id).await?;
-        match etag {
-            Some(etag) if etag != current.etag => {
-                return Err(Error::EtagMismatch { current: current.etag });
-            }
-            _ => patch.apply(current),
+pub async fn update(store: &Store, call: &Call, update: Update<String>) -> Result<Organization> {
+    let idempotency = idempotency::of_update(call, &update);
+    let Update { id, patch, etag } = update;
+    policy::authorize_organization(&call.principal, id)?;
+    policy::authorize_fields(&call.principal, patch.fields())?;
+    let update = Update { id, patch: patch.parse()?, etag };
+    let organization = if call.validate_only {
+        match store.find_made(call, idempotency.as_ref()).await? {
+            Some(made) => made,
+            None => preview_update(store, &update).await?,
         }
     } else {
-        store.update_organization(principal, id, &patch, etag).await?
+        store.update_organization(call, &update, idempotency.as_ref()).await?
     };
-    Ok(policy::readable(principal, organization))
+    Ok(policy::readable(&call.principal, organization))
+}
+
+/// What the update would answer, with the etag and the date that are stored.
+async fn preview_update(store: &Store, update: &Update<Text>) -> Result<Organization> {
+    let current = store.get_organization(update.id).await?;
+    match update.etag {
+        Some(etag) if etag != current.etag => Err(Error::EtagMismatch { current: current.etag }),
+        _ => Ok(update.patch.apply(current)),
+    }
+}
+
+/// Stores a new organization (AIP-133).
+pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result<Organization> {
+    let idempotency = idempotency::of_creation(call, &new);
+    policy::authorize_creation(&call.principal)?;
+    policy::authorize_fields(&call.principal, new.patch.fields())?;
+    let new = Creation { id: new.id, patch: new.patch.parse_new()? };
+    let organization = if call.validate_only {
+        match store.find_made(call, idempotency.as_ref()).await? {
+            Some(made) => made,
+            None => preview_creation(store, &new).await?,
+        }
+    } else {
+        store.create_organization(call, &new, idempotency.as_ref()).await?
+    };
+    Ok(policy::readable(&call.principal, organization))
+}
+
+/// What the creation would answer, as far as it can be known before.
+async fn preview_creation(store: &Store, new: &Creation<Text>) -> Result<Organization> {
+    let id = match new.id {
+        Some(id) if store.find_organization(id).await?.is_some() => {
+            return Err(Error::AlreadyExists(id));
+        }
+        Some(id) => id,
+        None => store.next_organization_id().await?,
+    };
+    let date = now();
+    let empty = Organization {
+        id,
+        name: String::new(),
+        subscription_id: None,
+        handshake: None,
+        date_created: date,
+        date_modified: date,
+        etag: Etag::FIRST,
+    };
+    Ok(new.patch.apply(empty))
+}
+
+/// Shows an organization (AIP-131).
+pub async fn get(store: &Store, principal: &Principal, id: OrganizationId) -> Result<Organization> {
+    policy::authorize_organization(principal, id)?;
+    Ok(policy::readable(principal, store.get_organization(id).await?))
+}
+
+/// Shows the organizations after an id that the caller has a right to, by ascending id (AIP-132).
+pub async fn list(
+    store: &Store,
+    principal: &Principal,
+    after: i64,
+    limit: u64,
+) -> Result<Vec<Organization>> {
+    let organizations = match policy::list_scope(principal) {
+        Scope::All => store.list_organizations(after, limit).await?,
+        Scope::Only(id) if id.get() > after => {
+            store.find_organization(id).await?.into_iter().collect()
+        }
+        Scope::Only(_) | Scope::Nothing => Vec::new(),
+    };
+    let readable = |organization| policy::readable(principal, organization);
+    Ok(organizations.into_iter().map(readable).collect())
+}
+
+/// Shows the changes of an organization after a version, the oldest first.
+pub async fn list_changes(
+    store: &Store,
+    principal: &Principal,
+    id: OrganizationId,
+    after_version: i64,
+    limit: u64,
+) -> Result<Vec<ChangeEntry>> {
+    policy::authorize_organization(principal, id)?;
+    let entries = store.list_changes(id, after_version, limit).await?;
+    if entries.is_empty() {
+        // No changes, or no organization: the second is an error.
+        store.get_organization(id).await?;
+    }
+    Ok(entries.into_iter().map(|entry| policy::readable_change(principal, entry)).collect())
 }

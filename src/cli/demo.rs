@@ -4,12 +4,15 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::output;
 use crate::{
-    app::credentials::{self, Grant},
+    app::{
+        credentials::{self, Grant},
+        organizations,
+    },
     auth::Secret,
     config::{Limits, ListenArgs},
-    domain::{Field, OrganizationId, Role, Text},
+    domain::{Change, Creation, OrganizationId, Patch, Role},
     server::{self, Addresses, Listeners},
-    store::{NewOrganization, Store},
+    store::Store,
 };
 
 /// The tokens of the published page. Public, so they are good for nothing but a demonstration.
@@ -47,10 +50,9 @@ async fn seed(store: &Store) -> Result<()> {
 }
 
 async fn create(store: &Store, id: i64, name: &str) -> Result<()> {
-    let id = OrganizationId::new(id);
-    let name = Text::parse(Field::Name, name.to_owned());
-    let Ok(name) = name else { bail!("the demo's names are valid") };
-    store.create_organization(&NewOrganization { id, name, subscription_id: None }).await?;
+    let patch = Patch { name: Change::Set(name.to_owned()), ..Patch::default() };
+    let creation = Creation { id: OrganizationId::new(id), patch };
+    organizations::create(store, &super::operator_call(), creation).await?;
     Ok(())
 }
 

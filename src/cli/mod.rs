@@ -11,9 +11,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use uuid::Uuid;
 
 use crate::{
     config::{DatabaseArgs, HttpListenArgs, Limits, ListenArgs, OpsAddrArgs, UpstreamArgs},
+    domain::{Call, Principal},
     server::{self, HttpListeners, Listeners},
     store::Store,
 };
@@ -83,6 +85,16 @@ impl Command {
             Self::Demo(listen) => demo::run(listen).await?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A call of whoever works on the database itself.
+fn operator_call() -> Call {
+    Call {
+        principal: Principal::operator(),
+        request_id: Uuid::now_v7().to_string(),
+        idempotency_key: None,
+        validate_only: false,
     }
 }
 

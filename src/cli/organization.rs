@@ -1,14 +1,14 @@
 //! `orgd organization`: organizations, straight in the database.
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{open, output};
+use super::{open, operator_call, output};
 use crate::{
+    app::organizations,
     config::DatabaseArgs,
-    domain::{Error, Field, Organization, OrganizationId, Text},
-    store::NewOrganization,
+    domain::{Change, Creation, Error, Organization, OrganizationId, Patch},
 };
 
 #[derive(Debug, Subcommand)]
@@ -58,16 +58,16 @@ pub(super) fn organization_id(text: &str) -> Result<OrganizationId, String> {
 pub(super) async fn run(command: OrganizationCommand) -> Result<()> {
     match command {
         OrganizationCommand::Create(args) => {
-            let new = NewOrganization {
-                id: args.id,
-                name: text(Field::Name, args.name)?,
-                subscription_id: args
-                    .subscription_id
-                    .map(|value| text(Field::SubscriptionId, value))
-                    .transpose()?,
+            let set = |value: Option<String>| value.map_or(Change::Keep, Change::Set);
+            let patch = Patch {
+                name: Change::Set(args.name),
+                subscription_id: set(args.subscription_id),
+                ..Patch::default()
             };
             let store = open(&args.database).await?;
-            print(args.json, &store.create_organization(&new).await?)?;
+            let creation = Creation { id: args.id, patch };
+            let created = organizations::create(&store, &operator_call(), creation).await?;
+            print(args.json, &created)?;
             Ok(store.close().await?)
         }
         OrganizationCommand::Get(args) => {
@@ -77,10 +77,6 @@ pub(super) async fn run(command: OrganizationCommand) -> Result<()> {
             Ok(store.close().await?)
         }
     }
-}
-
-fn text(field: Field, value: String) -> Result<Text> {
-    Text::parse(field, value).map_err(|violation| anyhow!("{}", violation.description))
 }
 
 fn print(json: bool, organization: &Organization) -> Result<()> {

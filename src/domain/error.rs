@@ -23,6 +23,14 @@ pub mod reason {
     pub const ORGANIZATION_FORBIDDEN: &str = "ORGANIZATION_FORBIDDEN";
     /// The caller may not change a field that the update names.
     pub const FIELD_FORBIDDEN: &str = "FIELD_FORBIDDEN";
+    /// The caller may not store a new organization.
+    pub const CREATION_FORBIDDEN: &str = "CREATION_FORBIDDEN";
+    /// Another request was sent under the same key.
+    pub const IDEMPOTENCY_KEY_REUSED: &str = "IDEMPOTENCY_KEY_REUSED";
+    /// A key for a request is not a UUID.
+    pub const IDEMPOTENCY_KEY_MALFORMED: &str = "IDEMPOTENCY_KEY_MALFORMED";
+    /// A page token is not one that the service gave for this list.
+    pub const PAGE_TOKEN_INVALID: &str = "PAGE_TOKEN_INVALID";
     /// The request breaks rules; each is listed.
     pub const INVALID_INPUT: &str = "INVALID_INPUT";
     /// A header line that may come once came several times.
@@ -118,6 +126,12 @@ pub enum Error {
         /// All fields of the update that it may not change.
         fields: Vec<Field>,
     },
+    /// The caller may not store a new organization.
+    #[error("Only administrators may create organizations.")]
+    ForbiddenCreation,
+    /// Another request was sent under the same key.
+    #[error("Another request was sent with this idempotency key. Use a new key for a new request.")]
+    IdempotencyKeyReused,
     /// The request breaks rules.
     #[error("The request is not valid: {}", first_description(_0))]
     Invalid(Vec<Violation>),

@@ -3,6 +3,7 @@
 //! Architecture invariant: no I/O, no async, no framework's name; nothing here knows of HTTP, gRPC
 //! or SQL.
 
+mod change;
 mod credential;
 mod error;
 mod organization;
@@ -10,8 +11,9 @@ mod patch;
 pub mod policy;
 mod principal;
 
+pub use change::{ChangeEntry, FieldChange, Values};
 pub use credential::{Credential, CredentialDigest, CredentialKind, StoredCredential};
 pub use error::{Error, Result, Violation, reason};
 pub use organization::{Etag, Field, Organization, OrganizationId, TEXT_CODE_POINTS_MAX, Text};
-pub use patch::{Change, Patch, Update};
-pub use principal::{Principal, Role};
+pub use patch::{Change, Creation, Patch, Update};
+pub use principal::{Call, IdempotencyKey, Principal, Role};

@@ -111,6 +111,8 @@ impl Etag {
         Self(version)
     }
 
+    /// The tag of an organization that was just stored.
+    pub const FIRST: Self = Self(1);
     /// A tag that no organization has: a precondition on it fails.
     pub const NONE: Self = Self(0);
 

@@ -26,7 +26,8 @@ impl<T> Change<T> {
 
 impl Change<Text> {
     /// The field's value after the change, where it was `current` before.
-    fn apply(&self, current: Option<String>) -> Option<String> {
+    #[must_use]
+    pub fn apply(&self, current: Option<String>) -> Option<String> {
         match self {
             Self::Keep => current,
             Self::Clear => None,
@@ -70,6 +71,22 @@ impl<T> Patch<T> {
 impl Patch<String> {
     /// The patch with every value checked, or all rules that its values break.
     pub fn parse(self) -> Result<Patch<Text>> {
+        let (patch, violations) = self.check();
+        if violations.is_empty() { Ok(patch) } else { Err(Error::Invalid(violations)) }
+    }
+
+    /// The same for an organization that is to be stored: a name is required.
+    pub fn parse_new(self) -> Result<Patch<Text>> {
+        let has_name = !self.name.is_keep();
+        let (patch, mut violations) = self.check();
+        if !has_name {
+            let description = "name is required.";
+            violations.push(Violation::of_field(Field::Name, reason::FIELD_REQUIRED, description));
+        }
+        if violations.is_empty() { Ok(patch) } else { Err(Error::Invalid(violations)) }
+    }
+
+    fn check(self) -> (Patch<Text>, Vec<Violation>) {
         let mut violations = Vec::new();
         let mut parse = |field, change| match change {
             Change::Keep => Change::Keep,
@@ -92,7 +109,7 @@ impl Patch<String> {
             subscription_id: parse(Field::SubscriptionId, self.subscription_id),
             handshake: parse(Field::Handshake, self.handshake),
         };
-        if violations.is_empty() { Ok(patch) } else { Err(Error::Invalid(violations)) }
+        (patch, violations)
     }
 }
 
@@ -111,15 +128,23 @@ impl Patch<Text> {
     }
 }
 
-/// A partial update of one organization, as a caller asked for it.
+/// A partial update of one organization: of raw strings as a caller asked for it, or of [`Text`]
+/// once valid.
 #[derive(Clone, Debug)]
-pub struct Update {
+pub struct Update<T> {
     /// Which organization.
     pub id: OrganizationId,
     /// What to change.
-    pub patch: Patch<String>,
+    pub patch: Patch<T>,
     /// The version that the organization must still have, where the caller gave one.
     pub etag: Option<Etag>,
-    /// Whether to check everything and write nothing (AIP-163).
-    pub validate_only: bool,
+}
+
+/// A new organization: of raw strings as a caller asked for it, or of [`Text`] once valid.
+#[derive(Clone, Debug)]
+pub struct Creation<T> {
+    /// Its id; none: the one after the largest.
+    pub id: Option<OrganizationId>,
+    /// Its fields: a patch of an organization that has none yet.
+    pub patch: Patch<T>,
 }

@@ -1,7 +1,7 @@
 //! The rights table. Architecture invariant: only this file decides who may do what.
 
 use super::{
-    Error, Field, Organization, OrganizationId, Principal, Result,
+    ChangeEntry, Error, Field, Organization, OrganizationId, Principal, Result,
     Role::{self, Administrator, Support, User},
 };
 
@@ -37,6 +37,42 @@ pub fn authorize_organization(principal: &Principal, id: OrganizationId) -> Resu
     }
 }
 
+/// The organization that the principal's lists are limited to; none: they have all.
+#[must_use]
+pub fn list_scope(principal: &Principal) -> Scope {
+    match (principal.role, principal.organization) {
+        (Support | Administrator, _) => Scope::All,
+        (User, Some(id)) => Scope::Only(id),
+        // A user without an organization is not issued; it would see nothing.
+        (User, None) => Scope::Nothing,
+    }
+}
+
+/// Which organizations a list may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every organization.
+    All,
+    /// This one alone.
+    Only(OrganizationId),
+    /// None.
+    Nothing,
+}
+
+/// The right to store a new organization.
+pub fn authorize_creation(principal: &Principal) -> Result<()> {
+    match principal.role {
+        Administrator => Ok(()),
+        User | Support => Err(Error::ForbiddenCreation),
+    }
+}
+
+/// The fields that the principal may change, of an organization that it has the right to.
+pub fn writable_fields(principal: &Principal) -> impl Iterator<Item = Field> {
+    let role = principal.role;
+    Field::ALL.into_iter().filter(move |field| may_access(role, Access::Write, *field))
+}
+
 /// The right to change each of these fields; a refusal names all that are forbidden.
 pub fn authorize_fields(principal: &Principal, fields: impl Iterator<Item = Field>) -> Result<()> {
     let forbidden: Vec<Field> =
@@ -57,4 +93,11 @@ pub fn readable(principal: &Principal, organization: Organization) -> Organizati
         handshake: organization.handshake.filter(|_| may_read(Field::Handshake)),
         ..organization
     }
+}
+
+/// The entry of the change log without the fields that the principal may not read.
+#[must_use]
+pub fn readable_change(principal: &Principal, mut entry: ChangeEntry) -> ChangeEntry {
+    entry.fields.retain(|change| may_access(principal.role, Access::Read, change.field));
+    entry
 }

@@ -38,6 +38,43 @@ pub struct Principal {
     pub role: Role,
     /// The organization that a user belongs to.
     pub organization: Option<OrganizationId>,
-    /// The credential that proved it; a write checks that it is still valid.
-    pub credential: CredentialDigest,
+    /// The credential that proved it, which every write checks again. None for the operator of the
+    /// database itself.
+    pub credential: Option<CredentialDigest>,
+}
+
+impl Principal {
+    /// Whoever works on the database itself, by the command line.
+    #[must_use]
+    pub fn operator() -> Self {
+        Self {
+            subject: "operator".to_owned(),
+            role: Role::Administrator,
+            organization: None,
+            credential: None,
+        }
+    }
+}
+
+/// A call: who makes it, under which id, and how it is meant.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Who calls.
+    pub principal: Principal,
+    /// The request's id, as in logs.
+    pub request_id: String,
+    /// The caller's own key for a request that changes something, in the lower-case spelling of a
+    /// UUID: sending the request again changes nothing more (AIP-155).
+    pub idempotency_key: Option<String>,
+    /// Whether to check everything and write nothing (AIP-163).
+    pub validate_only: bool,
+}
+
+/// A caller's key for a request, bound to what the request asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The key.
+    pub key: String,
+    /// SHA-256 of what was asked: another request under the same key is refused.
+    pub request_digest: [u8; 32],
 }

@@ -10,10 +10,7 @@ use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 use super::edge::Exchange;
 use crate::proto::{
     request_id,
-    v1::{
-        Organization, UpdateOrganizationRequest,
-        organization_service_client::OrganizationServiceClient,
-    },
+    v1::{self, organization_service_client::OrganizationServiceClient},
 };
 
 /// The way to the service: the generated server in the same process, or a channel to a remote one.
@@ -61,15 +58,43 @@ impl Caller {
 
     pub(super) async fn update(
         &self,
-        message: UpdateOrganizationRequest,
-    ) -> Result<Organization, Status> {
+        message: v1::UpdateOrganizationRequest,
+    ) -> Result<v1::Organization, Status> {
         Ok(self.client.clone().update(self.request(message)).await?.into_inner())
+    }
+
+    pub(super) async fn get(
+        &self,
+        message: v1::GetOrganizationRequest,
+    ) -> Result<v1::Organization, Status> {
+        Ok(self.client.clone().get(self.request(message)).await?.into_inner())
+    }
+
+    pub(super) async fn list(
+        &self,
+        message: v1::ListOrganizationsRequest,
+    ) -> Result<v1::ListOrganizationsResponse, Status> {
+        Ok(self.client.clone().list(self.request(message)).await?.into_inner())
+    }
+
+    pub(super) async fn create(
+        &self,
+        message: v1::CreateOrganizationRequest,
+    ) -> Result<v1::Organization, Status> {
+        Ok(self.client.clone().create(self.request(message)).await?.into_inner())
+    }
+
+    pub(super) async fn list_changes(
+        &self,
+        message: v1::ListChangesRequest,
+    ) -> Result<v1::ListChangesResponse, Status> {
+        Ok(self.client.clone().list_changes(self.request(message)).await?.into_inner())
     }
 
     /// Whether the service takes the caller's credential. An update without an organization is
     /// refused as invalid right after authentication, before anything else is looked at.
     pub(super) async fn authenticate(&self) -> Result<(), Status> {
-        match self.update(UpdateOrganizationRequest::default()).await {
+        match self.update(v1::UpdateOrganizationRequest::default()).await {
             Err(status) if status.code() != Code::InvalidArgument => Err(status),
             _ => Ok(()),
         }

@@ -3,7 +3,7 @@
 
 use axum::{
     extract::{Request, State},
-    http::HeaderValue,
+    http::{HeaderValue, Version, header::HOST},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -28,6 +28,7 @@ pub(super) async fn edge(
     // Without the query: it may hold what a client should not have put there.
     let path = request.uri().path().to_owned();
     let answer = match timeout::of(request.headers()) {
+        _ if lacks_host(&request) => Problem::missing_host().into_response(),
         Err(timeout::Malformed) => Problem::malformed_timeout().into_response(),
         Ok(asked) => {
             let time = asked.map_or(limits.deadline, |asked| asked.min(limits.deadline));
@@ -42,4 +43,9 @@ pub(super) async fn edge(
     headers::document(answer.headers_mut());
     answer.headers_mut().insert(request_id::HEADER, request_id);
     answer
+}
+
+/// RFC 9112 §3.2: a request of HTTP/1.1 without a Host, or with several, is answered 400.
+fn lacks_host(request: &Request) -> bool {
+    request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1
 }

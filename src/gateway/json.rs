@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::problem::{FieldError, Problem};
+use super::problem::{ERRORS_MAX, FieldError, Problem};
 
 /// What a body says of one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,22 +22,55 @@ pub(super) enum Member {
     Text(String),
 }
 
-/// The body of an update, by its defined members.
+/// The defined members of a body.
 #[derive(Debug, Default)]
-pub(super) struct UpdateBody {
+pub(super) struct OrganizationBody {
     pub(super) name: Member,
     pub(super) subscription_id: Member,
     pub(super) handshake: Member,
-    id: Option<Scalar>,
-    errors: Vec<FieldError>,
 }
 
-/// Reads the body of an update of the organization `id`; a refusal lists every member at fault.
-pub(super) fn read_update(bytes: &[u8], id: i64) -> Result<UpdateBody, Problem> {
+/// Reads the body of an update of the organization `id`. A refusal lists every member at fault; with
+/// `strict`, also those that would be ignored.
+pub(super) fn read_update(
+    bytes: &[u8],
+    id: i64,
+    strict: bool,
+) -> Result<OrganizationBody, Problem> {
+    let mut read = read(bytes, strict)?;
+    if read.id.is_some_and(|named| named != Scalar::Integer(id)) {
+        read.errors.push(FieldError::id_differs());
+    }
+    if read.errors.is_empty() { Ok(read.body) } else { Err(Problem::invalid_body(read.errors)) }
+}
+
+/// Reads the body of a creation: the id that it asks for, 0 for none, and its members.
+pub(super) fn read_creation(
+    bytes: &[u8],
+    strict: bool,
+) -> Result<(i64, OrganizationBody), Problem> {
+    let mut read = read(bytes, strict)?;
+    let id = match read.id {
+        None => 0,
+        // Zero asks for none over gRPC; here, that is to leave it out.
+        Some(Scalar::Integer(id)) if id != 0 => id,
+        Some(_) => {
+            read.errors.push(FieldError::id_malformed());
+            0
+        }
+    };
+    if read.errors.is_empty() {
+        Ok((id, read.body))
+    } else {
+        Err(Problem::invalid_body(read.errors))
+    }
+}
+
+fn read(bytes: &[u8], strict: bool) -> Result<Document, Problem> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::not_an_object());
     }
-    let mut body: UpdateBody = serde_json::from_slice(bytes).map_err(|error| {
+    let mut document: Document = serde_json::from_slice(bytes).map_err(|error| {
         // The only error of content that is made below is that of a duplicate key.
         if error.is_data() {
             Problem::duplicate_key(error.line(), error.column())
@@ -45,20 +78,31 @@ pub(super) fn read_update(bytes: &[u8], id: i64) -> Result<UpdateBody, Problem> 
             Problem::malformed_json(error.line(), error.column())
         }
     })?;
-    if body.id.as_ref().is_some_and(|named| *named != Scalar::Integer(id)) {
-        body.errors.push(FieldError::id_differs());
+    if strict {
+        document.errors.extend(document.ignored.iter().map(|key| FieldError::not_updated(key)));
     }
-    if body.errors.is_empty() { Ok(body) } else { Err(Problem::invalid_body(body.errors)) }
+    Ok(document)
 }
 
-impl UpdateBody {
+/// A body as it was read, good or not.
+#[derive(Debug, Default)]
+struct Document {
+    body: OrganizationBody,
+    id: Option<Scalar>,
+    /// Keys of members that are not defined for a change, as many as a refusal lists.
+    ignored: Vec<String>,
+    errors: Vec<FieldError>,
+}
+
+impl Document {
     fn set(&mut self, key: &str, value: Scalar) {
         let member = match key {
-            "name" => &mut self.name,
-            "subscriptionId" | "subscription_id" => &mut self.subscription_id,
-            "handshake" => &mut self.handshake,
+            "name" => &mut self.body.name,
+            "subscriptionId" | "subscription_id" => &mut self.body.subscription_id,
+            "handshake" => &mut self.body.handshake,
             "id" => return self.id = Some(value),
             // Only defined fields are updated; all others are ignored, as the page says.
+            _ if self.ignored.len() < ERRORS_MAX => return self.ignored.push(key.to_owned()),
             _ => return,
         };
         if *member != Member::Absent {
@@ -73,7 +117,7 @@ impl UpdateBody {
     }
 }
 
-impl<'de> Deserialize<'de> for UpdateBody {
+impl<'de> Deserialize<'de> for Document {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(BodyVisitor)
     }
@@ -82,16 +126,16 @@ impl<'de> Deserialize<'de> for UpdateBody {
 struct BodyVisitor;
 
 impl<'de> Visitor<'de> for BodyVisitor {
-    type Value = UpdateBody;
+    type Value = Document;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<UpdateBody, A::Error> {
-        let mut body = UpdateBody::default();
-        read_members(object, |key, value| body.set(key, value))?;
-        Ok(body)
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Document, A::Error> {
+        let mut document = Document::default();
+        read_members(object, |key, value| document.set(key, value))?;
+        Ok(document)
     }
 }
 

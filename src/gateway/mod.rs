@@ -9,7 +9,11 @@ mod edge;
 mod headers;
 mod json;
 mod organizations;
+mod precondition;
+mod prefer;
 mod problem;
+mod query;
+mod resource;
 
 use std::time::Duration;
 
@@ -19,7 +23,7 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, header::ALLOW},
     middleware,
     response::{IntoResponse, Response},
-    routing::MethodRouter,
+    routing::{MethodRouter, get},
 };
 pub use client::{Transport, transport};
 use problem::Problem;
@@ -40,7 +44,18 @@ pub fn router(transport: Transport, limits: RequestLimits) -> Router {
     Router::new()
         .route(
             "/v1/organizations/{id}",
-            resource("PUT, OPTIONS", MethodRouter::new().put(organizations::update)),
+            resource("GET, HEAD, PUT, OPTIONS", get(organizations::get).put(organizations::update)),
+        )
+        .route(
+            "/v1/organizations",
+            resource(
+                "GET, HEAD, POST, OPTIONS",
+                get(organizations::list).post(organizations::create),
+            ),
+        )
+        .route(
+            "/v1/organizations/{id}/changes",
+            resource("GET, HEAD, OPTIONS", get(organizations::list_changes)),
         )
         .fallback(unknown_route)
         .with_state(gateway)

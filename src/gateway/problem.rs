@@ -13,14 +13,24 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::resource;
 use crate::proto::ERROR_DOMAIN;
 
-/// Errors that a body lists at most, which keeps it under 4 KiB.
-const ERRORS_MAX: usize = 16;
+/// Bytes of a problem at most; the last of its errors give way.
+const BODY_BYTES_MAX: usize = 4096;
+/// Bytes of the path that a problem repeats at most.
+const INSTANCE_BYTES_MAX: usize = 256;
+/// Errors that a problem lists at most.
+pub(super) const ERRORS_MAX: usize = 16;
+/// Characters of a key that a pointer has at most.
+const POINTER_CHARS_MAX: usize = 32;
+/// What stands for itself in the fragment of a URI, of what keys commonly have (RFC 3986 §3.5).
+const FRAGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b'~');
 /// The seconds of a Retry-After where the service named none.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
@@ -52,17 +62,27 @@ impl FieldError {
     }
 
     pub(super) fn not_a_string(key: &str) -> Self {
-        Self::new(format!("#/{key}"), "FIELD_TYPE", "This must be a string or null.")
+        Self::new(pointer(key), "FIELD_TYPE", "This must be a string or null.")
     }
 
     pub(super) fn two_spellings(key: &str) -> Self {
         let detail = "This field is there under another spelling too; send one of them.";
-        Self::new(format!("#/{key}"), "FIELD_REPEATED", detail)
+        Self::new(pointer(key), "FIELD_REPEATED", detail)
+    }
+
+    pub(super) fn not_updated(key: &str) -> Self {
+        let detail = "This is not a field that a request sets; leave it out.";
+        Self::new(pointer(key), "FIELD_UNKNOWN", detail)
+    }
+
+    pub(super) fn id_malformed() -> Self {
+        let detail = "An id is a number from 1 to 9007199254740991; without one the next is taken.";
+        Self::new(pointer("id"), "FIELD_TYPE", detail)
     }
 
     pub(super) fn id_differs() -> Self {
         let detail = "The id must be the one of the path; it can be left out.";
-        Self::new("#/id".to_owned(), "FIELD_IMMUTABLE", detail)
+        Self::new(pointer("id"), "FIELD_IMMUTABLE", detail)
     }
 }
 
@@ -113,6 +133,25 @@ impl Problem {
         let detail = "The id in the path must be a number from 1 to 9007199254740991, \
             without sign, leading zeros or fraction.";
         Self::invalid("ID_MALFORMED", detail)
+    }
+
+    pub(super) fn invalid_parameter(name: &str, rule: &str) -> Self {
+        let mut problem = Self::invalid("PARAMETER_INVALID", "");
+        problem.detail = format!("The query parameter {name} {rule}.").into();
+        problem
+    }
+
+    pub(super) fn repeated_header(detail: &'static str) -> Self {
+        Self::invalid("HEADER_REPEATED", detail)
+    }
+
+    pub(super) fn missing_host() -> Self {
+        Self::invalid("HOST_MISSING", "An HTTP/1.1 request must have one Host header.")
+    }
+
+    pub(super) fn partial_put() -> Self {
+        let detail = "Content-Range has no meaning here: send the fields to change, whole.";
+        Self::invalid("CONTENT_RANGE_UNSUPPORTED", detail)
     }
 
     pub(super) fn unsupported(
@@ -175,12 +214,20 @@ impl Problem {
     }
 }
 
-/// Refusals of the service.
+/// Refusals of the service, of a request without preconditions.
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
+        Self::new_at(status, false)
+    }
+}
+
+impl Problem {
+    /// A refusal of the service; `conditional`: the request had a precondition.
+    pub(super) fn new_at(status: Status, conditional: bool) -> Self {
         let details = status.get_error_details();
         let Some(info) = details.error_info() else { return Self::transport_failed(&status) };
-        let mut problem = Self::new(http_status(status.code()), status.code(), "", "");
+        let http_status = http_status(status.code(), &info.reason, conditional);
+        let mut problem = Self::new(http_status, status.code(), "", "");
         problem.reason = info.reason.clone().into();
         problem.detail = status.message().to_owned().into();
         problem.metadata =
@@ -189,9 +236,7 @@ impl From<Status> for Problem {
         problem.headers = answer_headers(problem.status, &problem.reason, &details);
         problem
     }
-}
 
-impl Problem {
     /// A status without our details was made on the way to the service; its text is not for clients.
     fn transport_failed(status: &Status) -> Self {
         tracing::warn!(code = ?status.code(), text = status.message(), "the service did not answer");
@@ -206,9 +251,15 @@ impl Problem {
     }
 }
 
-/// The table of google/rpc/code.proto.
-fn http_status(code: Code) -> StatusCode {
+/// The table of google/rpc/code.proto, and the two reasons for which HTTP has a closer word.
+fn http_status(code: Code, reason: &str, conditional: bool) -> StatusCode {
     match code {
+        Code::Aborted if reason == "ETAG_MISMATCH" && conditional => {
+            StatusCode::PRECONDITION_FAILED
+        }
+        Code::InvalidArgument if reason == "IDEMPOTENCY_KEY_REUSED" => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         Code::Ok => StatusCode::OK,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
             StatusCode::BAD_REQUEST
@@ -229,7 +280,7 @@ fn http_status(code: Code) -> StatusCode {
 fn field_errors(details: &ErrorDetails) -> Vec<FieldError> {
     let violations = details.bad_request().map(|bad| bad.field_violations.as_slice());
     let field_error = |violation: &tonic_types::FieldViolation| FieldError {
-        pointer: pointer(&violation.field),
+        pointer: field_pointer(&violation.field),
         reason: violation.reason.clone().into(),
         detail: violation.description.clone().into(),
     };
@@ -237,12 +288,16 @@ fn field_errors(details: &ErrorDetails) -> Vec<FieldError> {
 }
 
 /// Where in the body a field of the message stands.
-fn pointer(field: &str) -> Option<String> {
-    let key = match field.strip_prefix("organization.")? {
-        "subscription_id" => "subscriptionId",
-        key => key,
-    };
-    Some(format!("#/{key}"))
+fn field_pointer(field: &str) -> Option<String> {
+    Some(pointer(resource::member(field.strip_prefix("organization.")?)))
+}
+
+/// The pointer to a member of the body (RFC 6901, as a fragment), of the first characters of a long
+/// key.
+fn pointer(key: &str) -> String {
+    let shown: String = key.chars().take(POINTER_CHARS_MAX).collect();
+    let escaped = shown.replace('~', "~0").replace('/', "~1");
+    format!("#/{}", utf8_percent_encode(&escaped, FRAGMENT))
 }
 
 fn answer_headers(status: StatusCode, reason: &str, details: &ErrorDetails) -> HeaderMap {
@@ -298,7 +353,7 @@ impl Problem {
     /// The answer with its problem, where it is one, written into the body.
     pub(super) fn render(mut answer: Response, path: &str, request_id: &HeaderValue) -> Response {
         let Some(problem) = answer.extensions_mut().remove::<Self>() else { return answer };
-        let rendered = Rendered {
+        let mut rendered = Rendered {
             r#type: format!("urn:orgd:problem:{}", kebab(&problem.reason)),
             title: title(problem.status),
             status: problem.status.as_u16(),
@@ -311,7 +366,13 @@ impl Problem {
             metadata: &problem.metadata,
             errors: problem.errors.get(..ERRORS_MAX).unwrap_or(&problem.errors),
         };
-        let bytes = serde_json::to_vec(&rendered).unwrap_or_default();
+        let mut bytes = serde_json::to_vec(&rendered).unwrap_or_default();
+        while bytes.len() > BODY_BYTES_MAX
+            && let Some((_, fewer)) = rendered.errors.split_last()
+        {
+            rendered.errors = fewer;
+            bytes = serde_json::to_vec(&rendered).unwrap_or_default();
+        }
         let headers = answer.headers_mut();
         headers.extend(problem.headers);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -320,9 +381,6 @@ impl Problem {
         answer
     }
 }
-
-/// Bytes of the path that a body repeats at most.
-const INSTANCE_BYTES_MAX: usize = 256;
 
 /// The page's own words where it has some.
 fn title(status: StatusCode) -> &'static str {

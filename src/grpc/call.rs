@@ -67,12 +67,13 @@ async fn answer(
     store: &Store,
     rpc: Rpc,
     limits: CallLimits,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Response<Body> {
     if !is_grpc(request.headers()) {
         return unsupported_media_type();
     }
     let request_id = request_id::of(request.headers());
+    request.headers_mut().insert(request_id::HEADER, request_id.clone());
     let span = tracing::info_span!(
         "call",
         path = request.uri().path(),

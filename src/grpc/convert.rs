@@ -2,11 +2,12 @@
 
 use prost_types::{FieldMask, Timestamp};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{
     domain::{
-        Change, Error, Etag, Field, Organization, OrganizationId, Patch, Result, Update, Violation,
-        reason,
+        Change, ChangeEntry, Creation, Error, Etag, Field, FieldChange, Organization,
+        OrganizationId, Patch, Principal, Result, Role, Update, Violation, policy, reason,
     },
     proto::v1,
 };
@@ -14,26 +15,56 @@ use crate::{
 /// The mask that means every updatable field.
 const WILDCARD: &str = "*";
 /// Fields that an update may name and that it never changes.
-const OUTPUT_ONLY: [&str; 4] = ["id", "date_created", "date_modified", "etag"];
+const OUTPUT_ONLY: [&str; 5] = ["id", "date_created", "date_modified", "etag", "writable_fields"];
 
 /// The update that a message asks for.
-pub(super) fn update(message: v1::UpdateOrganizationRequest) -> Result<Update> {
-    let v1::UpdateOrganizationRequest { organization, update_mask, validate_only } = message;
-    let organization = organization.ok_or_else(|| {
-        let description = "organization is required: its id and the new values.";
-        Error::invalid(Violation::new("organization", reason::FIELD_REQUIRED, description))
-    })?;
-    let id = organization_id(organization.id)?;
+pub(super) fn update(message: v1::UpdateOrganizationRequest) -> Result<Update<String>> {
+    let organization = required(message.organization)?;
+    let id = organization_id("organization.id", organization.id)?;
     let etag = etag(&organization.etag);
-    let patch = patch(organization, update_mask)?;
-    Ok(Update { id, patch, etag, validate_only })
+    let patch = patch(organization, message.update_mask)?;
+    Ok(Update { id, patch, etag })
 }
 
-fn organization_id(id: i64) -> Result<OrganizationId> {
-    OrganizationId::new(id).ok_or_else(|| {
-        let description = "organization.id must be a number from 1 to 9007199254740991.";
-        Error::invalid(Violation::new("organization.id", reason::FIELD_OUT_OF_RANGE, description))
+/// The organization that a message asks to store: what is set in it.
+pub(super) fn creation(message: v1::CreateOrganizationRequest) -> Result<Creation<String>> {
+    let organization = required(message.organization)?;
+    let id = match organization.id {
+        0 => None,
+        id => Some(organization_id("organization.id", id)?),
+    };
+    Ok(Creation { id, patch: patch(organization, None)? })
+}
+
+fn required(organization: Option<v1::Organization>) -> Result<v1::Organization> {
+    organization.ok_or_else(|| {
+        let description = "organization is required: its id and the new values.";
+        Error::invalid(Violation::new("organization", reason::FIELD_REQUIRED, description))
     })
+}
+
+/// The id at a path of a message.
+pub(super) fn organization_id(path: &'static str, id: i64) -> Result<OrganizationId> {
+    OrganizationId::new(id).ok_or_else(|| {
+        let description = format!("{path} must be a number from 1 to {}.", OrganizationId::MAX);
+        Error::invalid(Violation::new(path, reason::FIELD_OUT_OF_RANGE, description))
+    })
+}
+
+/// The key that a `request_id` is: a UUID, in any spelling of its letters. Empty is none.
+pub(super) fn idempotency_key(request_id: &str) -> Result<Option<String>> {
+    if request_id.is_empty() {
+        return Ok(None);
+    }
+    let is_hyphenated = request_id.len() == uuid::fmt::Hyphenated::LENGTH;
+    match Uuid::try_parse(request_id) {
+        Ok(key) if is_hyphenated => Ok(Some(key.to_string())),
+        _ => {
+            let description = "request_id (Idempotency-Key over REST) must be a UUID.";
+            let reason = reason::IDEMPOTENCY_KEY_MALFORMED;
+            Err(Error::invalid(Violation::new("request_id", reason, description)))
+        }
+    }
 }
 
 /// The version that an `etag` names. Empty is none; a tag that we never issue matches no version.
@@ -111,6 +142,40 @@ pub(super) fn organization(organization: Organization) -> v1::Organization {
         date_created: Some(timestamp(date_created)),
         date_modified: Some(timestamp(date_modified)),
         etag: etag.to_string(),
+        writable_fields: Vec::new(),
+    }
+}
+
+/// The names of the fields that the principal may change.
+pub(super) fn writable_fields(principal: &Principal) -> Vec<String> {
+    policy::writable_fields(principal).map(|field| field.path().to_owned()).collect()
+}
+
+/// The message of an entry of the change log.
+pub(super) fn change(entry: ChangeEntry) -> v1::Change {
+    let ChangeEntry { organization, version, date, subject, role, request_id, fields } = entry;
+    v1::Change {
+        organization_id: organization.get(),
+        version,
+        date: Some(timestamp(date)),
+        subject,
+        role: self::role(role).into(),
+        request_id,
+        fields: fields.into_iter().map(field_change).collect(),
+    }
+}
+
+fn field_change(FieldChange { field, values }: FieldChange) -> v1::FieldChange {
+    let redacted = values.is_none();
+    let (old_value, new_value) = values.map_or((None, None), |values| (values.old, values.new));
+    v1::FieldChange { field: field.path().to_owned(), old_value, new_value, redacted }
+}
+
+fn role(role: Role) -> v1::Role {
+    match role {
+        Role::User => v1::Role::User,
+        Role::Support => v1::Role::Support,
+        Role::Administrator => v1::Role::Administrator,
     }
 }
 

@@ -6,6 +6,7 @@
 mod call;
 mod convert;
 mod organization;
+mod page;
 mod status;
 
 use std::time::Duration;

@@ -2,13 +2,11 @@
 
 use tonic::{Request, Response, Status};
 
-use super::convert;
+use super::{convert, page};
 use crate::{
-    app,
-    domain::{Error, Principal},
-    proto::v1::{
-        Organization, UpdateOrganizationRequest, organization_service_server::OrganizationService,
-    },
+    app::organizations,
+    domain::{Call, Error, Organization, Principal},
+    proto::{request_id, v1},
     store::Store,
 };
 
@@ -25,21 +23,94 @@ impl OrganizationRpc {
 }
 
 #[tonic::async_trait]
-impl OrganizationService for OrganizationRpc {
+impl v1::organization_service_server::OrganizationService for OrganizationRpc {
     async fn update(
         &self,
-        request: Request<UpdateOrganizationRequest>,
-    ) -> Result<Response<Organization>, Status> {
-        let (principal, message) = parts(request)?;
+        request: Request<v1::UpdateOrganizationRequest>,
+    ) -> Result<Response<v1::Organization>, Status> {
+        let (mut call, message) = parts(request)?;
+        call.validate_only = message.validate_only;
+        call.idempotency_key = convert::idempotency_key(&message.request_id)?;
+        let with_writable = message.include_writable_fields;
         let update = convert::update(message)?;
-        let organization = app::organizations::update(&self.store, &principal, update).await?;
-        Ok(Response::new(convert::organization(organization)))
+        let updated = organizations::update(&self.store, &call, update).await?;
+        Ok(Response::new(organization(&call.principal, updated, with_writable)))
+    }
+
+    async fn create(
+        &self,
+        request: Request<v1::CreateOrganizationRequest>,
+    ) -> Result<Response<v1::Organization>, Status> {
+        let (mut call, message) = parts(request)?;
+        call.validate_only = message.validate_only;
+        call.idempotency_key = convert::idempotency_key(&message.request_id)?;
+        let with_writable = message.include_writable_fields;
+        let creation = convert::creation(message)?;
+        let created = organizations::create(&self.store, &call, creation).await?;
+        Ok(Response::new(organization(&call.principal, created, with_writable)))
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetOrganizationRequest>,
+    ) -> Result<Response<v1::Organization>, Status> {
+        let (Call { principal, .. }, message) = parts(request)?;
+        let id = convert::organization_id("id", message.id)?;
+        let found = organizations::get(&self.store, &principal, id).await?;
+        Ok(Response::new(organization(&principal, found, message.include_writable_fields)))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListOrganizationsRequest>,
+    ) -> Result<Response<v1::ListOrganizationsResponse>, Status> {
+        const LIST: &str = "organizations";
+        let (Call { principal, .. }, message) = parts(request)?;
+        let size = page::size(message.page_size)?;
+        let after = page::after(LIST, &message.page_token)?;
+        let mut found = organizations::list(&self.store, &principal, after, size + 1).await?;
+        let next_page_token = page::cut(LIST, &mut found, size, |last| last.id.get());
+        let with_writable = message.include_writable_fields;
+        let found = found.into_iter().map(|found| organization(&principal, found, with_writable));
+        let organizations = found.collect();
+        Ok(Response::new(v1::ListOrganizationsResponse { organizations, next_page_token }))
+    }
+
+    async fn list_changes(
+        &self,
+        request: Request<v1::ListChangesRequest>,
+    ) -> Result<Response<v1::ListChangesResponse>, Status> {
+        let (Call { principal, .. }, message) = parts(request)?;
+        let id = convert::organization_id("organization_id", message.organization_id)?;
+        let list = format!("changes-{id}");
+        let size = page::size(message.page_size)?;
+        let after = page::after(&list, &message.page_token)?;
+        let mut entries =
+            organizations::list_changes(&self.store, &principal, id, after, size + 1).await?;
+        let next_page_token = page::cut(&list, &mut entries, size, |last| last.version);
+        let changes = entries.into_iter().map(convert::change).collect();
+        Ok(Response::new(v1::ListChangesResponse { changes, next_page_token }))
     }
 }
 
-/// The principal, whom `call` has authenticated, and the message.
-fn parts<T>(mut request: Request<T>) -> Result<(Principal, T), Error> {
+/// The call, whose principal `call` has authenticated, and the message.
+fn parts<T>(mut request: Request<T>) -> Result<(Call, T), Error> {
     let principal = request.extensions_mut().remove::<Principal>();
     let principal = principal.ok_or_else(|| Error::Internal("a call came past `call`".into()))?;
-    Ok((principal, request.into_inner()))
+    let request_id = request.metadata().get(request_id::HEADER.as_str());
+    let request_id = request_id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let call = Call { principal, request_id, idempotency_key: None, validate_only: false };
+    Ok((call, request.into_inner()))
+}
+
+fn organization(
+    principal: &Principal,
+    organization: Organization,
+    with_writable: bool,
+) -> v1::Organization {
+    let writable_fields = with_writable.then(|| convert::writable_fields(principal));
+    v1::Organization {
+        writable_fields: writable_fields.unwrap_or_default(),
+        ..convert::organization(organization)
+    }
 }

@@ -46,6 +46,8 @@ impl From<Error> for Status {
             Error::CredentialMissing
             | Error::CredentialInvalid
             | Error::ForbiddenOrganization
+            | Error::ForbiddenCreation
+            | Error::IdempotencyKeyReused
             | Error::NotFound(_)
             | Error::AlreadyExists(_) => {}
         }
@@ -58,6 +60,8 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::CredentialMissing => (Code::Unauthenticated, reason::CREDENTIAL_MISSING),
         Error::CredentialInvalid => (Code::Unauthenticated, reason::CREDENTIAL_INVALID),
         Error::ForbiddenOrganization => (Code::PermissionDenied, reason::ORGANIZATION_FORBIDDEN),
+        Error::ForbiddenCreation => (Code::PermissionDenied, reason::CREATION_FORBIDDEN),
+        Error::IdempotencyKeyReused => (Code::InvalidArgument, reason::IDEMPOTENCY_KEY_REUSED),
         Error::ForbiddenFields { .. } => (Code::PermissionDenied, reason::FIELD_FORBIDDEN),
         Error::Invalid(_) => (Code::InvalidArgument, reason::INVALID_INPUT),
         Error::NotFound(_) => (Code::NotFound, reason::ORGANIZATION_NOT_FOUND),

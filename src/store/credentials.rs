@@ -5,12 +5,12 @@ use std::ops::RangeInclusive;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, SqlErr,
-    sea_query::{Expr, ExprTrait as _, SimpleExpr},
+    sea_query::{Expr, ExprTrait as _},
 };
 
 use super::{Store, clock, entity::credentials, only};
 use crate::domain::{
-    Credential, CredentialDigest, Error, OrganizationId, Principal, Result, StoredCredential,
+    Call, Credential, CredentialDigest, Error, OrganizationId, Principal, Result, StoredCredential,
     Violation, reason,
 };
 
@@ -24,7 +24,18 @@ impl Store {
         let Some(row) = only(rows) else { return Ok(None) };
         let Credential { digest, subject, role, organization, .. } =
             StoredCredential::try_from(row)?.credential;
-        Ok(Some(Principal { subject, role, organization, credential: digest }))
+        Ok(Some(Principal { subject, role, organization, credential: Some(digest) }))
+    }
+
+    /// Whether the caller's credential still proves what it did when the call was authenticated.
+    pub(super) async fn check_credential(&self, call: &Call) -> Result<()> {
+        let principal = &call.principal;
+        let Some(credential) = &principal.credential else { return Ok(()) };
+        if self.find_principal(credential).await?.as_ref() == Some(principal) {
+            Ok(())
+        } else {
+            Err(Error::CredentialInvalid)
+        }
     }
 
     /// Stores a credential. Refused where its secret or organization makes that impossible.
@@ -104,9 +115,10 @@ fn holds() -> Condition {
 
 /// The condition that the principal's credential still proves what it proved when the call was
 /// authenticated. Part of every write, so that a revocation leaves no gap.
-pub(super) fn still_proves(principal: &Principal) -> SimpleExpr {
+pub(super) fn still_proves(principal: &Principal) -> Condition {
+    let Some(credential) = &principal.credential else { return Condition::all() };
     let organization = credentials::Column::OrganizationId;
-    let held = credentials::Entity::find_by_id(principal.credential.0.to_vec())
+    let held = credentials::Entity::find_by_id(credential.0.to_vec())
         .filter(holds())
         .filter(credentials::Column::Role.eq(credentials::Role::from(principal.role)))
         .filter(match principal.organization {
@@ -116,7 +128,7 @@ pub(super) fn still_proves(principal: &Principal) -> SimpleExpr {
         .select_only()
         .expr(Expr::value(1))
         .into_query();
-    Expr::exists(held)
+    Condition::all().add(Expr::exists(held))
 }
 
 fn stored(rows: Vec<credentials::Model>) -> Result<Vec<StoredCredential>> {

@@ -1,8 +1,9 @@
 //! The only room that knows SeaORM and SQL: one concrete [`Store`] over SQLite or PostgreSQL.
 //!
 //! Architecture invariant: no statement reads a row in order to write it back, and every write
-//! goes through [`Store::write`], which reports a failing commit.
+//! goes through [`Store::write`] or [`Store::write_logged`], which report a failing commit.
 
+mod changes;
 mod clock;
 mod credentials;
 mod entity;
@@ -14,7 +15,6 @@ use std::time::Duration;
 
 pub use clock::now;
 pub use migrate::MigrationStep;
-pub use organizations::NewOrganization;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait,
     QueryResult, QuerySelect, SqliteTransactionMode, StatementBuilder, TransactionOptions,
@@ -122,12 +122,7 @@ impl Store {
         if self.writer.get_database_backend() != DbBackend::Sqlite {
             return self.writer.query_all(statement).await;
         }
-        let options = TransactionOptions {
-            // Waits for another process's lock here, where waiting is possible.
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let transaction = self.writer.begin_with_options(options).await?;
+        let transaction = self.writer.begin_with_options(immediate()).await?;
         let rows = transaction.query_all(statement).await?;
         transaction.commit().await?;
         Ok(rows)
@@ -144,6 +139,15 @@ fn connect_options(url: &str) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options.acquire_timeout(ACQUIRE_TIMEOUT).sqlx_logging(false);
     options
+}
+
+/// A transaction of SQLite's that writes: it waits for another process's lock where it begins,
+/// where waiting is possible.
+fn immediate() -> TransactionOptions {
+    TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    }
 }
 
 /// The one row, where there is one.

@@ -98,7 +98,7 @@ async fn masks_and_etags_follow_aip_134_and_154() {
             update_mask: Some(FieldMask {
                 paths: paths.iter().map(|path| (*path).to_owned()).collect(),
             }),
-            validate_only: false,
+            ..UpdateOrganizationRequest::default()
         };
         let named =
             |name: &str| Organization { name: Some(name.to_owned()), ..Organization::default() };

@@ -17,6 +17,8 @@ pub struct Model {
     pub subscription_id: Option<String>,
     /// The handshake, where there is one.
     pub handshake: Option<String>,
+    /// The version at which the handshake changed last, 0 before it had one.
+    pub handshake_version: i64,
     /// 1 when created, one more with each change.
     pub version: i64,
     /// When the row was stored first.

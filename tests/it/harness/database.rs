@@ -3,10 +3,15 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use orgd::{
-    app::credentials::{self, Grant},
+    app::{
+        credentials::{self, Grant},
+        organizations,
+    },
     auth::Secret,
-    domain::{Field, Organization, OrganizationId, Role, Text},
-    store::{NewOrganization, Store},
+    domain::{
+        Call, Change, ChangeEntry, Creation, Organization, OrganizationId, Patch, Principal, Role,
+    },
+    store::Store,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
@@ -62,13 +67,13 @@ impl Database {
         let store = self.store().await;
         store.migrate().await.unwrap();
         for id in [OWN, FOREIGN] {
-            let name = Text::parse(Field::Name, format!("Organization {id}")).unwrap();
-            let new = NewOrganization {
-                id: OrganizationId::new(id),
-                name,
-                subscription_id: Some(Text::parse(Field::SubscriptionId, "free".into()).unwrap()),
+            let patch = Patch {
+                name: Change::Set(format!("Organization {id}")),
+                subscription_id: Change::Set("free".to_owned()),
+                ..Patch::default()
             };
-            store.create_organization(&new).await.unwrap();
+            let creation = Creation { id: OrganizationId::new(id), patch };
+            organizations::create(&store, &operator(), creation).await.unwrap();
         }
         for (secret, role, organization) in [
             (USER, Role::User, OrganizationId::new(OWN)),
@@ -88,5 +93,23 @@ impl Database {
         let organization = store.get_organization(OrganizationId::new(id).unwrap()).await.unwrap();
         store.close().await.unwrap();
         organization
+    }
+
+    /// The organization's whole change log.
+    pub async fn changes(&self, id: i64) -> Vec<ChangeEntry> {
+        let store = self.store().await;
+        let id = OrganizationId::new(id).unwrap();
+        let changes = store.list_changes(id, 0, 10_000).await.unwrap();
+        store.close().await.unwrap();
+        changes
+    }
+}
+
+fn operator() -> Call {
+    Call {
+        principal: Principal::operator(),
+        request_id: "seed".to_owned(),
+        idempotency_key: None,
+        validate_only: false,
     }
 }

@@ -1,0 +1,113 @@
+//! The preconditions of a request (RFC 9110 §13.1) and how they become the one etag that an update
+//! over gRPC has.
+
+use axum::http::{
+    HeaderMap, HeaderName,
+    header::{IF_MATCH, IF_NONE_MATCH},
+};
+
+/// A tag that no organization has: a precondition on it fails, after every other check.
+pub(super) const NEVER: &str = "\"0\"";
+
+/// The tags of one header.
+#[derive(Debug, PartialEq, Eq)]
+enum Tags {
+    /// `*`
+    Any,
+    /// The listed ones; what is not a tag matches nothing.
+    Listed(Vec<Tag>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Tag {
+    weak: bool,
+    /// With its quotes.
+    opaque: String,
+}
+
+/// What a request wants of the organization's etag.
+#[derive(Debug)]
+pub(super) struct Preconditions {
+    if_match: Option<Tags>,
+    if_none_match: Option<Tags>,
+}
+
+impl Preconditions {
+    pub(super) fn read(headers: &HeaderMap) -> Self {
+        Self { if_match: tags(headers, IF_MATCH), if_none_match: tags(headers, IF_NONE_MATCH) }
+    }
+
+    pub(super) fn are_some(&self) -> bool {
+        self.if_match.is_some() || self.if_none_match.is_some()
+    }
+
+    /// The etag to send with an update, where it does not depend on the current one.
+    pub(super) fn fixed_etag(&self) -> Option<String> {
+        match (&self.if_match, &self.if_none_match) {
+            (_, Some(Tags::Any)) => Some(NEVER.to_owned()),
+            // An organization that does not exist is not found before any precondition.
+            (None | Some(Tags::Any), None) => Some(String::new()),
+            (Some(Tags::Listed(_)), None) => match self.strong().as_slice() {
+                [] => Some(NEVER.to_owned()),
+                [only] => Some((*only).to_owned()),
+                _ => None,
+            },
+            (_, Some(Tags::Listed(_))) => None,
+        }
+    }
+
+    /// The etag to send, where the current one is known: that one if it meets the conditions. An
+    /// update between the two calls is then found out by the service.
+    pub(super) fn etag(&self, current: &str) -> String {
+        let met = self.if_match_met(current) && !self.if_none_match_met(current);
+        if met { current.to_owned() } else { NEVER.to_owned() }
+    }
+
+    /// Compared strongly (RFC 9110 §13.1.1).
+    fn if_match_met(&self, current: &str) -> bool {
+        !matches!(self.if_match, Some(Tags::Listed(_))) || self.strong().contains(&current)
+    }
+
+    /// Whether the current etag is one that the client has, compared weakly (RFC 9110 §13.1.2).
+    pub(super) fn if_none_match_met(&self, current: &str) -> bool {
+        match &self.if_none_match {
+            None => false,
+            Some(Tags::Any) => true,
+            Some(Tags::Listed(tags)) => tags.iter().any(|tag| tag.opaque == current),
+        }
+    }
+
+    fn strong(&self) -> Vec<&str> {
+        let Some(Tags::Listed(tags)) = &self.if_match else { return Vec::new() };
+        tags.iter().filter(|tag| !tag.weak).map(|tag| tag.opaque.as_str()).collect()
+    }
+}
+
+fn tags(headers: &HeaderMap, name: HeaderName) -> Option<Tags> {
+    let lines: Vec<_> = headers.get_all(name).iter().collect();
+    if lines.is_empty() {
+        return None;
+    }
+    let texts: Vec<&str> = lines.into_iter().filter_map(|line| line.to_str().ok()).collect();
+    let text = texts.join(",");
+    if text.trim() == "*" { Some(Tags::Any) } else { Some(Tags::Listed(listed(&text))) }
+}
+
+/// The tags of a list. A comma inside quotes belongs to its tag.
+fn listed(mut text: &str) -> Vec<Tag> {
+    let mut tags = Vec::new();
+    loop {
+        text = text.trim_start_matches([' ', '\t', ',']);
+        if text.is_empty() {
+            return tags;
+        }
+        let (weak, rest) = text.strip_prefix("W/").map_or((false, text), |rest| (true, rest));
+        let Some((opaque, after)) = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'))
+        else {
+            // Not a tag: it matches nothing, and neither does what may hide behind it.
+            return tags;
+        };
+        tags.push(Tag { weak, opaque: format!("\"{opaque}\"") });
+        text = after;
+    }
+}

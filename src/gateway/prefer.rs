@@ -1,0 +1,48 @@
+//! The preferences of a request (RFC 7240).
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// What a request prefers, of what we know. The first of two that contradict each other counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Preferences {
+    /// Refuse members of a body that are not updated, rather than ignore them.
+    pub(super) strict: bool,
+    /// Answer with the whole resource.
+    pub(super) representation: bool,
+}
+
+impl Preferences {
+    pub(super) fn read(headers: &HeaderMap) -> Self {
+        let mut handling = None;
+        let mut answer = None;
+        let lines = headers.get_all(PREFER).iter().filter_map(|line| line.to_str().ok());
+        for preference in lines.flat_map(|line| line.split(',')) {
+            let token = preference.split(';').next().unwrap_or_default();
+            let (name, value) = token.split_once('=').unwrap_or((token, ""));
+            let value = value.trim().trim_matches('"').to_ascii_lowercase();
+            match name.trim().to_ascii_lowercase().as_str() {
+                "handling" => handling = handling.or(Some(value)),
+                "return" => answer = answer.or(Some(value)),
+                _ => {}
+            }
+        }
+        Self {
+            strict: handling.as_deref() == Some("strict"),
+            representation: answer.as_deref() == Some("representation"),
+        }
+    }
+
+    /// The header that says which preferences were followed.
+    pub(super) fn applied(self) -> Option<(HeaderName, HeaderValue)> {
+        let applied = match (self.strict, self.representation) {
+            (false, false) => return None,
+            (true, false) => "handling=strict",
+            (false, true) => "return=representation",
+            (true, true) => "handling=strict, return=representation",
+        };
+        Some((PREFERENCE_APPLIED, HeaderValue::from_static(applied)))
+    }
+}

@@ -1,0 +1,41 @@
+//! The change log.
+
+use sea_orm::entity::prelude::*;
+
+use super::credentials::Role;
+
+/// What an organization was at one version, and who made it so.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "organization_changes")]
+pub struct Model {
+    /// The organization that changed.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub organization_id: i64,
+    /// The version that the change made.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub version: i64,
+    /// When.
+    pub date: TimeDateTimeWithTimeZone,
+    /// The name of who changed it.
+    pub subject: String,
+    /// What kind of caller that was.
+    pub role: Role,
+    /// The id of the request that changed it.
+    pub request_id: String,
+    /// The name at this version.
+    pub name: String,
+    /// The subscription at this version.
+    pub subscription_id: Option<String>,
+    /// The version at which the handshake had changed last.
+    pub handshake_version: i64,
+    /// The caller's key for the request.
+    pub idempotency_key: Option<String>,
+    /// SHA-256 of what the request asked.
+    pub request_digest: Option<Vec<u8>>,
+}
+
+/// No relation is ever followed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
