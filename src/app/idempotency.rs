@@ -9,10 +9,10 @@ use crate::domain::{Call, Change, Creation, IdempotencyKey, Patch, Update};
 /// The key of an update.
 pub(super) fn of_update(call: &Call, update: &Update<String>) -> Option<IdempotencyKey> {
     bind(call, |digest| {
-        let Update { id, patch, etag } = update;
+        // Not the etag: it guards the first time, after which it is stale by the change itself.
+        let Update { id, patch, etag: _ } = update;
         digest.update(b"update");
         digest.update(id.get().to_be_bytes());
-        digest.update(etag.map_or(-1, |etag| etag.version()).to_be_bytes());
         add_patch(digest, patch);
     })
 }

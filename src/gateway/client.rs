@@ -1,10 +1,13 @@
 //! The generated client, and what of a REST request travels with a gRPC call.
 
+use std::time::Duration;
+
 use axum::http::{HeaderMap, HeaderName, Request, Response, header::AUTHORIZATION};
 use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
-use tonic::{Code, Status, body::Body, metadata::MetadataMap};
+use tonic::{Status, body::Body, metadata::MetadataMap};
+use tonic_types::StatusExt;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::edge::Exchange;
@@ -92,10 +95,10 @@ impl Caller {
     }
 
     /// Whether the service takes the caller's credential. An update without an organization is
-    /// refused as invalid right after authentication, before anything else is looked at.
+    /// refused for that right after authentication, before anything else is looked at.
     pub(super) async fn authenticate(&self) -> Result<(), Status> {
         match self.update(v1::UpdateOrganizationRequest::default()).await {
-            Err(status) if status.code() != Code::InvalidArgument => Err(status),
+            Err(status) if !lacks_organization(&status) => Err(status),
             _ => Ok(()),
         }
     }
@@ -103,7 +106,15 @@ impl Caller {
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         *request.metadata_mut() = self.metadata.clone();
-        request.set_timeout(self.deadline.saturating_duration_since(Instant::now()));
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        // None left is no timeout that the grammar has; the service finds this one exceeded.
+        request.set_timeout(left.max(Duration::from_nanos(1)));
         request
     }
+}
+
+fn lacks_organization(status: &Status) -> bool {
+    let details = status.get_details_bad_request();
+    let violations = details.map(|details| details.field_violations).unwrap_or_default();
+    violations.iter().any(|violation| violation.field == "organization")
 }

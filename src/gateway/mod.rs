@@ -8,11 +8,13 @@ mod client;
 mod edge;
 mod headers;
 mod json;
+mod openapi;
 mod organizations;
 mod precondition;
 mod prefer;
 mod problem;
 mod query;
+mod request;
 mod resource;
 
 use std::time::Duration;
@@ -57,6 +59,7 @@ pub fn router(transport: Transport, limits: RequestLimits) -> Router {
             "/v1/organizations/{id}/changes",
             resource("GET, HEAD, OPTIONS", get(organizations::list_changes)),
         )
+        .route("/openapi.json", resource("GET, HEAD, OPTIONS", get(openapi::handler())))
         .fallback(unknown_route)
         .with_state(gateway)
         .layer(CatchPanicLayer::custom(|_| Problem::panicked().into_response()))

@@ -1,39 +1,30 @@
 //! The organization resource: from a request to a message and back.
 
-use std::pin::pin;
-
 use axum::{
     Extension, Json,
-    body::Body,
     extract::{RawPathParams, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, LOCATION},
-        request::Parts,
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION},
     },
     response::{IntoResponse, Response},
 };
-use percent_encoding::percent_decode_str;
-use prost_types::FieldMask;
-use tokio::task::yield_now;
+
+use tonic::Code;
 
 use super::{
-    RequestLimits, Transport, body,
+    RequestLimits, Transport,
     client::Caller,
     edge::Exchange,
-    json::{self, Member, OrganizationBody},
-    precondition::Preconditions,
+    openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
+    precondition::{NEVER, Preconditions},
     prefer::Preferences,
     problem::Problem,
     query::Query,
+    request::{authenticated_first, organization_id, read_creation, read_update},
     resource::{Change, ChangePage, Organization, OrganizationPage},
 };
 use crate::proto::v1;
-
-/// The largest id, 2^53-1.
-const ID_MAX: i64 = (1 << 53) - 1;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// For the caller alone, and asked again each time.
 const PRIVATE: (HeaderName, HeaderValue) =
@@ -57,6 +48,27 @@ impl Gateway {
 }
 
 /// `PUT /v1/organizations/{id}`: changes the fields that the body has.
+#[utoipa::path(
+    put,
+    path = "/v1/organizations/{id}",
+    operation_id = "updateOrganization",
+    summary = "Update organization details",
+    params(
+        ("id" = i64, Path, description = "Which organization", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 90),
+        ("validateOnly" = Option<bool>, Query, description = "Runs every check and answers as the request would, writing nothing"),
+        ("writableFields" = Option<bool>, Query, description = "Whether the answer has writableFields"),
+        ("Prefer" = Option<String>, Header, description = "return=representation: answer the whole resource. handling=strict: refuse members that are not updated"),
+        ("If-Match" = Option<String>, Header, description = "Etags of which the organization must have one"),
+        ("If-None-Match" = Option<String>, Header, description = "Etags of which the organization must have none"),
+        ("Idempotency-Key" = Option<String>, Header, format = "uuid", description = "A UUID. Sent again under the same key, the same request changes nothing more"),
+    ),
+    request_body(content = OrganizationUpdate, description = "The fields to change; null clears"),
+    responses(
+        (status = 200, description = "All ok", body = Updated),
+        (status = 412, description = "The organization was changed since; the metadata has its etag", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn update(
     State(gateway): State<Gateway>,
     Extension(exchange): Extension<Exchange>,
@@ -68,11 +80,11 @@ pub(super) async fn update(
     let caller = gateway.caller(&head.headers, &exchange);
     let preconditions = Preconditions::read(&head.headers);
     let preferences = Preferences::read(&head.headers);
-    let reading = read_update(&path, &head, body, body_bytes_max, preferences);
+    let reading = read_update(&path, &head, body, body_bytes_max, preferences.strict);
     let mut message = authenticated_first(&caller, reading).await?;
     let with_writable = message.include_writable_fields;
     if let Some(organization) = &mut message.organization {
-        organization.etag = etag(&caller, &preconditions, organization.id).await;
+        organization.etag = etag(&caller, &preconditions, organization.id).await?;
     }
     let updated = caller.update(message).await;
     let updated = updated.map_err(|status| Problem::new_at(status, preconditions.are_some()))?;
@@ -92,41 +104,41 @@ fn id_alone(organization: &v1::Organization) -> Response {
 }
 
 /// The one etag that an update has over gRPC, for all that HTTP's preconditions can say. Most need
-/// no look at the current one; where the look fails, the update tells why, in its order of checks.
-async fn etag(caller: &Caller, preconditions: &Preconditions, id: i64) -> String {
+/// no look at the current one.
+async fn etag(caller: &Caller, preconditions: &Preconditions, id: i64) -> Result<String, Problem> {
     if let Some(etag) = preconditions.fixed_etag() {
-        return etag;
+        return Ok(etag);
     }
-    let current = caller.get(v1::GetOrganizationRequest { id, ..Default::default() }).await;
-    preconditions.etag(&current.map(|current| current.etag).unwrap_or_default())
-}
-
-async fn read_update(
-    path: &RawPathParams,
-    head: &Parts,
-    body: Body,
-    body_bytes_max: usize,
-    preferences: Preferences,
-) -> Result<v1::UpdateOrganizationRequest, Problem> {
-    let id = organization_id(path)?;
-    if head.headers.contains_key(CONTENT_RANGE) {
-        return Err(Problem::partial_put());
+    match caller.get(v1::GetOrganizationRequest { id, ..Default::default() }).await {
+        Ok(current) => Ok(preconditions.etag(&current.etag)),
+        // The update is refused for the same reason, or for one that comes first.
+        Err(status) if matches!(status.code(), Code::NotFound | Code::PermissionDenied) => {
+            Ok(NEVER.to_owned())
+        }
+        Err(status) => Err(status.into()),
     }
-    let query = Query::read(&head.uri)?;
-    let request_id = idempotency_key(&head.headers)?;
-    let bytes = body::read(&head.headers, body, body_bytes_max).await?;
-    let body = json::read_update(&bytes, id, preferences.strict)?;
-    let (organization, paths) = organization(id, body);
-    Ok(v1::UpdateOrganizationRequest {
-        organization: Some(organization),
-        update_mask: Some(FieldMask { paths }),
-        validate_only: query.flag("validateOnly")?,
-        request_id,
-        include_writable_fields: query.flag("writableFields")?,
-    })
 }
 
 /// `POST /v1/organizations`: stores a new organization.
+#[utoipa::path(
+    post,
+    path = "/v1/organizations",
+    operation_id = "createOrganization",
+    summary = "Store a new organization (administrators)",
+    params(
+        ("validateOnly" = Option<bool>, Query, description = "Runs every check and answers as the request would, writing nothing"),
+        ("writableFields" = Option<bool>, Query, description = "Whether the answer has writableFields"),
+        ("Prefer" = Option<String>, Header, description = "handling=strict: refuse members that are not updated"),
+        ("Idempotency-Key" = Option<String>, Header, format = "uuid", description = "A UUID. Sent again under the same key, the same request changes nothing more"),
+    ),
+    request_body(content = OrganizationCreation, description = "The new organization"),
+    responses(
+        (status = 200, description = "With validateOnly: as it would be stored", body = Organization),
+        (status = 201, description = "Stored", body = Organization, headers(("Location", description = "Where it is"), ("ETag", description = "Its etag"))),
+        (status = 409, description = "The id is taken", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn create(
     State(gateway): State<Gateway>,
     Extension(exchange): Extension<Exchange>,
@@ -136,7 +148,7 @@ pub(super) async fn create(
     let body_bytes_max = gateway.limits.body_bytes_max;
     let caller = gateway.caller(&head.headers, &exchange);
     let preferences = Preferences::read(&head.headers);
-    let reading = read_creation(&head, body, body_bytes_max, preferences);
+    let reading = read_creation(&head, body, body_bytes_max, preferences.strict);
     let message = authenticated_first(&caller, reading).await?;
     let (with_writable, is_stored) = (message.include_writable_fields, !message.validate_only);
     let created = caller.create(message).await?;
@@ -150,45 +162,22 @@ pub(super) async fn create(
     })
 }
 
-async fn read_creation(
-    head: &Parts,
-    body: Body,
-    body_bytes_max: usize,
-    preferences: Preferences,
-) -> Result<v1::CreateOrganizationRequest, Problem> {
-    let query = Query::read(&head.uri)?;
-    let request_id = idempotency_key(&head.headers)?;
-    let bytes = body::read(&head.headers, body, body_bytes_max).await?;
-    let (id, body) = json::read_creation(&bytes, preferences.strict)?;
-    Ok(v1::CreateOrganizationRequest {
-        organization: Some(organization(id, body).0),
-        validate_only: query.flag("validateOnly")?,
-        request_id,
-        include_writable_fields: query.flag("writableFields")?,
-    })
-}
-
-/// The message of a body, and the paths of the fields that it has.
-fn organization(id: i64, body: OrganizationBody) -> (v1::Organization, Vec<String>) {
-    let mut organization = v1::Organization { id, ..Default::default() };
-    let mut paths = Vec::new();
-    let OrganizationBody { name, subscription_id, handshake } = body;
-    for (path, member, field) in [
-        ("name", name, &mut organization.name),
-        ("subscription_id", subscription_id, &mut organization.subscription_id),
-        ("handshake", handshake, &mut organization.handshake),
-    ] {
-        *field = match member {
-            Member::Absent => continue,
-            Member::Null => None,
-            Member::Text(text) => Some(text),
-        };
-        paths.push(path.to_owned());
-    }
-    (organization, paths)
-}
-
 /// `GET /v1/organizations/{id}`, and HEAD.
+#[utoipa::path(
+    get,
+    path = "/v1/organizations/{id}",
+    operation_id = "getOrganization",
+    summary = "Show an organization",
+    params(
+        ("id" = i64, Path, description = "Which organization", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 90),
+        ("writableFields" = Option<bool>, Query, description = "Whether the answer has writableFields"),
+        ("If-None-Match" = Option<String>, Header, description = "Etags that the caller has"),
+    ),
+    responses(
+        (status = 200, description = "The organization", body = Organization, headers(("ETag", description = "Its etag"))),
+        (status = 304, description = "The caller has it"),
+    )
+)]
 pub(super) async fn get(
     State(gateway): State<Gateway>,
     Extension(exchange): Extension<Exchange>,
@@ -212,6 +201,18 @@ pub(super) async fn get(
 }
 
 /// `GET /v1/organizations`: a page of the organizations that the caller has a right to.
+#[utoipa::path(
+    get,
+    path = "/v1/organizations",
+    operation_id = "listOrganizations",
+    summary = "List the organizations that the caller has a right to",
+    params(
+        ("pageSize" = Option<i32>, Query, description = "Entries at most; 1000 where it is more", minimum = 1, maximum = 2_147_483_647),
+        ("pageToken" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The nextPageToken of the page before"),
+        ("writableFields" = Option<bool>, Query, description = "Whether the answer has writableFields"),
+    ),
+    responses((status = 200, description = "A page, by ascending id", body = OrganizationPage))
+)]
 pub(super) async fn list(
     State(gateway): State<Gateway>,
     Extension(exchange): Extension<Exchange>,
@@ -239,6 +240,18 @@ pub(super) async fn list(
 }
 
 /// `GET /v1/organizations/{id}/changes`: a page of the organization's change log.
+#[utoipa::path(
+    get,
+    path = "/v1/organizations/{id}/changes",
+    operation_id = "listOrganizationChanges",
+    summary = "List the changes of an organization",
+    params(
+        ("id" = i64, Path, description = "Which organization", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 90),
+        ("pageSize" = Option<i32>, Query, description = "Entries at most; 1000 where it is more", minimum = 1, maximum = 2_147_483_647),
+        ("pageToken" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The nextPageToken of the page before"),
+    ),
+    responses((status = 200, description = "A page, the oldest first", body = ChangePage))
+)]
 pub(super) async fn list_changes(
     State(gateway): State<Gateway>,
     Extension(exchange): Extension<Exchange>,
@@ -260,53 +273,4 @@ pub(super) async fn list_changes(
     let changes = page.changes.into_iter().map(Change::from).collect();
     let page = ChangePage { changes, next_page_token: page.next_page_token };
     Ok(([PRIVATE], Json(page)).into_response())
-}
-
-/// The id of the path: one spelling of each number from 1 to 2^53-1, percent-encoded or not.
-fn organization_id(path: &RawPathParams) -> Result<i64, Problem> {
-    let segment = path.iter().next().map_or("", |(_, segment)| segment);
-    let segment = percent_decode_str(segment).decode_utf8_lossy();
-    let canonical = segment.bytes().all(|byte| byte.is_ascii_digit()) && !segment.starts_with('0');
-    let id = segment.parse().ok().filter(|id| canonical && (1..=ID_MAX).contains(id));
-    id.ok_or_else(Problem::malformed_id)
-}
-
-/// The caller's key for the request, quoted or not; empty where there is none. The service checks
-/// its form.
-fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
-    let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let (Some(line), second) = (lines.next(), lines.next()) else { return Ok(String::new()) };
-    if second.is_some() {
-        return Err(Problem::repeated_header("Send one Idempotency-Key header only."));
-    }
-    let text = line.to_str().unwrap_or("not ASCII");
-    let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    // An empty key is a fault of the caller's, not the absence of one.
-    Ok(if unquoted.is_empty() { "empty" } else { unquoted }.to_owned())
-}
-
-/// Reads a request, and authenticates its caller where that must come first.
-///
-/// The contract asks for authentication before the body is read and before anything in it is
-/// refused. The service authenticates every call anyway; a call of its own is spent only where the
-/// order shows: where the body is not here yet, and where the request is refused without a call.
-async fn authenticated_first<T>(
-    caller: &Caller,
-    reading: impl Future<Output = Result<T, Problem>>,
-) -> Result<T, Problem> {
-    let mut reading = pin!(reading);
-    tokio::select! {
-        biased;
-        read = &mut reading => {
-            if read.is_err() {
-                caller.authenticate().await?;
-            }
-            read
-        }
-        // One turn of the connection's task, which hands over a body that has arrived.
-        () = yield_now() => {
-            caller.authenticate().await?;
-            reading.await
-        }
-    }
 }

@@ -62,7 +62,11 @@ impl FieldError {
     }
 
     pub(super) fn not_a_string(key: &str) -> Self {
-        Self::new(pointer(key), "FIELD_TYPE", "This must be a string or null.")
+        let detail = match key {
+            "name" => "This must be a string.",
+            _ => "This must be a string, or null to clear it.",
+        };
+        Self::new(pointer(key), "FIELD_TYPE", detail)
     }
 
     pub(super) fn two_spellings(key: &str) -> Self {
@@ -240,7 +244,8 @@ impl Problem {
     /// A status without our details was made on the way to the service; its text is not for clients.
     fn transport_failed(status: &Status) -> Self {
         tracing::warn!(code = ?status.code(), text = status.message(), "the service did not answer");
-        if status.code() == Code::DeadlineExceeded {
+        // The channel's own timer says "cancelled".
+        if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) {
             return Self::deadline_exceeded();
         }
         let detail = "The service cannot be reached at the moment; whether a change was stored is \
@@ -358,7 +363,7 @@ impl Problem {
             title: title(problem.status),
             status: problem.status.as_u16(),
             detail: &problem.detail,
-            instance: path.get(..INSTANCE_BYTES_MAX).unwrap_or(path),
+            instance: path.split_at(path.floor_char_boundary(INSTANCE_BYTES_MAX)).0,
             code: code_name(problem.code),
             reason: &problem.reason,
             domain: ERROR_DOMAIN,

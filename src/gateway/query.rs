@@ -40,7 +40,9 @@ impl Query {
         let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
         match value.parse::<i32>() {
             Ok(size) if digits && size > 0 => Ok(size),
-            _ => Err(Problem::invalid_parameter("pageSize", "must be a number of at least 1")),
+            _ => {
+                Err(Problem::invalid_parameter("pageSize", "must be a number from 1 to 2147483647"))
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use tokio::time::timeout;
 use tonic::{Status, body::Body, server::NamedService};
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
@@ -69,10 +69,10 @@ async fn answer(
     limits: CallLimits,
     mut request: Request<Body>,
 ) -> Response<Body> {
-    if !is_grpc(request.headers()) {
-        return unsupported_media_type();
-    }
     let request_id = request_id::of(request.headers());
+    if !is_grpc(request.headers()) {
+        return unsupported_media_type(request_id);
+    }
     request.headers_mut().insert(request_id::HEADER, request_id.clone());
     let span = tracing::info_span!(
         "call",
@@ -127,8 +127,9 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// What the protocol asks for where the content type is not gRPC's: a plain HTTP status, which a
 /// client that speaks something else can read.
-fn unsupported_media_type() -> Response<Body> {
+fn unsupported_media_type(request_id: HeaderValue) -> Response<Body> {
     let mut response = Response::new(Body::empty());
+    response.headers_mut().insert(request_id::HEADER, request_id);
     *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
     response
 }

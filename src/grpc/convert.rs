@@ -119,9 +119,10 @@ fn updatable(path: &str) -> Option<Field> {
 }
 
 fn unknown_path(path: &str) -> String {
-    const SHOWN_CHARS_MAX: usize = 64;
-    let shown: String = path.chars().take(SHOWN_CHARS_MAX).collect();
-    format!("{shown:?} is not a field. The fields are name, subscription_id and handshake.")
+    // Short and in ASCII: a status with many of them must stay small.
+    const SHOWN_CHARS_MAX: usize = 48;
+    let shown: String = path.escape_default().take(SHOWN_CHARS_MAX).collect();
+    format!("\"{shown}\" is not a field. The fields are name, subscription_id and handshake.")
 }
 
 fn mask_error(violations: Vec<(&'static str, String)>) -> Error {

@@ -12,7 +12,7 @@ mod status;
 use std::time::Duration;
 
 pub use call::OrganizationGrpc;
-use tonic::service::Routes;
+use tonic::{body::Body, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::proto::{FILE_DESCRIPTOR_SET, v1::organization_service_server::SERVICE_NAME};
@@ -39,8 +39,10 @@ pub fn routes(
     let routes = Routes::new(organization)
         .add_service(health)
         .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
-    Ok((routes, reporter))
+        .add_service(reflection().build_v1alpha()?)
+        .into_axum_router()
+        .fallback(async || status::unknown_service().into_http::<Body>());
+    Ok((routes.into(), reporter))
 }
 
 /// Tells the callers of gRPC health whether the service can do its work.

@@ -16,7 +16,7 @@ use crate::{
 /// When to try again after UNAVAILABLE.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Violations that a status lists at most.
-const VIOLATIONS_MAX: usize = 16;
+const VIOLATIONS_MAX: usize = 8;
 
 /// The status of a refusal. What is not for the caller goes to the log.
 impl From<Error> for Status {
@@ -94,6 +94,11 @@ fn plain(code: Code, reason: &str, message: &str) -> Status {
 pub(super) fn malformed_timeout() -> Status {
     let message = "grpc-timeout must be 1 to 8 digits and one of H, M, S, m, u, n, and not zero.";
     plain(Code::InvalidArgument, reason::DEADLINE_MALFORMED, message)
+}
+
+/// A call of a service that is not here.
+pub(super) fn unknown_service() -> Status {
+    plain(Code::Unimplemented, reason::NOT_IMPLEMENTED, "There is no such service here.")
 }
 
 /// The deadline has passed.

@@ -2,6 +2,7 @@
 //! metadata that travels beside a message. No behaviour of either end.
 
 pub mod request_id;
+pub mod rights;
 pub mod timeout;
 
 /// The package `organization.v1`: messages, client and server.

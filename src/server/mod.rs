@@ -38,6 +38,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// What a message may have over a REST body of the same content: mask, id, etag and key.
+const MESSAGE_EXTRA_BYTES_MAX: usize = 1024;
+
 /// The listeners that clients of REST and operators come to.
 #[derive(Debug)]
 pub struct HttpListeners {
@@ -158,7 +161,8 @@ async fn upstream_serves(channel: Channel) -> bool {
 }
 
 fn call_limits(limits: Limits) -> CallLimits {
-    CallLimits { deadline: limits.request_deadline, message_bytes_max: limits.body_bytes_max }
+    let message_bytes_max = limits.body_bytes_max + MESSAGE_EXTRA_BYTES_MAX;
+    CallLimits { deadline: limits.request_deadline, message_bytes_max }
 }
 
 fn request_limits(limits: Limits) -> RequestLimits {

@@ -35,7 +35,7 @@ async fn the_printed_curl_lines_answer_as_the_page_shows() {
     let grpcurl = lines.iter().find(|line| line.contains("grpcurl")).unwrap();
     assert!(grpcurl.contains(&demo.grpc_addr().to_string()) && grpcurl.contains(ADMINISTRATOR));
     let message = grpcurl.split('\'').find(|word| word.starts_with('{')).unwrap();
-    let answer = python("update", demo.grpc_addr(), ADMINISTRATOR, message);
+    let answer = python("Update", demo.grpc_addr(), ADMINISTRATOR, message);
     assert_eq!(answer["subscriptionId"], "enterprise");
 
     demo.signal("INT");

@@ -40,17 +40,17 @@ async fn a_python_client_updates_by_mask_through_reflection() {
 
         let message = r#"{"organization": {"id": "90", "name": "From Python", "handshake": "no"},
             "updateMask": "name,subscriptionId"}"#;
-        let answer = python("update", addr, SUPPORT, message);
+        let answer = python("Update", addr, SUPPORT, message);
         assert_eq!(answer["name"], "From Python");
         assert_eq!(answer.get("subscriptionId"), None, "masked and unset: cleared");
         assert_eq!(answer["etag"], "\"2\"");
         let stored = service.database().organization(OWN).await;
         assert_eq!((stored.subscription_id, stored.handshake), (None, None));
 
-        let refused = python("update", addr, USER, message);
+        let refused = python("Update", addr, USER, message);
         assert_eq!(refused["code"], "PERMISSION_DENIED");
         assert_eq!(refused["reason"], "FIELD_FORBIDDEN");
-        let refused = python("update", addr, "", message);
+        let refused = python("Update", addr, "", message);
         assert_eq!(refused["code"], "UNAUTHENTICATED");
     })
     .await;

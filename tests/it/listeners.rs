@@ -153,6 +153,30 @@ async fn a_body_over_the_limit_is_refused_at_once_where_it_is_declared() {
     .await;
 }
 
+#[tokio::test]
+async fn a_problem_stays_small_whatever_its_request_was() {
+    on_both_databases(async |service| {
+        for path in ["/a".repeat(3_000), format!("/{}", "\u{e4}".repeat(2_000))] {
+            let head = format!("PUT {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let answer = closed_after(service.http_addr(), head.as_bytes(), None).await;
+            let body = answer.split("\r\n\r\n").nth(1).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 404") && body.len() < 4096, "{answer}");
+        }
+        let keys: String =
+            (0..500).map(|key| format!("\"{}{key}\":1,", "\u{1f600}".repeat(40))).collect();
+        let strict = service.put(OWN, USER, &format!("{{{keys}\"z\":1}}"));
+        let refused = strict.header("prefer", "handling=strict").send().await;
+        assert_eq!(refused.reason(), "BODY_TOO_LARGE");
+        let keys: String =
+            (0..300).map(|key| format!("\"{}{key}\":1,", "\u{1f600}".repeat(40))).collect();
+        let strict = service.put(OWN, USER, &format!("{{{keys}\"z\":1}}"));
+        let refused = strict.header("prefer", "handling=strict").send().await;
+        assert_eq!(refused.reason(), "INVALID_INPUT");
+        assert!(refused.text().len() <= 4096 && !refused.pointers().is_empty());
+    })
+    .await;
+}
+
 /// A body of unknown length that is too long.
 async fn oversized(service: &Service) -> crate::harness::Answer {
     let chunks = (0..80).map(|_| Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 1024])));

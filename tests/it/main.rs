@@ -13,13 +13,19 @@
 
 mod harness;
 
+mod authz;
+mod bodies;
 mod cli;
 mod commit;
 mod compose;
+mod deadlines;
 mod demo;
 mod examples;
 mod grpc;
 mod listeners;
 mod migrations;
+mod parity;
 mod processes;
+mod resources;
+mod rest;
 mod rights;

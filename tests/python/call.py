@@ -1,7 +1,7 @@
 """Calls the organization service as a client of another language would: by reflection alone.
 
 call.py list ADDR "" ""              prints the names of the services
-call.py update ADDR TOKEN MESSAGE    prints the answer, or the status of a refusal, as JSON
+call.py METHOD ADDR TOKEN MESSAGE    prints the answer, or the status of a refusal, as JSON
 """
 
 import json
@@ -25,7 +25,7 @@ def main(method, addr, token, message):
         if method == "list":
             return list(reflection.get_services())
         service = DescriptorPool(reflection).FindServiceByName(SERVICE)
-        return call(channel, service.FindMethodByName(method.capitalize()), token, message)
+        return call(channel, service.FindMethodByName(method), token, message)
 
 
 def call(channel, method, token, message):

@@ -87,6 +87,32 @@ impl Database {
         store.close().await.unwrap();
     }
 
+    /// Makes the seeded organizations what they were, and forgets all others.
+    pub async fn reset(&self) {
+        let connection = self.connect().await;
+        for statement in
+            ["DELETE FROM organization_changes", "UPDATE credentials SET revoked_at = NULL"]
+        {
+            connection.execute_unprepared(statement).await.unwrap();
+        }
+        let delete = format!("DELETE FROM organizations WHERE id NOT IN ({OWN}, {FOREIGN})");
+        connection.execute_unprepared(&delete).await.unwrap();
+        for id in [OWN, FOREIGN] {
+            let restore = format!(
+                "UPDATE organizations SET name = 'Organization {id}', subscription_id = 'free', \
+                 handshake = NULL, handshake_version = 0, version = 1 WHERE id = {id}"
+            );
+            connection.execute_unprepared(&restore).await.unwrap();
+            let record = format!(
+                "INSERT INTO organization_changes SELECT id, 1, date_created, 'operator', \
+                 'administrator', 'seed', name, subscription_id, 0, NULL, NULL \
+                 FROM organizations WHERE id = {id}"
+            );
+            connection.execute_unprepared(&record).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    }
+
     /// The organization as it is stored.
     pub async fn organization(&self, id: i64) -> Organization {
         let store = self.store().await;

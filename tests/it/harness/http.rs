@@ -89,4 +89,10 @@ impl Answer {
         }
         self.json()["reason"].as_str().unwrap().to_owned()
     }
+
+    /// The pointers of a problem's errors.
+    pub fn pointers(&self) -> Vec<String> {
+        let errors = self.json()["errors"].as_array().cloned().unwrap_or_default();
+        errors.iter().filter_map(|error| error["pointer"].as_str().map(str::to_owned)).collect()
+    }
 }

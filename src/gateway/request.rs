@@ -1,0 +1,140 @@
+//! Reading a request of the organization resource into a message, in the order of the contract.
+
+use std::pin::pin;
+
+use axum::{
+    body::Body,
+    extract::RawPathParams,
+    http::{HeaderMap, HeaderName, header::CONTENT_RANGE, request::Parts},
+};
+use percent_encoding::percent_decode_str;
+use prost_types::FieldMask;
+use tokio::task::yield_now;
+
+use super::{
+    body,
+    client::Caller,
+    json::{self, Member, OrganizationBody},
+    problem::Problem,
+    query::Query,
+};
+use crate::proto::v1;
+
+/// The largest id, 2^53-1.
+const ID_MAX: i64 = (1 << 53) - 1;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The message of an update.
+pub(super) async fn read_update(
+    path: &RawPathParams,
+    head: &Parts,
+    body: Body,
+    body_bytes_max: usize,
+    strict: bool,
+) -> Result<v1::UpdateOrganizationRequest, Problem> {
+    let id = organization_id(path)?;
+    if head.headers.contains_key(CONTENT_RANGE) {
+        return Err(Problem::partial_put());
+    }
+    let query = Query::read(&head.uri)?;
+    let request_id = idempotency_key(&head.headers)?;
+    let bytes = body::read(&head.headers, body, body_bytes_max).await?;
+    let body = json::read_update(&bytes, id, strict)?;
+    let (organization, paths) = organization(id, body);
+    Ok(v1::UpdateOrganizationRequest {
+        organization: Some(organization),
+        update_mask: Some(FieldMask { paths }),
+        validate_only: query.flag("validateOnly")?,
+        request_id,
+        include_writable_fields: query.flag("writableFields")?,
+    })
+}
+
+/// The message of a creation.
+pub(super) async fn read_creation(
+    head: &Parts,
+    body: Body,
+    body_bytes_max: usize,
+    strict: bool,
+) -> Result<v1::CreateOrganizationRequest, Problem> {
+    let query = Query::read(&head.uri)?;
+    let request_id = idempotency_key(&head.headers)?;
+    let bytes = body::read(&head.headers, body, body_bytes_max).await?;
+    let (id, body) = json::read_creation(&bytes, strict)?;
+    Ok(v1::CreateOrganizationRequest {
+        organization: Some(organization(id, body).0),
+        validate_only: query.flag("validateOnly")?,
+        request_id,
+        include_writable_fields: query.flag("writableFields")?,
+    })
+}
+
+/// The message of a body, and the paths of the fields that it has.
+fn organization(id: i64, body: OrganizationBody) -> (v1::Organization, Vec<String>) {
+    let mut organization = v1::Organization { id, ..Default::default() };
+    let mut paths = Vec::new();
+    let OrganizationBody { name, subscription_id, handshake } = body;
+    for (path, member, field) in [
+        ("name", name, &mut organization.name),
+        ("subscription_id", subscription_id, &mut organization.subscription_id),
+        ("handshake", handshake, &mut organization.handshake),
+    ] {
+        *field = match member {
+            Member::Absent => continue,
+            Member::Null => None,
+            Member::Text(text) => Some(text),
+        };
+        paths.push(path.to_owned());
+    }
+    (organization, paths)
+}
+
+/// The id of the path: one spelling of each number from 1 to 2^53-1, percent-encoded or not.
+pub(super) fn organization_id(path: &RawPathParams) -> Result<i64, Problem> {
+    let segment = path.iter().next().map_or("", |(_, segment)| segment);
+    let segment = percent_decode_str(segment).decode_utf8_lossy();
+    let canonical = segment.bytes().all(|byte| byte.is_ascii_digit()) && !segment.starts_with('0');
+    let id = segment.parse().ok().filter(|id| canonical && (1..=ID_MAX).contains(id));
+    id.ok_or_else(Problem::malformed_id)
+}
+
+/// The caller's key for the request, quoted or not; empty where there is none. The service checks
+/// its form.
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let (Some(line), second) = (lines.next(), lines.next()) else { return Ok(String::new()) };
+    if second.is_some() {
+        return Err(Problem::repeated_header("Send one Idempotency-Key header only."));
+    }
+    let text = line.to_str().unwrap_or("not ASCII");
+    let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    // An empty key is a fault of the caller's, not the absence of one.
+    Ok(if unquoted.is_empty() { "empty" } else { unquoted }.to_owned())
+}
+
+/// Reads a request, and authenticates its caller where that must come first.
+///
+/// The contract asks for authentication before the body is read and before anything in it is
+/// refused. The service authenticates every call anyway; a call of its own is spent only where the
+/// order shows: where the body is not here yet, and where the request is refused without a call.
+pub(super) async fn authenticated_first<T>(
+    caller: &Caller,
+    reading: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let mut reading = pin!(reading);
+    tokio::select! {
+        biased;
+        read = &mut reading => {
+            if read.is_err() {
+                caller.authenticate().await?;
+            }
+            read
+        }
+        // One turn of the connection's task, which hands over a body that has arrived.
+        () = yield_now() => {
+            caller.authenticate().await?;
+            reading.await
+        }
+    }
+}

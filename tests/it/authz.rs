@@ -1,0 +1,219 @@
+//! The rights matrix as it is through both doors, and that no RPC or route is left out of it.
+
+use std::collections::BTreeSet;
+
+use expect_test::expect_file;
+use orgd::proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{Organization, UpdateOrganizationRequest},
+};
+use prost_reflect::DescriptorPool;
+use prost_types::FieldMask;
+use tonic::Code;
+
+use crate::{
+    grpc::python,
+    harness::{
+        ADMINISTRATOR, FOREIGN, OWN, SUPPORT, Service, UNKNOWN, USER, authorized, on_both_databases,
+    },
+};
+
+const ROLES: [(&str, &str); 3] =
+    [("user", USER), ("support", SUPPORT), ("administrator", ADMINISTRATOR)];
+const ORGANIZATIONS: [(&str, i64); 3] = [("own", OWN), ("foreign", FOREIGN), ("unknown", UNKNOWN)];
+const FIELDS: [&str; 3] = ["name", "subscriptionId", "handshake"];
+/// A new value, the cleared field, and the stored value once more.
+const CHANGES: [&str; 3] = ["set", "clear", "unchanged"];
+
+const HEAD: &str = "\
+# Who may do what
+
+What every role gets for every change of every field, through both doors: the answer of REST, and the
+code of gRPC. This page is written by `tests/it/authz.rs` from what the service really answers, and the
+test fails when the two differ; `UPDATE_EXPECT=1 cargo test --test it authz` writes it anew.
+
+`domain/policy.rs` decides; nothing else does. A user has rights to one organization, support and
+administrators to all, so for them *own* and *foreign* are alike. A user is refused the same way,
+byte for byte, for a foreign organization and for one that does not exist. Clearing the name is refused
+for its value (400), once the caller has the right to change it.
+
+Only administrators find the handshake in answers and in the change log. Only administrators create
+organizations. A user lists its own organization alone.
+
+";
+
+#[tokio::test]
+async fn the_matrix_of_rights_is_the_documented_one() {
+    on_both_databases(async |service| {
+        let mut table = String::from(
+            "| role | organization | field | change | REST | gRPC |\n|---|---|---|---|---|---|\n",
+        );
+        for (role, token) in ROLES {
+            for (relation, id) in ORGANIZATIONS {
+                for field in FIELDS {
+                    for change in CHANGES {
+                        service.database().reset().await;
+                        let rest = rest(&service, token, id, field, change).await;
+                        service.database().reset().await;
+                        let grpc = grpc(&service, token, id, field, change).await;
+                        table += &format!(
+                            "| {role} | {relation} | `{field}` | {change} | {rest} | {grpc:?} |\n"
+                        );
+                    }
+                }
+            }
+        }
+        expect_file!["../../docs/AUTHZ.md"].assert_eq(&format!("{HEAD}{table}"));
+    })
+    .await;
+}
+
+/// The value that a change gives a field, or none to clear it.
+fn value(id: i64, field: &str, change: &str) -> Option<String> {
+    match (change, field) {
+        ("set", _) => Some("new".to_owned()),
+        ("unchanged", "name") => Some(format!("Organization {id}")),
+        ("unchanged", "subscriptionId") => Some("free".to_owned()),
+        _ => None,
+    }
+}
+
+async fn rest(service: &Service, token: &str, id: i64, field: &str, change: &str) -> u16 {
+    let body = serde_json::json!({ field: value(id, field, change) });
+    service.put(id, token, &body.to_string()).send().await.status()
+}
+
+async fn grpc(service: &Service, token: &str, id: i64, field: &str, change: &str) -> Code {
+    let value = value(id, field, change);
+    let mut organization = Organization { id, ..Organization::default() };
+    let path = match field {
+        "name" => {
+            organization.name = value;
+            "name"
+        }
+        "subscriptionId" => {
+            organization.subscription_id = value;
+            "subscription_id"
+        }
+        _ => {
+            organization.handshake = value;
+            "handshake"
+        }
+    };
+    let message = UpdateOrganizationRequest {
+        organization: Some(organization),
+        update_mask: Some(FieldMask { paths: vec![path.to_owned()] }),
+        ..UpdateOrganizationRequest::default()
+    };
+    let answer = service.grpc().update(authorized(token, message)).await;
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+/// For every RPC: a request that is fine, and whom it is refused to for want of rights. A list has
+/// nobody without rights; what a user may not see is left out of it.
+const RPCS: [(&str, &str, Option<&str>); 5] = [
+    ("Update", r#"{"organization": {"id": "94", "name": "N"}}"#, Some(USER)),
+    ("Get", r#"{"id": "94"}"#, Some(USER)),
+    ("List", "{}", None),
+    ("Create", r#"{"organization": {"name": "N"}}"#, Some(SUPPORT)),
+    ("ListChanges", r#"{"organizationId": "94"}"#, Some(USER)),
+];
+
+#[tokio::test]
+async fn every_rpc_refuses_the_unauthenticated_and_the_unauthorized() {
+    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let service = pool.get_service_by_name("organization.v1.OrganizationService").unwrap();
+    let methods: BTreeSet<_> = service.methods().map(|method| method.name().to_owned()).collect();
+    let covered: BTreeSet<_> = RPCS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    assert_eq!(methods, covered, "an RPC without a case here");
+
+    on_both_databases(async |service| {
+        for (method, message, unauthorized) in RPCS {
+            for token in ["", "0b7cf3d4-3c1f-4d0c-9d5c-7b1f7a0f9e55"] {
+                let refused = python(method, service.grpc_addr(), token, message);
+                assert_eq!(refused["code"], "UNAUTHENTICATED", "{method}: {refused}");
+            }
+            if let Some(token) = unauthorized {
+                let refused = python(method, service.grpc_addr(), token, message);
+                assert_eq!(refused["code"], "PERMISSION_DENIED", "{method}: {refused}");
+            }
+            let fine = python(method, service.grpc_addr(), ADMINISTRATOR, message);
+            assert_eq!(fine.get("code"), None, "{method}: {fine}");
+        }
+        let listed = python("List", service.grpc_addr(), USER, "{}");
+        assert_eq!(listed["organizations"].as_array().unwrap().len(), 1, "{listed}");
+    })
+    .await;
+}
+
+/// The same for every operation of the OpenAPI document: method, path, body, and whom it is refused
+/// to.
+const ROUTES: [(&str, &str, &str, &str, Option<&str>); 5] = [
+    ("put", "/v1/organizations/{id}", "/v1/organizations/94", r#"{"name": "N"}"#, Some(USER)),
+    ("get", "/v1/organizations/{id}", "/v1/organizations/94", "", Some(USER)),
+    ("get", "/v1/organizations", "/v1/organizations", "", None),
+    ("post", "/v1/organizations", "/v1/organizations", r#"{"name": "N"}"#, Some(SUPPORT)),
+    ("get", "/v1/organizations/{id}/changes", "/v1/organizations/94/changes", "", Some(USER)),
+];
+
+#[tokio::test]
+async fn every_route_refuses_the_unauthenticated_and_the_unauthorized() {
+    on_both_databases(async |service| {
+        let document = service.request("GET", "/openapi.json").send().await.json();
+        let mut documented = BTreeSet::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for method in operations.as_object().unwrap().keys() {
+                documented.insert((method.clone(), path.clone()));
+            }
+        }
+        let covered = ROUTES.map(|(method, path, ..)| (method.to_owned(), path.to_owned()));
+        assert_eq!(documented, BTreeSet::from(covered), "a route without a case here");
+
+        for (method, _, path, body, unauthorized) in ROUTES {
+            let send = async |token: Option<&str>| {
+                let request = service.request(&method.to_uppercase(), path).body(body);
+                let request = match token {
+                    Some(token) => request.header("authorization", &format!("Bearer {token}")),
+                    None => request,
+                };
+                request.send().await.status()
+            };
+            assert_eq!(send(None).await, 401, "{method} {path}");
+            let unknown = "0b7cf3d4-3c1f-4d0c-9d5c-7b1f7a0f9e55";
+            assert_eq!(send(Some(unknown)).await, 401, "{method} {path}");
+            if let Some(token) = unauthorized {
+                assert_eq!(send(Some(token)).await, 403, "{method} {path}");
+            }
+            assert!(send(Some(ADMINISTRATOR)).await < 300, "{method} {path}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revoked_credential_does_not_write_whatever_was_checked_before() {
+    use orgd::{
+        app::organizations,
+        domain::{Call, Change, Error, Patch, Update},
+    };
+
+    on_both_databases(async |service| {
+        let store = service.database().store().await;
+        let secret = orgd::auth::Secret::parse(USER).unwrap();
+        // As after authentication: the principal is known, and its rights are about to be checked.
+        let principal = store.find_principal(&secret.digest()).await.unwrap().unwrap();
+        assert!(store.revoke_credential(secret.digest()).await.unwrap());
+        let call = Call {
+            principal,
+            request_id: "late".to_owned(),
+            idempotency_key: None,
+            validate_only: false,
+        };
+        let patch = Patch { name: Change::Set("Late".to_owned()), ..Patch::default() };
+        let id = orgd::domain::OrganizationId::new(OWN).unwrap();
+        let refused = organizations::update(&store, &call, Update { id, patch, etag: None }).await;
+        assert!(matches!(refused, Err(Error::CredentialInvalid)), "{refused:?}");
+        assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
+    })
+    .await;
+}
