@@ -21,13 +21,20 @@ run:
 	cargo run --release -- demo
 
 # What the tests need beside Rust: a PostgreSQL server, curl, a docker-compose that reads the compose
-# file, and Python with grpcio. Installed from the distribution's packages where missing.
-tools: $(PYTHON)
+# file, Python with grpcio and schemathesis, and buf. Installed from the distribution's packages where missing.
+tools: $(PYTHON) buf
 	@missing=""; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$$missing postgresql"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
+
+# buf lints the protos, where a Node.js is at hand.
+.PHONY: buf
+buf:
+	@if command -v npm >/dev/null && [ ! -x target/node/node_modules/.bin/buf ]; then \
+		mkdir -p target/node && npm install --silent --no-audit --no-fund --prefix target/node @bufbuild/buf@1.75.0; \
+	fi
 
 .PHONY: install
 install:

@@ -4,7 +4,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::{Call, Change, Creation, IdempotencyKey, Patch, Update};
+use crate::domain::{Call, Change, Creation, IdempotencyKey, OrganizationId, Patch, Update};
 
 /// The key of an update.
 pub(super) fn of_update(call: &Call, update: &Update<String>) -> Option<IdempotencyKey> {
@@ -22,7 +22,7 @@ pub(super) fn of_creation(call: &Call, new: &Creation<String>) -> Option<Idempot
     bind(call, |digest| {
         let Creation { id, patch } = new;
         digest.update(b"create");
-        digest.update(id.map_or(0, |id| id.get()).to_be_bytes());
+        digest.update(id.map_or(0, OrganizationId::get).to_be_bytes());
         add_patch(digest, patch);
     })
 }

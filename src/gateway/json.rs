@@ -194,8 +194,16 @@ impl<'de> Visitor<'de> for ScalarVisitor {
         Ok(number.try_into().map_or(Scalar::Other, Scalar::Integer))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "a whole number that a float holds exactly"
+    )]
+    fn visit_f64<E>(self, number: f64) -> Result<Scalar, E> {
+        const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
+        // 90.0 and 90 are one number (JSON Schema, I-JSON).
+        let is_whole = number.fract() == 0.0 && number.abs() <= EXACT_MAX;
+        Ok(if is_whole { Scalar::Integer(number as i64) } else { Scalar::Other })
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {

@@ -157,9 +157,12 @@ fn remove_null_parameters(document: &mut Value) {
     for operation in operations(document) {
         let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
         for schema in parameters.into_iter().flatten().filter_map(|one| one.get_mut("schema")) {
-            if schema.pointer("/type/1") == Some(&"null".into()) {
-                let value = schema["type"][0].take();
-                schema["type"] = value;
+            let forms = schema.get("type").and_then(Value::as_array).map(Vec::as_slice);
+            if let Some([form, null]) = forms
+                && null == "null"
+            {
+                let form = form.clone();
+                set(schema, "", "type", form);
             }
         }
     }

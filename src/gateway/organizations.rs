@@ -87,7 +87,8 @@ pub(super) async fn update(
         organization.etag = etag(&caller, &preconditions, organization.id).await?;
     }
     let updated = caller.update(message).await;
-    let updated = updated.map_err(|status| Problem::new_at(status, preconditions.are_some()))?;
+    let updated =
+        updated.map_err(|status| Problem::from_status(&status, preconditions.are_some()))?;
     let mut response = if preferences.representation {
         Json(Organization::new(updated, with_writable)).into_response()
     } else {

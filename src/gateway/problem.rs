@@ -221,15 +221,15 @@ impl Problem {
 /// Refusals of the service, of a request without preconditions.
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
-        Self::new_at(status, false)
+        Self::from_status(&status, false)
     }
 }
 
 impl Problem {
     /// A refusal of the service; `conditional`: the request had a precondition.
-    pub(super) fn new_at(status: Status, conditional: bool) -> Self {
+    pub(super) fn from_status(status: &Status, conditional: bool) -> Self {
         let details = status.get_error_details();
-        let Some(info) = details.error_info() else { return Self::transport_failed(&status) };
+        let Some(info) = details.error_info() else { return Self::transport_failed(status) };
         let http_status = http_status(status.code(), &info.reason, conditional);
         let mut problem = Self::new(http_status, status.code(), "", "");
         problem.reason = info.reason.clone().into();
@@ -294,7 +294,7 @@ fn field_errors(details: &ErrorDetails) -> Vec<FieldError> {
 
 /// Where in the body a field of the message stands.
 fn field_pointer(field: &str) -> Option<String> {
-    Some(pointer(resource::member(field.strip_prefix("organization.")?)))
+    Some(pointer(&resource::member(field.strip_prefix("organization.")?)))
 }
 
 /// The pointer to a member of the body (RFC 6901, as a fragment), of the first characters of a long

@@ -42,7 +42,7 @@ pub(super) struct Organization {
 impl Organization {
     /// The JSON of a message; the fields that the caller may update are in it where it asked.
     pub(super) fn new(organization: v1::Organization, with_writable: bool) -> Self {
-        let names = organization.writable_fields.iter().map(|name| member(name).to_owned());
+        let names = organization.writable_fields.iter().map(|name| member(name));
         Self {
             id: organization.id,
             writable_fields: with_writable.then(|| names.collect()),
@@ -111,7 +111,7 @@ impl From<v1::Change> for Change {
     fn from(change: v1::Change) -> Self {
         let role = change.role().as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase();
         let field = |change: v1::FieldChange| FieldChange {
-            field: member(&change.field).to_owned(),
+            field: member(&change.field),
             old_value: change.old_value,
             new_value: change.new_value,
             redacted: change.redacted,
@@ -139,9 +139,18 @@ pub(super) struct ChangePage {
     pub(super) next_page_token: String,
 }
 
-/// The JSON member of a field of the message.
-pub(super) fn member(field: &str) -> &str {
-    if field == "subscription_id" { "subscriptionId" } else { field }
+/// The JSON member of a field of the message, as ProtoJSON names it.
+pub(super) fn member(field: &str) -> String {
+    let mut member = String::with_capacity(field.len());
+    for (index, word) in field.split('_').enumerate() {
+        let mut letters = word.chars();
+        match letters.next() {
+            Some(first) if index > 0 => member.push(first.to_ascii_uppercase()),
+            first => member.extend(first),
+        }
+        member.push_str(letters.as_str());
+    }
+    member
 }
 
 /// RFC 3339, which is what prost prints.

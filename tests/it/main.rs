@@ -8,6 +8,9 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::unreachable,
+    clippy::format_push_string,
+    clippy::format_collect,
+    clippy::type_complexity,
     reason = "a test fails by panicking, and helpers of tests are tests too"
 )]
 
@@ -24,8 +27,11 @@ mod examples;
 mod grpc;
 mod listeners;
 mod migrations;
+mod openapi;
 mod parity;
 mod processes;
+mod properties;
+mod refusals;
 mod resources;
 mod rest;
 mod rights;

@@ -95,4 +95,10 @@ impl Answer {
         let errors = self.json()["errors"].as_array().cloned().unwrap_or_default();
         errors.iter().filter_map(|error| error["pointer"].as_str().map(str::to_owned)).collect()
     }
+
+    /// Every header line, by name.
+    pub fn header_lines(&self) -> Vec<(String, String)> {
+        let lines = self.head.headers.iter();
+        lines.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
+    }
 }

@@ -154,6 +154,17 @@ impl Service {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// Waits until the process has logged a text.
+    pub async fn until_logged(&self, text: &str) {
+        let logged = async {
+            while !self.log().to_lowercase().contains(text) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(START_TIMEOUT, logged).await;
+        waited.unwrap_or_else(|_| panic!("{text} is not in the log: {}", self.log()));
+    }
+
     pub fn stdout(&mut self) -> impl BufRead {
         BufReader::new(self.child.stdout.take().unwrap())
     }
