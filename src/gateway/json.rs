@@ -38,32 +38,19 @@ pub(super) fn read_update(
     strict: bool,
 ) -> Result<OrganizationBody, Problem> {
     let mut read = read(bytes, strict)?;
-    if read.id.is_some_and(|named| named != Scalar::Integer(id)) {
+    if read.id.as_ref().is_some_and(|named| *named != Scalar::Integer(id)) {
         read.errors.push(FieldError::id_differs());
     }
-    if read.errors.is_empty() { Ok(read.body) } else { Err(Problem::invalid_body(read.errors)) }
+    read.checked()
 }
 
-/// Reads the body of a creation: the id that it asks for, 0 for none, and its members.
-pub(super) fn read_creation(
-    bytes: &[u8],
-    strict: bool,
-) -> Result<(i64, OrganizationBody), Problem> {
+/// Reads the body of a creation. An `id` in it is ignored, as the service chooses one.
+pub(super) fn read_creation(bytes: &[u8], strict: bool) -> Result<OrganizationBody, Problem> {
     let mut read = read(bytes, strict)?;
-    let id = match read.id {
-        None => 0,
-        // Zero asks for none over gRPC; here, that is to leave it out.
-        Some(Scalar::Integer(id)) if id != 0 => id,
-        Some(_) => {
-            read.errors.push(FieldError::id_malformed());
-            0
-        }
-    };
-    if read.errors.is_empty() {
-        Ok((id, read.body))
-    } else {
-        Err(Problem::invalid_body(read.errors))
+    if strict && read.id.is_some() {
+        read.errors.push(FieldError::not_updated("id"));
     }
+    read.checked()
 }
 
 fn read(bytes: &[u8], strict: bool) -> Result<Document, Problem> {
@@ -95,6 +82,10 @@ struct Document {
 }
 
 impl Document {
+    fn checked(self) -> Result<OrganizationBody, Problem> {
+        if self.errors.is_empty() { Ok(self.body) } else { Err(Problem::invalid_body(self.errors)) }
+    }
+
     fn set(&mut self, key: &str, value: Scalar) {
         let member = match key {
             "name" => &mut self.body.name,

@@ -64,9 +64,6 @@ pub(super) struct OrganizationUpdate {
 #[schema(example = json!({"name": "New Org"}))]
 #[expect(dead_code, reason = "a shape for the document; bodies are read in json.rs")]
 pub(super) struct OrganizationCreation {
-    /// Its id; without it, the one after the largest.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64, nullable = false)]
-    id: Option<i64>,
     /// The display name.
     #[schema(min_length = 1, max_length = 255)]
     name: String,

@@ -136,7 +136,6 @@ async fn etag(caller: &Caller, preconditions: &Preconditions, id: i64) -> Result
     responses(
         (status = 200, description = "With validateOnly: as it would be stored", body = Organization),
         (status = 201, description = "Stored", body = Organization, headers(("Location", description = "Where it is"), ("ETag", description = "Its etag"))),
-        (status = 409, description = "The id is taken", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]

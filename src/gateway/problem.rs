@@ -79,11 +79,6 @@ impl FieldError {
         Self::new(pointer(key), "FIELD_UNKNOWN", detail)
     }
 
-    pub(super) fn id_malformed() -> Self {
-        let detail = "An id is a number from 1 to 9007199254740991; without one the next is taken.";
-        Self::new(pointer("id"), "FIELD_TYPE", detail)
-    }
-
     pub(super) fn id_differs() -> Self {
         let detail = "The id must be the one of the path; it can be left out.";
         Self::new(pointer("id"), "FIELD_IMMUTABLE", detail)

@@ -61,9 +61,9 @@ pub(super) async fn read_creation(
     let query = Query::read(&head.uri)?;
     let request_id = idempotency_key(&head.headers)?;
     let bytes = body::read(&head.headers, body, body_bytes_max).await?;
-    let (id, body) = json::read_creation(&bytes, strict)?;
+    let body = json::read_creation(&bytes, strict)?;
     Ok(v1::CreateOrganizationRequest {
-        organization: Some(organization(id, body).0),
+        organization: Some(organization(0, body).0),
         validate_only: query.flag("validateOnly")?,
         request_id,
         include_writable_fields: query.flag("writableFields")?,

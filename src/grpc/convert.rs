@@ -29,11 +29,7 @@ pub(super) fn update(message: v1::UpdateOrganizationRequest) -> Result<Update<St
 /// The organization that a message asks to store: what is set in it.
 pub(super) fn creation(message: v1::CreateOrganizationRequest) -> Result<Creation<String>> {
     let organization = required(message.organization)?;
-    let id = match organization.id {
-        0 => None,
-        id => Some(organization_id("organization.id", id)?),
-    };
-    Ok(Creation { id, patch: patch(organization, None)? })
+    Ok(Creation { id: None, patch: patch(organization, None)? })
 }
 
 fn required(organization: Option<v1::Organization>) -> Result<v1::Organization> {

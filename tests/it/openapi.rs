@@ -17,7 +17,7 @@ async fn the_document_is_true_of_the_running_service() {
             .arg(root.join("tests/openapi/schemathesis.toml"))
             .args(["run", &format!("{url}/openapi.json"), "--url", &url])
             .args(["--header", &format!("Authorization: Bearer {ADMINISTRATOR}")])
-            .args(["--checks", "all", "--seed", "1", "--max-examples", "100", "--no-color"])
+            .args(["--checks", "all", "--seed", "1", "--max-examples", "150", "--no-color"])
             .current_dir(std::env::temp_dir())
             .output()
             .expect("the tests need schemathesis: run `make test`, which installs it");

@@ -39,7 +39,6 @@ fn rest_refusals(service: &Service) -> Vec<(&'static str, Request)> {
         ("INVALID_INPUT", put(USER, r#"{"name":"\u0000"}"#)),
         ("INVALID_INPUT", put(USER, r#"{"id":1,"name":2,"subscriptionId":{}}"#)),
         ("ORGANIZATION_NOT_FOUND", service.put(UNKNOWN, SUPPORT, "{}")),
-        ("ORGANIZATION_ALREADY_EXISTS", post(ADMINISTRATOR, r#"{"id":90,"name":"N"}"#)),
         ("ETAG_MISMATCH", put(USER, r#"{"name":"N"}"#).header("if-match", "\"7\"")),
         ("", keyed(r#"{"name":"Keyed"}"#)),
         ("IDEMPOTENCY_KEY_REUSED", keyed(r#"{"name":"Other"}"#)),
