@@ -9,6 +9,8 @@
 //!                                             └► auth ┴───────┴──► domain
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub mod app;
 pub mod auth;
 pub mod cli;

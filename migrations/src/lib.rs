@@ -3,6 +3,8 @@
 //! Append-only: a step that has been released is never edited. Several instances may migrate at
 //! once; [`Migrator::up`] holds a lease, which sea-orm-migration does not do by itself.
 
+#![forbid(unsafe_code)]
+
 mod lease;
 mod m20261123_000001_create_organizations;
 mod m20261123_000002_create_credentials;

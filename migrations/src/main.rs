@@ -1,6 +1,8 @@
 //! The migrations' own command line, as sea-orm-migration gives it:
 //! `DATABASE_URL=… cargo run -p orgd-migrations --features cli -- up`.
 
+#![forbid(unsafe_code)]
+
 use orgd_migrations::Migrator;
 use sea_orm_migration::cli;
 

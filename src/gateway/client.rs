@@ -1,12 +1,12 @@
 //! The generated client, and what of a REST request travels with a gRPC call.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName, Request, Response, header::AUTHORIZATION};
 use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
-use tonic::{Status, body::Body, metadata::MetadataMap};
+use tonic::{Status, TimeoutExpired, body::Body, metadata::MetadataMap};
 use tonic_types::StatusExt;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
@@ -33,7 +33,20 @@ where
     B::Error: Into<BoxError>,
 {
     let service = service.map_response(|response| response.map(Body::new));
-    BoxCloneSyncService::new(service.map_err(|error| Status::from_error(error.into())))
+    BoxCloneSyncService::new(service.map_err(|error| transport_status(error.into())))
+}
+
+/// What a failure on the way to the service is. A channel's own timer would be CANCELLED, as a lost
+/// connection is; only the first is a passed deadline.
+fn transport_status(error: BoxError) -> Status {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
+    while let Some(error) = cause {
+        if error.is::<TimeoutExpired>() {
+            return Status::deadline_exceeded("the channel's timer");
+        }
+        cause = error.source();
+    }
+    Status::from_error(error)
 }
 
 /// The client on behalf of one REST request: with its credential, its id and its deadline.

@@ -239,8 +239,7 @@ impl Problem {
     /// A status without our details was made on the way to the service; its text is not for clients.
     fn transport_failed(status: &Status) -> Self {
         tracing::warn!(code = ?status.code(), text = status.message(), "the service did not answer");
-        // The channel's own timer says "cancelled".
-        if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) {
+        if status.code() == Code::DeadlineExceeded {
             return Self::deadline_exceeded();
         }
         let detail = "The service cannot be reached at the moment; whether a change was stored is \
