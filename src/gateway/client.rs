@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, Request, Response, header::AUTHORIZATION
 use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
-use tonic::{Status, TimeoutExpired, body::Body, metadata::MetadataMap};
+use tonic::{Code, Status, TimeoutExpired, body::Body, metadata::MetadataMap};
 use tonic_types::StatusExt;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
@@ -84,6 +84,18 @@ impl Caller {
         message: v1::GetOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
         Ok(self.client.clone().get(self.request(message)).await?.into_inner())
+    }
+
+    /// The etag of an organization that the caller may see; none where there is no such.
+    pub(super) async fn current_etag(&self, id: i64) -> Result<Option<String>, Status> {
+        let message = v1::GetOrganizationRequest { id, ..Default::default() };
+        match self.get(message).await {
+            Ok(organization) => Ok(Some(organization.etag)),
+            Err(status) if matches!(status.code(), Code::NotFound | Code::PermissionDenied) => {
+                Ok(None)
+            }
+            Err(status) => Err(status),
+        }
     }
 
     pub(super) async fn list(

@@ -8,7 +8,10 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::problem::{ERRORS_MAX, FieldError, Problem};
+use super::{
+    field_error::FieldError,
+    problem::{ERRORS_MAX, Problem},
+};
 
 /// What a body says of one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 mod body;
 mod client;
 mod edge;
+mod field_error;
 mod headers;
 mod json;
 mod openapi;

@@ -10,8 +10,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use tonic::Code;
-
 use super::{
     RequestLimits, Transport,
     client::Caller,
@@ -110,14 +108,9 @@ async fn etag(caller: &Caller, preconditions: &Preconditions, id: i64) -> Result
     if let Some(etag) = preconditions.fixed_etag() {
         return Ok(etag);
     }
-    match caller.get(v1::GetOrganizationRequest { id, ..Default::default() }).await {
-        Ok(current) => Ok(preconditions.etag(&current.etag)),
-        // The update is refused for the same reason, or for one that comes first.
-        Err(status) if matches!(status.code(), Code::NotFound | Code::PermissionDenied) => {
-            Ok(NEVER.to_owned())
-        }
-        Err(status) => Err(status.into()),
-    }
+    // Where there is none to see, the update is refused for that, or for what comes first.
+    let current = caller.current_etag(id).await?;
+    Ok(current.map_or_else(|| NEVER.to_owned(), |current| preconditions.etag(&current)))
 }
 
 /// `POST /v1/organizations`: stores a new organization.

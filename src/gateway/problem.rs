@@ -13,12 +13,11 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::resource;
+use super::field_error::{self, FieldError};
 use crate::proto::ERROR_DOMAIN;
 
 /// Bytes of a problem at most; the last of its errors give way.
@@ -27,10 +26,6 @@ const BODY_BYTES_MAX: usize = 4096;
 const INSTANCE_BYTES_MAX: usize = 256;
 /// Errors that a problem lists at most.
 pub(super) const ERRORS_MAX: usize = 16;
-/// Characters of a key that a pointer has at most.
-const POINTER_CHARS_MAX: usize = 32;
-/// What stands for itself in the fragment of a URI, of what keys commonly have (RFC 3986 §3.5).
-const FRAGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b'~');
 /// The seconds of a Retry-After where the service named none.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
@@ -44,45 +39,6 @@ pub(super) struct Problem {
     errors: Vec<FieldError>,
     metadata: BTreeMap<String, String>,
     headers: HeaderMap,
-}
-
-/// One member of a body, or parameter, at fault.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct FieldError {
-    /// Where in the body (RFC 6901, as a fragment); none where the fault is not in it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pointer: Option<String>,
-    reason: Cow<'static, str>,
-    detail: Cow<'static, str>,
-}
-
-impl FieldError {
-    fn new(pointer: String, reason: &'static str, detail: &'static str) -> Self {
-        Self { pointer: Some(pointer), reason: reason.into(), detail: detail.into() }
-    }
-
-    pub(super) fn not_a_string(key: &str) -> Self {
-        let detail = match key {
-            "name" => "This must be a string.",
-            _ => "This must be a string, or null to clear it.",
-        };
-        Self::new(pointer(key), "FIELD_TYPE", detail)
-    }
-
-    pub(super) fn two_spellings(key: &str) -> Self {
-        let detail = "This field is there under another spelling too; send one of them.";
-        Self::new(pointer(key), "FIELD_REPEATED", detail)
-    }
-
-    pub(super) fn not_updated(key: &str) -> Self {
-        let detail = "This is not a field that a request sets; leave it out.";
-        Self::new(pointer(key), "FIELD_UNKNOWN", detail)
-    }
-
-    pub(super) fn id_differs() -> Self {
-        let detail = "The id must be the one of the path; it can be left out.";
-        Self::new(pointer("id"), "FIELD_IMMUTABLE", detail)
-    }
 }
 
 /// Refusals that this door decides by itself.
@@ -231,7 +187,7 @@ impl Problem {
         problem.detail = status.message().to_owned().into();
         problem.metadata =
             info.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        problem.errors = field_errors(&details);
+        problem.errors = field_error::listed(&details);
         problem.headers = answer_headers(problem.status, &problem.reason, &details);
         problem
     }
@@ -274,29 +230,6 @@ fn http_status(code: Code, reason: &str, conditional: bool) -> StatusCode {
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
     }
-}
-
-fn field_errors(details: &ErrorDetails) -> Vec<FieldError> {
-    let violations = details.bad_request().map(|bad| bad.field_violations.as_slice());
-    let field_error = |violation: &tonic_types::FieldViolation| FieldError {
-        pointer: field_pointer(&violation.field),
-        reason: violation.reason.clone().into(),
-        detail: violation.description.clone().into(),
-    };
-    violations.unwrap_or_default().iter().map(field_error).collect()
-}
-
-/// Where in the body a field of the message stands.
-fn field_pointer(field: &str) -> Option<String> {
-    Some(pointer(&resource::member(field.strip_prefix("organization.")?)))
-}
-
-/// The pointer to a member of the body (RFC 6901, as a fragment), of the first characters of a long
-/// key.
-fn pointer(key: &str) -> String {
-    let shown: String = key.chars().take(POINTER_CHARS_MAX).collect();
-    let escaped = shown.replace('~', "~0").replace('/', "~1");
-    format!("#/{}", utf8_percent_encode(&escaped, FRAGMENT))
 }
 
 fn answer_headers(status: StatusCode, reason: &str, details: &ErrorDetails) -> HeaderMap {

@@ -12,6 +12,7 @@ mod status;
 use std::time::Duration;
 
 pub use call::OrganizationGrpc;
+use http::Response;
 use tonic::{body::Body, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -39,10 +40,13 @@ pub fn routes(
     let routes = Routes::new(organization)
         .add_service(health)
         .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .into_axum_router()
-        .fallback(async || status::unknown_service().into_http::<Body>());
-    Ok((routes.into(), reporter))
+        .add_service(reflection().build_v1alpha()?);
+    Ok((routes, reporter))
+}
+
+/// The answer to a call of a service that is not here.
+pub async fn unknown_service() -> Response<Body> {
+    status::unknown_service().into_http()
 }
 
 /// Tells the callers of gRPC health whether the service can do its work.

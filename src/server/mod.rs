@@ -117,7 +117,8 @@ pub async fn serve(listeners: Listeners, store: Store, limits: Limits) -> Result
         let health = health.clone();
         async move { grpc::report_health(&health, ready).await }
     }));
-    running.accept(listeners.grpc, grpc_routes.prepare().into_axum_router(), Protocol::Http2);
+    let with_fallback = grpc_routes.prepare().into_axum_router().fallback(grpc::unknown_service);
+    running.accept(listeners.grpc, with_fallback, Protocol::Http2);
     running.accept(listeners.http.http, rest, Protocol::Any);
     running.accept(listeners.http.ops, readiness.router(), Protocol::Any);
     tracing::info!(

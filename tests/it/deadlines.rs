@@ -103,8 +103,12 @@ async fn raw_call(
 ) -> Raw {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let body = [&[0], &length[..], message].concat();
-    let uri =
-        format!("http://{}/organization.v1.OrganizationService/{method}", service.grpc_addr());
+    let path = if method.starts_with('/') {
+        method.to_owned()
+    } else {
+        format!("/organization.v1.OrganizationService/{method}")
+    };
+    let uri = format!("http://{}{path}", service.grpc_addr());
     let mut request = http::Request::post(uri)
         .header("content-type", content_type)
         .header("te", "trailers")
@@ -149,6 +153,9 @@ async fn what_tonic_would_say_is_said_in_our_words() {
             assert_eq!(refused.grpc_code(), Some(Code::InvalidArgument), "{timeout}");
             assert_eq!(refused.reason(), "DEADLINE_MALFORMED", "{timeout}");
         }
+        let unknown = raw_call(&service, "application/grpc", None, "/no.Service/Call", b"").await;
+        assert_eq!(unknown.grpc_code(), Some(Code::Unimplemented));
+        assert_eq!(unknown.reason(), "NOT_IMPLEMENTED");
         let large = vec![0; 70_000];
         for (method, message, code, reason) in [
             ("Update", &b"\xff\xff\xff"[..], Code::InvalidArgument, "MESSAGE_MALFORMED"),

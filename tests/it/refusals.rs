@@ -164,7 +164,9 @@ fn no_reason_of_the_code_is_missing_in_the_page_nor_the_other_way() {
     };
     let problem = include_str!("../../src/gateway/problem.rs");
     let domain = include_str!("../../src/domain/error.rs");
+    let field_error = include_str!("../../src/gateway/field_error.rs");
     let mut in_code = quoted(problem, '"');
+    in_code.extend(quoted(field_error, '"'));
     in_code.extend(quoted(domain, '"'));
     assert_eq!(in_code, quoted(page, '`'));
 }
