@@ -52,12 +52,38 @@ pub struct DatabaseArgs {
     pub database_url: SecretString,
 }
 
+/// How callers are authenticated.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct AuthArgs {
+    /// How long a credential is remembered: until then a revoked one can still read, never write; 0s: not at all
+    #[arg(
+        long,
+        env = "ORGD_AUTH_CACHE_TTL",
+        default_value = "5s",
+        value_name = "TIME",
+        value_parser = humantime::parse_duration
+    )]
+    pub auth_cache_ttl: Duration,
+}
+
+impl Default for AuthArgs {
+    fn default() -> Self {
+        Self { auth_cache_ttl: Duration::from_secs(5) }
+    }
+}
+
 /// Which service a gateway stands in front of.
 #[derive(Args, Clone, Debug)]
 pub struct UpstreamArgs {
     /// The service's gRPC listener, such as `http://127.0.0.1:50051`
-    #[arg(long, env = "ORGD_UPSTREAM", value_name = "URL")]
+    #[arg(long, env = "ORGD_UPSTREAM", value_name = "URL", value_parser = upstream)]
     pub upstream: Uri,
+}
+
+fn upstream(text: &str) -> Result<Uri, String> {
+    let uri = text.parse::<Uri>().ok();
+    let is_http = |uri: &Uri| uri.scheme_str() == Some("http") && uri.authority().is_some();
+    uri.filter(is_http).ok_or_else(|| "an upstream is http://HOST:PORT".to_owned())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature is clap's")]
@@ -78,9 +104,10 @@ pub struct Limits {
     pub header_bytes_max: u32,
     /// Bytes of a REST body and of a gRPC message.
     pub body_bytes_max: usize,
-    /// From the first byte of a request to the end of its headers.
+    /// From the first byte of a request, or from the begin of the connection for the first one, to the
+    /// end of its headers.
     pub header_read_timeout: Duration,
-    /// How long a connection may be without a request.
+    /// How long a connection may be without a request after its first one.
     pub idle_timeout: Duration,
     /// How long a client with a request under way may neither send nor take a byte.
     pub stall_timeout: Duration,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How long a lease holds without renewal. Longer than any clock difference between instances that
 /// a deployment should have.
@@ -29,8 +29,12 @@ where
 {
     let owner = owner()?;
     create_table(db).await?;
+    let mut is_waiting = false;
     while !take(db, &owner).await? {
-        tracing::debug!("another instance is migrating; waiting for its lease");
+        if !is_waiting {
+            tracing::info!("another instance is migrating; waiting for its lease");
+            is_waiting = true;
+        }
         sleep(RETRY).await;
     }
     let done = tokio::select! {
@@ -74,26 +78,31 @@ async fn take<C: ConnectionTrait>(db: &C, owner: &str) -> Result<bool, DbErr> {
     Ok(db.execute(&insert).await?.rows_affected() == 1)
 }
 
-/// Prolongs the lease until it cannot be; answers why.
+/// Prolongs the lease until it cannot be; answers why. One renewal that fails is not the end: the
+/// next may not, and the lease lasts for several.
 async fn renew<C: ConnectionTrait>(db: &C, owner: &str) -> DbErr {
+    let mut ends = Instant::now() + LEASE;
     loop {
         sleep(RENEWAL).await;
-        let renewed = async {
-            let update = Query::update()
-                .table(TABLE)
-                .value("expires_at_ms", end_ms(now_ms()?))
-                .and_where(Expr::col("owner").eq(owner))
-                .to_owned();
-            Ok(db.execute(&update).await?.rows_affected())
-        };
-        match renewed.await {
+        match prolong(db, owner).await {
             Ok(0) => {
                 return DbErr::Migration("another instance took the migration lease".to_owned());
             }
-            Ok(_) => {}
-            Err(error) => return error,
+            Ok(_) => ends = Instant::now() + LEASE,
+            Err(error) if Instant::now() + RENEWAL > ends => return error,
+            Err(error) => tracing::warn!(%error, "cannot prolong the migration lease"),
         }
     }
+}
+
+/// How many rows were prolonged: one, or none where somebody else has the lease.
+async fn prolong<C: ConnectionTrait>(db: &C, owner: &str) -> Result<u64, DbErr> {
+    let update = Query::update()
+        .table(TABLE)
+        .value("expires_at_ms", end_ms(now_ms()?))
+        .and_where(Expr::col("owner").eq(owner))
+        .to_owned();
+    Ok(db.execute(&update).await?.rows_affected())
 }
 
 async fn release<C: ConnectionTrait>(db: &C, owner: &str) -> Result<(), DbErr> {

@@ -8,7 +8,7 @@ use crate::{
     auth::Secret,
     domain::{
         Credential, CredentialDigest, Error, OrganizationId, Result, Role, StoredCredential,
-        Violation, reason,
+        TEXT_CODE_POINTS_MAX, Violation, reason,
     },
     store::{Store, now},
 };
@@ -39,6 +39,18 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
     if (role == Role::User) != organization.is_some() {
         let description = "A user belongs to one organization, and the other roles to none.";
         return Err(invalid("organization", reason::FIELD_REQUIRED, description));
+    }
+    for (path, text) in [("subject", &subject), ("description", &description)] {
+        let is_line = |text: &String| {
+            let length = text.chars().count();
+            !text.trim().is_empty()
+                && length <= TEXT_CODE_POINTS_MAX
+                && !text.contains(char::is_control)
+        };
+        if !text.as_ref().is_none_or(is_line) {
+            let description = "A subject and a description are a line of 1 to 255 characters.";
+            return Err(invalid(path, reason::FIELD_OUT_OF_RANGE, description));
+        }
     }
     let digest = secret.digest();
     let subject = subject.unwrap_or_else(|| format!("{}-{}", role.as_str(), short_id(digest)));

@@ -1,15 +1,90 @@
-//! From a request's headers to a principal.
+//! From a request's headers to a principal, mostly without a look at the database.
+//!
+//! Caching is safe for writes because each write checks the credential again in its own statement;
+//! for reads a revocation holds from the cache's time to live on, at the latest.
+
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
+use moka::future::Cache;
+use time::OffsetDateTime;
 
 use super::header::presented_secret;
 use crate::{
-    domain::{Error, Principal, Result},
-    store::Store,
+    domain::{CredentialDigest, Error, Principal, Result},
+    store::{Store, now},
 };
 
-/// Who the caller is, by the Authorization header and nothing else.
-pub async fn authenticate(store: &Store, headers: &HeaderMap) -> Result<Principal> {
-    let secret = presented_secret(headers)?;
-    store.find_principal(&secret.digest()).await?.ok_or(Error::CredentialInvalid)
+/// Credentials that are remembered at most.
+const KNOWN_MAX: u64 = 10_000;
+/// Digests that no credential has, remembered apart: guessing then neither floods the database nor
+/// drives out credentials that are good.
+const UNKNOWN_MAX: u64 = 10_000;
+/// How long at most a digest counts as unknown; a credential issued meanwhile has to wait for it.
+const UNKNOWN_TTL_MAX: Duration = Duration::from_secs(1);
+
+/// Tells who callers are.
+#[derive(Clone, Debug)]
+pub struct Authenticator {
+    store: Store,
+    /// None where every call is to ask the database.
+    cache: Option<Caches>,
+}
+
+#[derive(Clone, Debug)]
+struct Caches {
+    known: Cache<CredentialDigest, Principal>,
+    unknown: Cache<CredentialDigest, ()>,
+}
+
+impl Authenticator {
+    /// One that remembers a principal for `ttl`; zero: that asks the database each time.
+    #[must_use]
+    pub fn new(store: Store, ttl: Duration) -> Self {
+        let cache = (!ttl.is_zero()).then(|| Caches {
+            known: Cache::builder().max_capacity(KNOWN_MAX).time_to_live(ttl).build(),
+            unknown: Cache::builder()
+                .max_capacity(UNKNOWN_MAX)
+                .time_to_live(ttl.min(UNKNOWN_TTL_MAX))
+                .build(),
+        });
+        Self { store, cache }
+    }
+
+    /// Who the caller is, by the Authorization header and nothing else.
+    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal> {
+        let digest = presented_secret(headers)?.digest();
+        let Some(cache) = &self.cache else { return find(&self.store, digest).await };
+        if cache.unknown.contains_key(&digest) {
+            return Err(Error::CredentialInvalid);
+        }
+        // Concurrent misses of one credential are one query.
+        let found = cache.known.try_get_with(digest, find(&self.store, digest)).await;
+        match found {
+            Ok(principal) if holds(&principal) => Ok(principal),
+            Ok(_) => Err(Error::CredentialInvalid),
+            Err(error) if matches!(*error, Error::CredentialInvalid) => {
+                cache.unknown.insert(digest, ()).await;
+                Err(Error::CredentialInvalid)
+            }
+            Err(error) => Err(shared(error)),
+        }
+    }
+}
+
+async fn find(store: &Store, digest: CredentialDigest) -> Result<Principal> {
+    store.find_principal(&digest).await?.ok_or(Error::CredentialInvalid)
+}
+
+/// An expiry is exact also inside the cache.
+fn holds(principal: &Principal) -> bool {
+    principal.expires_at.is_none_or(|end: OffsetDateTime| end > now())
+}
+
+/// A failure of the store that several callers waited for.
+fn shared(error: Arc<Error>) -> Error {
+    match *error {
+        Error::Unavailable(_) => Error::Unavailable(error.into()),
+        _ => Error::Internal(error.into()),
+    }
 }

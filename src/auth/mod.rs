@@ -6,5 +6,5 @@ mod authenticate;
 mod header;
 mod secret;
 
-pub use authenticate::authenticate;
+pub use authenticate::Authenticator;
 pub use secret::Secret;

@@ -9,7 +9,7 @@ use crate::{
         organizations,
     },
     auth::Secret,
-    config::{Limits, ListenArgs},
+    config::{AuthArgs, Limits, ListenArgs},
     domain::{Change, Creation, OrganizationId, Patch, Role},
     server::{self, Addresses, Listeners},
     store::Store,
@@ -34,11 +34,12 @@ pub(super) async fn run(listen: ListenArgs) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let file = folder.path().join("demo.db");
     let Some(file) = file.to_str() else { bail!("the temporary folder's name is not Unicode") };
-    let store = Store::connect(&format!("sqlite://{file}?mode=rwc").into()).await?;
-    store.migrate().await?;
+    let url = format!("sqlite://{file}?mode=rwc").into();
+    Store::migrate(&url).await?;
+    let store = Store::connect(&url).await?;
     seed(&store).await?;
     output::line(&instructions(listeners.addresses()?))?;
-    server::serve(listeners, store, Limits::default()).await
+    server::serve(listeners, store, AuthArgs::default(), Limits::default()).await
 }
 
 async fn seed(store: &Store) -> Result<()> {

@@ -14,7 +14,9 @@ use clap::{Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::{
-    config::{DatabaseArgs, HttpListenArgs, Limits, ListenArgs, OpsAddrArgs, UpstreamArgs},
+    config::{
+        AuthArgs, DatabaseArgs, HttpListenArgs, Limits, ListenArgs, OpsAddrArgs, UpstreamArgs,
+    },
     domain::{Call, Principal},
     server::{self, HttpListeners, Listeners},
     store::Store,
@@ -36,6 +38,8 @@ enum Command {
         listen: ListenArgs,
         #[command(flatten)]
         database: DatabaseArgs,
+        #[command(flatten)]
+        auth: AuthArgs,
     },
     /// Serve REST alone, in front of a remote service
     Gateway {
@@ -69,10 +73,10 @@ impl Cli {
 impl Command {
     async fn run(self) -> Result<ExitCode> {
         match self {
-            Self::Serve { listen, database } => {
+            Self::Serve { listen, database, auth } => {
                 let listeners = Listeners::bind(&listen).await?;
                 let store = open(&database).await?;
-                server::serve(listeners, store, Limits::default()).await?;
+                server::serve(listeners, store, auth, Limits::default()).await?;
             }
             Self::Gateway { listen, upstream } => {
                 let listeners = HttpListeners::bind(&listen).await?;
@@ -106,6 +110,7 @@ async fn connect(database: &DatabaseArgs) -> Result<Store> {
 /// The database with its schema up to date.
 async fn open(database: &DatabaseArgs) -> Result<Store> {
     let store = connect(database).await?;
-    store.migrate().await.context("cannot bring the database's schema up to date")?;
+    let migrated = Store::migrate(&database.database_url).await;
+    migrated.context("cannot bring the database's schema up to date")?;
     Ok(store)
 }

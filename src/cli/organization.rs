@@ -8,7 +8,7 @@ use super::{open, operator_call, output};
 use crate::{
     app::organizations,
     config::DatabaseArgs,
-    domain::{Change, Creation, Error, Organization, OrganizationId, Patch},
+    domain::{Change, Creation, Organization, OrganizationId, Patch},
 };
 
 #[derive(Debug, Subcommand)]
@@ -72,8 +72,7 @@ pub(super) async fn run(command: OrganizationCommand) -> Result<()> {
         }
         OrganizationCommand::Get(args) => {
             let store = open(&args.database).await?;
-            let found = store.find_organization(args.id).await?;
-            print(args.json, &found.ok_or(Error::NotFound(args.id))?)?;
+            print(args.json, &store.get_organization(args.id).await?)?;
             Ok(store.close().await?)
         }
     }

@@ -150,7 +150,9 @@ pub enum Error {
         current: Etag,
     },
     /// The database cannot be reached, is too slow, or could not say whether it stored a change.
-    #[error("The service cannot reach its database at the moment. Try again soon.")]
+    #[error(
+        "The service cannot reach its database at the moment; whether a change was stored is not known. Try again with the same idempotency key, or read before you do."
+    )]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A fault of the service.
     #[error("The service has failed. Try again; if it happens again, report the request id.")]

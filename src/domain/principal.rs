@@ -1,5 +1,7 @@
 //! Who a caller proved to be.
 
+use time::OffsetDateTime;
+
 use super::{CredentialDigest, OrganizationId};
 
 /// What kind of caller a principal is. Rights do not grow along an order of roles; the rights
@@ -41,6 +43,8 @@ pub struct Principal {
     /// The credential that proved it, which every write checks again. None for the operator of the
     /// database itself.
     pub credential: Option<CredentialDigest>,
+    /// When the credential ends by itself, in whole seconds.
+    pub expires_at: Option<OffsetDateTime>,
 }
 
 impl Principal {
@@ -52,6 +56,7 @@ impl Principal {
             role: Role::Administrator,
             organization: None,
             credential: None,
+            expires_at: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::{
     Extension, Json,
-    extract::{RawPathParams, Request, State},
+    extract::{Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION},
@@ -70,7 +70,6 @@ impl Gateway {
 pub(super) async fn update(
     State(gateway): State<Gateway>,
     Extension(exchange): Extension<Exchange>,
-    path: RawPathParams,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
@@ -78,7 +77,7 @@ pub(super) async fn update(
     let caller = gateway.caller(&head.headers, &exchange);
     let preconditions = Preconditions::read(&head.headers);
     let preferences = Preferences::read(&head.headers);
-    let reading = read_update(&path, &head, body, body_bytes_max, preferences.strict);
+    let reading = read_update(&head, body, body_bytes_max, preferences.strict);
     let mut message = authenticated_first(&caller, reading).await?;
     let with_writable = message.include_writable_fields;
     if let Some(organization) = &mut message.organization {
@@ -174,14 +173,13 @@ pub(super) async fn create(
 pub(super) async fn get(
     State(gateway): State<Gateway>,
     Extension(exchange): Extension<Exchange>,
-    path: RawPathParams,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, _) = request.into_parts();
     let caller = gateway.caller(&head.headers, &exchange);
     let reading = async {
         let include_writable_fields = Query::read(&head.uri)?.flag("writableFields")?;
-        Ok(v1::GetOrganizationRequest { id: organization_id(&path)?, include_writable_fields })
+        Ok(v1::GetOrganizationRequest { id: organization_id(&head.uri)?, include_writable_fields })
     };
     let message = authenticated_first(&caller, reading).await?;
     let with_writable = message.include_writable_fields;
@@ -240,7 +238,7 @@ pub(super) async fn list(
     summary = "List the changes of an organization",
     params(
         ("id" = i64, Path, description = "Which organization", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 90),
-        ("pageSize" = Option<i32>, Query, description = "Entries at most; 1000 where it is more", minimum = 1, maximum = 2_147_483_647),
+        ("pageSize" = Option<i32>, Query, description = "Entries at most; 500 where it is more", minimum = 1, maximum = 2_147_483_647),
         ("pageToken" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The nextPageToken of the page before"),
     ),
     responses((status = 200, description = "A page, the oldest first", body = ChangePage))
@@ -248,7 +246,6 @@ pub(super) async fn list(
 pub(super) async fn list_changes(
     State(gateway): State<Gateway>,
     Extension(exchange): Extension<Exchange>,
-    path: RawPathParams,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, _) = request.into_parts();
@@ -256,7 +253,7 @@ pub(super) async fn list_changes(
     let reading = async {
         let query = Query::read(&head.uri)?;
         Ok(v1::ListChangesRequest {
-            organization_id: organization_id(&path)?,
+            organization_id: organization_id(&head.uri)?,
             page_size: query.page_size()?,
             page_token: query.page_token(),
         })

@@ -9,6 +9,9 @@ use axum::http::{
 /// A tag that no organization has: a precondition on it fails, after every other check.
 pub(super) const NEVER: &str = "\"0\"";
 
+/// Bytes of a tag that is sent on at most; none of ours is longer.
+const TAG_BYTES_MAX: usize = 64;
+
 /// The tags of one header.
 #[derive(Debug, PartialEq, Eq)]
 enum Tags {
@@ -48,8 +51,8 @@ impl Preconditions {
             // An organization that does not exist is not found before any precondition.
             (None | Some(Tags::Any), None) => Some(String::new()),
             (Some(Tags::Listed(_)), None) => match self.strong().as_slice() {
-                [] => Some(NEVER.to_owned()),
-                [only] => Some((*only).to_owned()),
+                [only] if only.len() <= TAG_BYTES_MAX => Some((*only).to_owned()),
+                [] | [_] => Some(NEVER.to_owned()),
                 _ => None,
             },
             (_, Some(Tags::Listed(_))) => None,

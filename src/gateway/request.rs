@@ -4,8 +4,7 @@ use std::pin::pin;
 
 use axum::{
     body::Body,
-    extract::RawPathParams,
-    http::{HeaderMap, HeaderName, header::CONTENT_RANGE, request::Parts},
+    http::{HeaderMap, HeaderName, Uri, header::CONTENT_RANGE, request::Parts},
 };
 use percent_encoding::percent_decode_str;
 use prost_types::FieldMask;
@@ -25,15 +24,17 @@ const ID_MAX: i64 = (1 << 53) - 1;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// Bytes of a key that are sent on at most; a UUID has 36.
+const KEY_BYTES_MAX: usize = 64;
+
 /// The message of an update.
 pub(super) async fn read_update(
-    path: &RawPathParams,
     head: &Parts,
     body: Body,
     body_bytes_max: usize,
     strict: bool,
 ) -> Result<v1::UpdateOrganizationRequest, Problem> {
-    let id = organization_id(path)?;
+    let id = organization_id(&head.uri)?;
     if head.headers.contains_key(CONTENT_RANGE) {
         return Err(Problem::partial_put());
     }
@@ -90,9 +91,11 @@ fn organization(id: i64, body: OrganizationBody) -> (v1::Organization, Vec<Strin
     (organization, paths)
 }
 
-/// The id of the path: one spelling of each number from 1 to 2^53-1, percent-encoded or not.
-pub(super) fn organization_id(path: &RawPathParams) -> Result<i64, Problem> {
-    let segment = path.iter().next().map_or("", |(_, segment)| segment);
+/// The id of `/v1/organizations/{id}`: one spelling of each number from 1 to 2^53-1, of which the
+/// digits may be percent-encoded. Read from the path itself: axum's parameters are decoded already,
+/// or refused in its own words.
+pub(super) fn organization_id(uri: &Uri) -> Result<i64, Problem> {
+    let segment = uri.path().split('/').nth(3).unwrap_or_default();
     let segment = percent_decode_str(segment).decode_utf8_lossy();
     let canonical = segment.bytes().all(|byte| byte.is_ascii_digit()) && !segment.starts_with('0');
     let id = segment.parse().ok().filter(|id| canonical && (1..=ID_MAX).contains(id));
@@ -109,8 +112,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     }
     let text = line.to_str().unwrap_or("not ASCII");
     let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    // An empty key is a fault of the caller's, not the absence of one.
-    Ok(if unquoted.is_empty() { "empty" } else { unquoted }.to_owned())
+    // An empty key is a fault of the caller's, not the absence of one; of a long one, the fault is
+    // all that is sent on.
+    Ok(match unquoted.len() {
+        0 => "empty",
+        1..=KEY_BYTES_MAX => unquoted,
+        _ => "too long",
+    }
+    .to_owned())
 }
 
 /// Reads a request, and authenticates its caller where that must come first.

@@ -15,7 +15,7 @@ use tower_http::catch_panic::CatchPanic;
 
 use super::{CallLimits, organization::OrganizationRpc, status};
 use crate::{
-    auth::authenticate,
+    auth::Authenticator,
     proto::{
         request_id, timeout as grpc_timeout,
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
@@ -31,14 +31,14 @@ type Rpc = OrganizationServiceServer<OrganizationRpc>;
 pub struct OrganizationGrpc(BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>);
 
 impl OrganizationGrpc {
-    /// The service over a store.
+    /// The service over a store, for callers that the authenticator knows.
     #[must_use]
-    pub fn new(store: Store, limits: CallLimits) -> Self {
-        let rpc = OrganizationServiceServer::new(OrganizationRpc::new(store.clone()))
+    pub fn new(store: Store, authenticator: Authenticator, limits: CallLimits) -> Self {
+        let rpc = OrganizationServiceServer::new(OrganizationRpc::new(store))
             .max_decoding_message_size(limits.message_bytes_max);
         Self(BoxCloneSyncService::new(service_fn(move |request| {
-            let (store, rpc) = (store.clone(), rpc.clone());
-            async move { Ok(answer(&store, rpc, limits, request).await) }
+            let (authenticator, rpc) = (authenticator.clone(), rpc.clone());
+            async move { Ok(answer(&authenticator, rpc, limits, request).await) }
         })))
     }
 }
@@ -64,7 +64,7 @@ impl NamedService for OrganizationGrpc {
 }
 
 async fn answer(
-    store: &Store,
+    authenticator: &Authenticator,
     rpc: Rpc,
     limits: CallLimits,
     mut request: Request<Body>,
@@ -80,14 +80,14 @@ async fn answer(
         request_id = request_id.to_str().unwrap_or_default(),
     );
     let answered =
-        tracing::Instrument::instrument(within_deadline(store, rpc, limits, request), span);
+        tracing::Instrument::instrument(within_deadline(authenticator, rpc, limits, request), span);
     let mut response = answered.await.unwrap_or_else(Status::into_http);
     response.headers_mut().insert(request_id::HEADER, request_id);
     response
 }
 
 async fn within_deadline(
-    store: &Store,
+    authenticator: &Authenticator,
     rpc: Rpc,
     limits: CallLimits,
     request: Request<Body>,
@@ -95,18 +95,18 @@ async fn within_deadline(
     let deadline = grpc_timeout::of(request.headers())
         .map_err(|_| status::malformed_timeout())?
         .map_or(limits.deadline, |asked| asked.min(limits.deadline));
-    timeout(deadline, authenticated(store, rpc, request))
+    timeout(deadline, authenticated(authenticator, rpc, request))
         .await
         .map_err(|_| status::deadline_exceeded())?
 }
 
 /// Authenticates by the headers alone, before the message is read, and only then calls the RPC.
 async fn authenticated(
-    store: &Store,
+    authenticator: &Authenticator,
     rpc: Rpc,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
-    let principal = authenticate(store, request.headers()).await?;
+    let principal = authenticator.authenticate(request.headers()).await?;
     request.extensions_mut().insert(principal);
     let Ok(response) = CatchPanic::custom(rpc, on_panic).oneshot(request).await;
     let response = response.map(Body::new);

@@ -66,7 +66,7 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
     ) -> Result<Response<v1::ListOrganizationsResponse>, Status> {
         const LIST: &str = "organizations";
         let (Call { principal, .. }, message) = parts(request)?;
-        let size = page::size(message.page_size)?;
+        let size = page::size(message.page_size, page::ORGANIZATIONS_MAX)?;
         let after = page::after(LIST, &message.page_token)?;
         let mut found = organizations::list(&self.store, &principal, after, size + 1).await?;
         let next_page_token = page::cut(LIST, &mut found, size, |last| last.id.get());
@@ -83,7 +83,7 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         let (Call { principal, .. }, message) = parts(request)?;
         let id = convert::organization_id("organization_id", message.organization_id)?;
         let list = format!("changes-{id}");
-        let size = page::size(message.page_size)?;
+        let size = page::size(message.page_size, page::CHANGES_MAX)?;
         let after = page::after(&list, &message.page_token)?;
         let mut entries =
             organizations::list_changes(&self.store, &principal, id, after, size + 1).await?;

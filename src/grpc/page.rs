@@ -6,13 +6,17 @@ use data_encoding::BASE64URL_NOPAD;
 use crate::domain::{Error, Result, Violation, reason};
 
 const SIZE_DEFAULT: u64 = 50;
-const SIZE_MAX: u64 = 1000;
+/// Organizations on a page at most.
+pub(super) const ORGANIZATIONS_MAX: u64 = 1000;
+/// Changes on a page at most. An entry with old and new values of the longest kind has over 4 KiB,
+/// and clients take messages of 4 MiB.
+pub(super) const CHANGES_MAX: u64 = 500;
 
-/// How many entries a page has at most.
-pub(super) fn size(asked: i32) -> Result<u64> {
+/// How many entries a page has at most, of those that it may have.
+pub(super) fn size(asked: i32, size_max: u64) -> Result<u64> {
     match u64::try_from(asked) {
         Ok(0) => Ok(SIZE_DEFAULT),
-        Ok(size) => Ok(size.min(SIZE_MAX)),
+        Ok(size) => Ok(size.min(size_max)),
         Err(_) => {
             let description = "page_size must not be negative.";
             Err(Error::invalid(Violation::new(

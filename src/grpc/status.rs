@@ -25,10 +25,12 @@ impl From<Error> for Status {
         let mut details = details(reason);
         match &error {
             Error::Unavailable(source) => {
-                tracing::warn!(error = %source, "the database is unavailable");
+                tracing::warn!(error = causes(source.as_ref()), "the database is unavailable");
                 details.set_retry_info(Some(RETRY_DELAY));
             }
-            Error::Internal(source) => tracing::error!(error = %source, "a call failed"),
+            Error::Internal(source) => {
+                tracing::error!(error = causes(source.as_ref()), "a call failed");
+            }
             Error::Invalid(violations) => {
                 details.set_bad_request(bad_request(violations.iter().cloned()));
             }
@@ -53,6 +55,12 @@ impl From<Error> for Status {
         }
         Status::with_error_details(code, error.to_string(), details)
     }
+}
+
+/// An error with all that caused it, for the log.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn code_and_reason(error: &Error) -> (Code, &'static str) {

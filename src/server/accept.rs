@@ -101,7 +101,8 @@ fn builder(protocol: Protocol, limits: &Limits) -> Builder<TokioExecutor> {
         .max_concurrent_streams(limits.streams_max)
         .max_local_error_reset_streams(limits.local_resets_max)
         .max_header_list_size(limits.header_bytes_max)
-        .keep_alive_interval(limits.idle_timeout / 4)
+        // Often enough that a quiet stream, such as a health watch, is no stalled client.
+        .keep_alive_interval(limits.stall_timeout / 2)
         .keep_alive_timeout(limits.stall_timeout);
     builder
 }

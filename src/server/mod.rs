@@ -24,7 +24,8 @@ use self::{
     signals::Signals,
 };
 use crate::{
-    config::{HttpListenArgs, Limits, ListenArgs},
+    auth::Authenticator,
+    config::{AuthArgs, HttpListenArgs, Limits, ListenArgs},
     gateway::{self, RequestLimits},
     grpc::{self, CallLimits, OrganizationGrpc},
     proto::v1::organization_service_server::SERVICE_NAME,
@@ -100,9 +101,15 @@ async fn bind(flag: &str, addr: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Serves both doors over a store until a signal, then drains.
-pub async fn serve(listeners: Listeners, store: Store, limits: Limits) -> Result<()> {
+pub async fn serve(
+    listeners: Listeners,
+    store: Store,
+    auth: AuthArgs,
+    limits: Limits,
+) -> Result<()> {
     let addresses = listeners.addresses()?;
-    let organization = OrganizationGrpc::new(store.clone(), call_limits(limits));
+    let authenticator = Authenticator::new(store.clone(), auth.auth_cache_ttl);
+    let organization = OrganizationGrpc::new(store.clone(), authenticator, call_limits(limits));
     let (grpc_routes, health) = grpc::routes(organization.clone())?;
     let rest = gateway::router(gateway::transport(organization), request_limits(limits));
 
@@ -120,7 +127,7 @@ pub async fn serve(listeners: Listeners, store: Store, limits: Limits) -> Result
     let with_fallback = grpc_routes.prepare().into_axum_router().fallback(grpc::unknown_service);
     running.accept(listeners.grpc, with_fallback, Protocol::Http2);
     running.accept(listeners.http.http, rest, Protocol::Any);
-    running.accept(listeners.http.ops, readiness.router(), Protocol::Any);
+    running.accept_operators(listeners.http.ops, readiness.router());
     tracing::info!(
         grpc = %addresses.grpc, http = %addresses.http, ops = %addresses.ops, "listening"
     );
@@ -139,7 +146,7 @@ pub async fn serve_gateway(listeners: HttpListeners, upstream: Uri, limits: Limi
     let readiness = Readiness::new();
     running.tasks.spawn(readiness.clone().keep_probing(move || upstream_serves(channel.clone())));
     running.accept(listeners.http, rest, Protocol::Any);
-    running.accept(listeners.ops, readiness.router(), Protocol::Any);
+    running.accept_operators(listeners.ops, readiness.router());
     tracing::info!(%http, %ops, "listening");
     running.until_stopped(&readiness).await;
     Ok(())
@@ -175,6 +182,7 @@ struct Running {
     limits: Limits,
     signals: Signals,
     tasks: TaskTracker,
+    ops_tasks: TaskTracker,
     /// No new connection, no new request.
     stop: CancellationToken,
     /// Whatever is still under way ends.
@@ -187,6 +195,7 @@ impl Running {
             limits,
             signals: Signals::listen().context("cannot listen for signals")?,
             tasks: TaskTracker::new(),
+            ops_tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             end: CancellationToken::new(),
         })
@@ -196,6 +205,16 @@ impl Running {
         let tasks = self.tasks.clone();
         let (stop, end) = (self.stop.clone(), self.end.clone());
         self.tasks.spawn(accept_loop(listener, router, protocol, self.limits, tasks, stop, end));
+    }
+
+    /// Operators can ask until the very end, also why there is no new work.
+    fn accept_operators(&self, listener: TcpListener, router: axum::Router) {
+        let tasks = self.ops_tasks.clone();
+        let end = self.end.clone();
+        let limits = self.limits;
+        let accepting =
+            accept_loop(listener, router, Protocol::Any, limits, tasks, end.clone(), end);
+        self.ops_tasks.spawn(accepting);
     }
 
     /// Waits for a signal, then for what is under way: until the drain's deadline or a second
@@ -214,6 +233,8 @@ impl Running {
             () = self.signals.next() => tracing::warn!("stopped: a second signal came"),
         }
         self.end.cancel();
+        self.ops_tasks.close();
         self.tasks.wait().await;
+        self.ops_tasks.wait().await;
     }
 }

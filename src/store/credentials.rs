@@ -22,9 +22,9 @@ impl Store {
             .all(&self.reader)
             .await?;
         let Some(row) = only(rows) else { return Ok(None) };
-        let Credential { digest, subject, role, organization, .. } =
+        let Credential { digest, subject, role, organization, expires_at, .. } =
             StoredCredential::try_from(row)?.credential;
-        Ok(Some(Principal { subject, role, organization, credential: Some(digest) }))
+        Ok(Some(Principal { subject, role, organization, credential: Some(digest), expires_at }))
     }
 
     /// Whether the caller's credential still proves what it did when the call was authenticated.
@@ -127,6 +127,10 @@ pub(super) fn still_proves(principal: &Principal) -> Condition {
         })
         .select_only()
         .expr(Expr::value(1))
+        // PostgreSQL: a statement that waits for a row does not look at the credential again when it
+        // wakes. A revocation therefore waits for the writes that it did not stop. SQLite has one
+        // writer, which looks once it is alone; its dialect leaves the lock out.
+        .lock_shared()
         .into_query();
     Condition::all().add(Expr::exists(held))
 }

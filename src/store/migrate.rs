@@ -1,7 +1,8 @@
 //! The schema: brought up to date under a lease, and its state.
 
 use orgd_migrations::{Migrator, MigratorTrait};
-use sea_orm::DbErr;
+use sea_orm::{Database, DbErr};
+use secrecy::SecretString;
 
 use super::Store;
 
@@ -17,8 +18,15 @@ pub struct MigrationStep {
 impl Store {
     /// Applies every step that the database does not have, whoever else does so at the same time.
     /// Fails where the database has a step that this version does not know.
-    pub async fn migrate(&self) -> Result<(), DbErr> {
-        Migrator::up(&self.writer, None).await
+    ///
+    /// Over connections of its own, without the time limits of calls: an index on a large table takes
+    /// its time. Two of them, so that the lease is renewed while a step runs.
+    pub async fn migrate(url: &SecretString) -> Result<(), DbErr> {
+        let mut options = Self::options(url)?;
+        options.max_connections(2);
+        let connection = Database::connect(options).await?;
+        Migrator::up(&connection, None).await?;
+        connection.close().await
     }
 
     /// Every step in order, and whether the database has it; writes nothing.

@@ -35,8 +35,8 @@ const SQLITE_READERS_MAX: u32 = 4;
 /// How long a call waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long PostgreSQL lets a statement run and wait for a lock, and SQLite waits for another
-/// process. Shorter than a request's deadline: a statement must not be applied after its caller was
-/// told that it failed.
+/// process. Shorter than the time that a call has by default, so that a statement which waits is not
+/// applied long after its caller was told that the deadline has passed.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -53,53 +53,48 @@ impl Store {
     /// Connects to the database that `url` names: `sqlite://FILE?mode=rwc` or `postgres://…`.
     /// The schema is not looked at; see [`Store::migrate`].
     pub async fn connect(url: &SecretString) -> std::result::Result<Self, DbErr> {
-        let url = url.expose_secret();
-        // Read here first: SeaORM repeats a URL that it cannot read, password and all, in its error.
-        if url.starts_with("sqlite:") && url.parse::<SqliteConnectOptions>().is_ok() {
-            Self::connect_sqlite(url).await
-        } else if url.starts_with("postgres") && url.parse::<PgConnectOptions>().is_ok() {
-            Self::connect_postgres(url).await
-        } else {
-            let text = "the URL is neither sqlite://FILE?mode=rwc nor \
-                postgres://USER:PASSWORD@HOST/NAME";
-            Err(DbErr::Custom(text.to_owned()))
+        let mut writer = Self::options(url)?;
+        if is_sqlite(url) {
+            let mut reader = writer.clone();
+            writer.max_connections(1);
+            reader
+                .max_connections(SQLITE_READERS_MAX)
+                .map_sqlx_sqlite_opts(|options| durable(options).pragma("query_only", "ON"));
+            // The writer first: it creates the file.
+            let writer = Database::connect(writer).await?;
+            return Ok(Self { writer, reader: Database::connect(reader).await? });
         }
-    }
-
-    async fn connect_sqlite(url: &str) -> std::result::Result<Self, DbErr> {
-        if url.contains(":memory:") || url.contains("mode=memory") {
-            let text = "a database in memory cannot be shared by connections; name a file";
-            return Err(DbErr::Custom(text.to_owned()));
-        }
-        let durable = |options: SqliteConnectOptions| {
-            options
-                .journal_mode(SqliteJournalMode::Wal)
-                // WAL with NORMAL loses acknowledged writes at a power cut.
-                .synchronous(SqliteSynchronous::Full)
-                .busy_timeout(LOCK_TIMEOUT)
-                .foreign_keys(true)
-        };
-        let mut writer = connect_options(url);
-        writer.max_connections(1).map_sqlx_sqlite_opts(durable);
-        let mut reader = connect_options(url);
-        reader
-            .max_connections(SQLITE_READERS_MAX)
-            .map_sqlx_sqlite_opts(move |options| durable(options).pragma("query_only", "ON"));
-        // The writer first: it creates the file.
-        let writer = Database::connect(writer).await?;
-        Ok(Self { writer, reader: Database::connect(reader).await? })
-    }
-
-    async fn connect_postgres(url: &str) -> std::result::Result<Self, DbErr> {
-        let mut options = connect_options(url);
-        options
+        writer
             .max_connections(POOL_CONNECTIONS_MAX)
             .statement_timeout(STATEMENT_TIMEOUT)
             .map_sqlx_postgres_opts(|options| {
                 options.options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
             });
-        let pool = Database::connect(options).await?;
+        let pool = Database::connect(writer).await?;
         Ok(Self { writer: pool.clone(), reader: pool })
+    }
+
+    /// What every connection to a database has in common.
+    fn options(url: &SecretString) -> std::result::Result<ConnectOptions, DbErr> {
+        let text = url.expose_secret();
+        // Read here first: SeaORM repeats a URL that it cannot read, password and all, in its error.
+        let is_readable = if is_sqlite(url) {
+            text.parse::<SqliteConnectOptions>().is_ok()
+        } else {
+            text.starts_with("postgres") && text.parse::<PgConnectOptions>().is_ok()
+        };
+        if !is_readable {
+            let text = "the URL is neither sqlite://FILE?mode=rwc nor \
+                postgres://USER:PASSWORD@HOST/NAME";
+            return Err(DbErr::Custom(text.to_owned()));
+        }
+        if is_sqlite(url) && (text.contains(":memory:") || text.contains("mode=memory")) {
+            let text = "a database in memory cannot be shared by connections; name a file";
+            return Err(DbErr::Custom(text.to_owned()));
+        }
+        let mut options = ConnectOptions::new(text);
+        options.acquire_timeout(ACQUIRE_TIMEOUT).sqlx_logging(false).map_sqlx_sqlite_opts(durable);
+        Ok(options)
     }
 
     /// Whether the database answers a question about our own table.
@@ -135,10 +130,18 @@ impl Store {
     }
 }
 
-fn connect_options(url: &str) -> ConnectOptions {
-    let mut options = ConnectOptions::new(url);
-    options.acquire_timeout(ACQUIRE_TIMEOUT).sqlx_logging(false);
+fn is_sqlite(url: &SecretString) -> bool {
+    url.expose_secret().starts_with("sqlite:")
+}
+
+/// What every connection to SQLite has.
+fn durable(options: SqliteConnectOptions) -> SqliteConnectOptions {
     options
+        .journal_mode(SqliteJournalMode::Wal)
+        // WAL with NORMAL loses acknowledged writes at a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(LOCK_TIMEOUT)
+        .foreign_keys(true)
 }
 
 /// A transaction of SQLite's that writes: it waits for another process's lock where it begins,

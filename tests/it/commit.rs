@@ -4,33 +4,67 @@ use orgd::proto::v1::{Organization, UpdateOrganizationRequest};
 use sea_orm::ConnectionTrait;
 use tonic::Code;
 
-use crate::harness::{ADMINISTRATOR, Database, OWN, USER, authorized, on_both_databases};
+use crate::harness::{ADMINISTRATOR, Database, OWN, USER, authorized, on_both_databases, orgd};
 
-/// Makes every change of an organization fail at its commit, and only there: a foreign key that is
+/// Makes every change of an organization or a credential fail at its commit, and only there: a foreign key that is
 /// checked when the transaction ends.
 async fn poison(database: &Database) {
     let child = "CREATE TABLE poison (organization_id BIGINT \
         REFERENCES organizations (id) DEFERRABLE INITIALLY DEFERRED)";
-    let statements: &[&str] = if database.is_sqlite() {
-        &[
-            child,
-            "CREATE TRIGGER poisoned AFTER UPDATE ON organizations \
-             BEGIN INSERT INTO poison VALUES (-1); END",
-        ]
-    } else {
-        &[
-            child,
+    let mut statements = vec![child.to_owned()];
+    if !database.is_sqlite() {
+        statements.push(
             "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS \
-             $$ BEGIN INSERT INTO poison VALUES (-1); RETURN NULL; END $$",
-            "CREATE TRIGGER poisoned AFTER UPDATE ON organizations \
-             FOR EACH ROW EXECUTE FUNCTION poison()",
-        ]
-    };
+             $$ BEGIN INSERT INTO poison VALUES (-1); RETURN NULL; END $$"
+                .to_owned(),
+        );
+    }
+    for (event, table) in
+        [("INSERT", "organizations"), ("UPDATE", "organizations"), ("UPDATE", "credentials")]
+    {
+        let action = if database.is_sqlite() {
+            "BEGIN INSERT INTO poison VALUES (-1); END"
+        } else {
+            "FOR EACH ROW EXECUTE FUNCTION poison()"
+        };
+        let name = format!("poisoned_{event}_{table}");
+        statements.push(format!("CREATE TRIGGER {name} AFTER {event} ON {table} {action}"));
+    }
     let connection = database.connect().await;
     for statement in statements {
-        connection.execute_unprepared(statement).await.unwrap();
+        connection.execute_unprepared(&statement).await.unwrap();
     }
     connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_creation_and_a_revocation_whose_commits_fail_are_errors_too() {
+    on_both_databases(async |service| {
+        let url = service.database().url().to_owned();
+        let issued = orgd(&url, "credential issue --role support --json").json();
+        let (id, secret) = (issued["id"].as_str().unwrap(), issued["secret"].as_str().unwrap());
+        poison(service.database()).await;
+        let create = || {
+            let request = service.request("POST", "/v1/organizations").body(r#"{"name":"Lost"}"#);
+            request.header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+        };
+        let answer = create().send().await;
+        assert_eq!((answer.status(), answer.reason().as_str()), (500, "INTERNAL"));
+        let list = || {
+            service
+                .request("GET", "/v1/organizations")
+                .header("authorization", &format!("Bearer {secret}"))
+        };
+        let listed = list().send().await.json();
+        assert_eq!(listed["organizations"].as_array().unwrap().len(), 2, "nothing is stored");
+
+        let revoked = orgd(&url, &format!("credential revoke {id}"));
+        assert_ne!(revoked.code, 0, "{}", revoked.stdout);
+        let credentials = orgd(&url, "credential list --json").json();
+        let credentials = credentials.as_array().unwrap();
+        assert!(credentials.iter().all(|credential| credential["state"] == "valid"));
+    })
+    .await;
 }
 
 #[tokio::test]

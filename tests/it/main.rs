@@ -16,6 +16,7 @@
 
 mod harness;
 
+mod authentication;
 mod authz;
 mod bodies;
 mod cli;

@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use sea_orm::ConnectionTrait;
+
 use crate::harness::{Database, orgd};
 
 const ROUNDS: usize = 20;
@@ -23,6 +25,30 @@ async fn four_instances_at_once_on_an_empty_database_all_succeed() {
                 let steps = steps.as_array().unwrap();
                 assert!(!steps.is_empty() && steps.iter().all(|step| step["applied"] == true));
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_waited_for_while_it_holds_and_taken_when_it_has_run_out() {
+    for database in [Database::sqlite(), Database::postgres().await] {
+        let connection = database.connect().await;
+        let table = "CREATE TABLE migration_lease (id INTEGER PRIMARY KEY, owner TEXT NOT NULL, \
+            expires_at_ms BIGINT NOT NULL)";
+        connection.execute_unprepared(table).await.unwrap();
+        let now_ms = orgd::store::now().unix_timestamp_nanos() / 1_000_000;
+        for (held_ms, waits) in [(-1_000, false), (3_000, true)] {
+            let insert =
+                format!("INSERT INTO migration_lease VALUES (1, 'somebody', {})", now_ms + held_ms);
+            connection.execute_unprepared("DELETE FROM migration_lease").await.unwrap();
+            connection.execute_unprepared(&insert).await.unwrap();
+            connection.execute_unprepared("DROP TABLE IF EXISTS seaql_migrations").await.unwrap();
+            let migrated = orgd(database.url(), "migrate up --json");
+            assert_eq!(migrated.code, 0, "{}", migrated.stderr);
+            let waited = migrated.stderr.contains("waiting for its lease");
+            assert_eq!(waited, waits, "{held_ms}: {}", migrated.stderr);
+            let ended_ms = orgd::store::now().unix_timestamp_nanos() / 1_000_000;
+            assert!(ended_ms > now_ms + held_ms, "the lease was not taken before its end");
         }
     }
 }

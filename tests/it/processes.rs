@@ -55,6 +55,50 @@ async fn a_stopping_service_ends_with_success_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_request_under_way_is_answered_while_the_service_stops() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    on_both_databases(async |service| {
+        let head = format!(
+            "PUT /v1/organizations/90 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMINISTRATOR}\r\n\
+             Content-Length: 15\r\n\r\n{{\"name\":"
+        );
+        let mut stream = tokio::net::TcpStream::connect(service.http_addr()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        service.signal("TERM");
+        service.until_logged("stopping").await;
+        assert_eq!(service.get_ops("/readyz").await.text(), "stopping\n");
+        assert_eq!(service.get_ops("/livez").await.status(), 200);
+        tokio::net::TcpStream::connect(service.http_addr()).await.unwrap_err();
+        stream.write_all(b"\"Last\"}").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let database = service.shared_database();
+        assert!(service.ended().await.success());
+        assert_eq!(database.organization(OWN).await.name, "Last");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_quiet_stream_keeps_its_connection() {
+    on_both_databases(async |service| {
+        let channel = service.channel();
+        let request = HealthCheckRequest { service: String::new() };
+        let mut watch =
+            HealthClient::new(channel.clone()).watch(request.clone()).await.unwrap().into_inner();
+        assert!(watch.message().await.unwrap().is_some());
+        // Longer than a client that does not move may stall.
+        let quiet = std::time::Duration::from_secs(13);
+        tokio::time::timeout(quiet, watch.message()).await.expect_err("nothing has changed");
+        HealthClient::new(channel).check(request).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn health_and_readiness_follow_the_database() {
     use sea_orm::ConnectionTrait;
 
@@ -104,6 +148,10 @@ async fn a_process_that_cannot_begin_says_why_and_fails() {
         assert!(refused.stderr.contains(&format!("cannot listen on {taken} (--http-addr)")));
     })
     .await;
+    for upstream in ["127.0.0.1:50051", "https://127.0.0.1:50051", "/x", "http:///x"] {
+        let refused = orgd("", &format!("gateway --upstream {upstream}"));
+        assert!(refused.stderr.contains("an upstream is http://HOST:PORT"), "{}", refused.stderr);
+    }
     for (url, sentence) in [
         ("sqlite:///nowhere/orgd.db", "cannot connect to the database"),
         ("sqlite::memory:", "name a file"),

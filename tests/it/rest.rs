@@ -34,6 +34,11 @@ async fn paths_methods_and_media_types_are_taken_to_the_letter() {
             ("other digits", put("/v1/organizations/%D9%A9%D9%A0"), 400, "ID_MALFORMED"),
             ("2^53", put("/v1/organizations/9007199254740992"), 400, "ID_MALFORMED"),
             ("a long number", put("/v1/organizations/99999999999999999999999999"), 400, "ID_MALFORMED"),
+            ("digits encoded twice", put("/v1/organizations/%2539%2530"), 400, "ID_MALFORMED"),
+            ("not UTF-8", put("/v1/organizations/%FF"), 400, "ID_MALFORMED"),
+            ("not UTF-8 and no credential", put("/v1/organizations/%FF").without_header("authorization"), 401, "CREDENTIAL_MISSING"),
+            ("a long key and a long body", put("/v1/organizations/90").header("idempotency-key", &"k".repeat(9_000)).body(long_name()), 400, "INVALID_INPUT"),
+            ("a long tag and a long body", put("/v1/organizations/90").header("if-match", &format!("\"{}\"", "t".repeat(9_000))).body(long_name()), 400, "INVALID_INPUT"),
             ("an encoded slash", put("/v1/organizations/9%2F0"), 400, "ID_MALFORMED"),
             ("2^53-1", put("/v1/organizations/9007199254740991"), 404, "ORGANIZATION_NOT_FOUND"),
             ("a trailing slash", put("/v1/organizations/90/"), 404, "ROUTE_NOT_FOUND"),
@@ -315,4 +320,8 @@ fn dry_put(service: &Service, id: i64, token: &str, body: &str) -> Request {
         .request("PUT", &format!("/v1/organizations/{id}?validateOnly=true"))
         .header("authorization", &format!("Bearer {token}"))
         .body(body.to_owned())
+}
+
+fn long_name() -> String {
+    format!(r#"{{"name":"{}"}}"#, "n".repeat(60_000))
 }

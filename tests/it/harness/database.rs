@@ -64,8 +64,8 @@ impl Database {
 
     /// Stores the two organizations and a credential of each role.
     pub async fn seed(&self) {
+        Store::migrate(&self.url.as_str().into()).await.unwrap();
         let store = self.store().await;
-        store.migrate().await.unwrap();
         for id in [OWN, FOREIGN] {
             let patch = Patch {
                 name: Change::Set(format!("Organization {id}")),

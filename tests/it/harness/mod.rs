@@ -10,7 +10,7 @@ pub use self::{
     command::{orgd, orgd_with_input},
     database::Database,
     http::{Answer, Request},
-    service::{Service, authorized},
+    service::{ANY_PORT, Service, authorized},
 };
 
 /// The published page's tokens: the user of organization 90, and an administrator.

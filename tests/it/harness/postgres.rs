@@ -34,6 +34,7 @@ impl Cluster {
         let data = folder.join("data");
         let data = data.to_str().unwrap();
         let mut initdb = Command::new(bin.join("initdb"));
+        initdb.args(["--encoding=UTF8", "--locale=C"]);
         initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--pgdata", data]);
         let output = owner.run(&mut initdb).output().unwrap();
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));

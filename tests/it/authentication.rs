@@ -1,0 +1,154 @@
+//! What is remembered of credentials, and that a revocation leaves no gap for writes.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::harness::{ANY_PORT, Database, OWN, Request, Service, on_both_databases, orgd};
+
+fn get(service: &Service, secret: &str) -> Request {
+    service
+        .request("GET", "/v1/organizations/90")
+        .header("authorization", &format!("Bearer {secret}"))
+}
+
+/// A new credential of the user of organization 90: its id and its secret.
+fn issue(database: &Database) -> (String, String) {
+    let words = "credential issue --role user --organization 90 --json";
+    let issued = orgd(database.url(), words).json();
+    let text = |key: &str| issued[key].as_str().unwrap().to_owned();
+    (text("id"), text("secret"))
+}
+
+fn revoke(database: &Database, id: &str) {
+    assert_eq!(orgd(database.url(), &format!("credential revoke {id}")).code, 0);
+}
+
+#[tokio::test]
+async fn a_revoked_credential_writes_nothing_from_then_on_and_reads_no_longer_than_the_bound() {
+    on_both_databases(async |service| {
+        let second = Service::start_beside(service.shared_database()).await;
+        let (id, secret) = issue(service.database());
+        for instance in [&service, &second] {
+            assert_eq!(get(instance, &secret).send().await.status(), 200);
+        }
+        revoke(service.database(), &id);
+        let before = service.database().organization(OWN).await;
+        for instance in [&service, &second] {
+            // Remembered by both, and refused by the statement that would write.
+            for body in [r#"{"name":"Late"}"#, "{}"] {
+                let refused = instance.put(OWN, &secret, body).send().await;
+                assert_eq!(refused.reason(), "CREDENTIAL_INVALID", "{body}");
+            }
+        }
+        assert_eq!(service.database().organization(OWN).await, before);
+        let forgotten = async {
+            while get(&service, &secret).send().await.status() != 401 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        // Five seconds, and the machine's own slowness.
+        tokio::time::timeout(Duration::from_secs(15), forgotten).await.expect("forgotten");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_write_comes_after_a_revocation_that_was_committed_while_it_waited() {
+    use sea_orm::{ConnectionTrait, TransactionTrait};
+
+    // SQLite has one writer, which looks at the credential once it is alone.
+    let database = Database::postgres().await;
+    database.seed().await;
+    let service = Service::start(database).await;
+    for round in 0..5 {
+        let (id, secret) = issue(service.database());
+        let holder = service.database().connect().await.begin().await.unwrap();
+        let touch = "UPDATE organizations SET version = version WHERE id = 90";
+        holder.execute_unprepared(touch).await.unwrap();
+        let body = format!(r#"{{"name":"Round {round}"}}"#);
+        let writing = async { service.put(OWN, &secret, &body).send().await.status() };
+        let revoking = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let database = service.shared_database();
+            let revoked = tokio::task::spawn_blocking(move || {
+                revoke(&database, &id);
+                orgd::store::now()
+            });
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            holder.rollback().await.unwrap();
+            revoked.await.unwrap()
+        };
+        let (status, revoked_at) = tokio::join!(writing, revoking);
+        let written_at = service.database().organization(OWN).await.date_modified;
+        assert!(status == 200 || status == 401, "{status}");
+        let committed = service.database().changes(OWN).await.len();
+        // Stamped before it waited, so the order of commits is told by who waited for whom: the
+        // revocation returned only after the write was there, or the write is not there at all.
+        assert!(status == 401 || written_at < revoked_at, "{committed}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(service.database().changes(OWN).await.len(), committed);
+    }
+}
+
+#[tokio::test]
+async fn without_the_cache_a_revocation_holds_for_reads_at_once() {
+    for database in [Database::sqlite(), Database::postgres().await] {
+        database.seed().await;
+        let (id, secret) = issue(&database);
+        let words =
+            ["serve", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT];
+        let environment = [("ORGD_DATABASE_URL", database.url()), ("ORGD_AUTH_CACHE_TTL", "0s")];
+        let service = Service::spawn(&words, &environment);
+        assert_eq!(get(&service, &secret).send().await.status(), 200);
+        revoke(&database, &id);
+        assert_eq!(get(&service, &secret).send().await.status(), 401);
+        drop(service);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_credential_is_known_soon_after_it_is_stored() {
+    on_both_databases(async |service| {
+        let secret = uuid::Uuid::new_v4().to_string();
+        assert_eq!(get(&service, &secret).send().await.status(), 401);
+        let import = "credential issue --role user --organization 90 --secret-stdin";
+        let url = service.database().url();
+        assert_eq!(crate::harness::orgd_with_input(url, import, &secret).code, 0);
+        let known = async {
+            while get(&service, &secret).send().await.status() != 200 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), known).await.expect("known");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_expiry_is_exact_inside_the_cache() {
+    on_both_databases(async |service| {
+        let words = "credential issue --role user --organization 90 --expires-in 1s --json";
+        let issued = orgd(service.database().url(), words).json();
+        let secret = issued["secret"].as_str().unwrap();
+        let format = &time::format_description::well_known::Rfc3339;
+        let end =
+            time::OffsetDateTime::parse(issued["expiresAt"].as_str().unwrap(), format).unwrap();
+        assert_eq!(get(&service, secret).send().await.status(), 200);
+        let left = end - orgd::store::now();
+        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+        assert_eq!(get(&service, secret).send().await.status(), 401, "remembered, and over");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_callers_of_one_credential_at_once_are_all_answered() {
+    on_both_databases(async |service| {
+        let (_, secret) = issue(service.database());
+        let service = Arc::new(service);
+        let answers = (0..50).map(|_| get(&service, &secret).send());
+        for answer in futures_util::future::join_all(answers).await {
+            assert_eq!(answer.status(), 200, "{}", answer.text());
+        }
+    })
+    .await;
+}
