@@ -35,14 +35,25 @@ fn is_unavailable(error: &DbErr) -> bool {
     }
 }
 
+/// Whether somebody else has a SQLite file for itself.
+pub(super) fn is_locked(error: &DbErr) -> bool {
+    let DbErr::Conn(RuntimeErr::SqlxError(error)) = error else { return false };
+    let database_error = error.as_database_error();
+    database_error.is_some_and(|error| matches!(sqlite_code(error), Some(5 | 6)))
+}
+
+/// The primary result code of an error of SQLite's, which is the low byte.
+fn sqlite_code(error: &dyn DatabaseError) -> Option<u32> {
+    let error = error.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
+    error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
+}
+
 /// Whether the database refused because of its own state, which passes.
 fn is_passing_state(error: &dyn DatabaseError) -> bool {
     let Some(code) = error.code() else { return false };
-    if let Some(error) = error.try_downcast_ref::<sqlx::sqlite::SqliteError>() {
-        // The primary result code is the low byte: BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
-        let primary =
-            error.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
-        return matches!(primary, Some(5 | 6 | 8 | 10 | 13 | 14));
+    if let Some(code) = sqlite_code(error) {
+        // BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
+        return matches!(code, 5 | 6 | 8 | 10 | 13 | 14);
     }
     // Classes of SQLSTATE: 08 connection, 25006 read-only (a standby), 40 serialization and
     // deadlock, 53 resources, 55 not in the needed state (lock_timeout), 57 intervention

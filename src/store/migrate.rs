@@ -1,10 +1,10 @@
 //! The schema: brought up to date under a lease, and its state.
 
 use orgd_migrations::{Migrator, MigratorTrait};
-use sea_orm::{Database, DbErr};
+use sea_orm::DbErr;
 use secrecy::SecretString;
 
-use super::Store;
+use super::{STARTUP_LOCK_TIMEOUT, Store, connect_when_free, durable};
 
 /// A step of the schema.
 #[derive(Clone, Debug)]
@@ -23,8 +23,10 @@ impl Store {
     /// its time. Two of them, so that the lease is renewed while a step runs.
     pub async fn migrate(url: &SecretString) -> Result<(), DbErr> {
         let mut options = Self::options(url)?;
-        options.max_connections(2);
-        let connection = Database::connect(options).await?;
+        options
+            .max_connections(2)
+            .map_sqlx_sqlite_opts(|options| durable(options).busy_timeout(STARTUP_LOCK_TIMEOUT));
+        let connection = connect_when_free(options).await?;
         Migrator::up(&connection, None).await?;
         connection.close().await
     }

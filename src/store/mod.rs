@@ -26,6 +26,8 @@ use sea_orm::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
+use tokio::time::{Instant, sleep};
+
 use crate::domain::{self, Result};
 
 /// PostgreSQL connections at most.
@@ -39,6 +41,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// applied long after its caller was told that the deadline has passed.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a start waits for others that start on the same SQLite file, and how often it looks.
+const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
+const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// The database.
 #[derive(Clone, Debug)]
@@ -61,8 +67,8 @@ impl Store {
                 .max_connections(SQLITE_READERS_MAX)
                 .map_sqlx_sqlite_opts(|options| durable(options).pragma("query_only", "ON"));
             // The writer first: it creates the file.
-            let writer = Database::connect(writer).await?;
-            return Ok(Self { writer, reader: Database::connect(reader).await? });
+            let writer = connect_when_free(writer).await?;
+            return Ok(Self { writer, reader: connect_when_free(reader).await? });
         }
         writer
             .max_connections(POOL_CONNECTIONS_MAX)
@@ -132,6 +138,22 @@ impl Store {
 
 fn is_sqlite(url: &SecretString) -> bool {
     url.expose_secret().starts_with("sqlite:")
+}
+
+/// Connects, and waits while another process has a SQLite file for itself: the first of several
+/// that start together turns it to WAL, during which SQLite refuses the others without waiting.
+async fn connect_when_free(
+    options: ConnectOptions,
+) -> std::result::Result<DatabaseConnection, DbErr> {
+    let give_up = Instant::now() + STARTUP_LOCK_TIMEOUT;
+    loop {
+        match Database::connect(options.clone()).await {
+            Err(error) if error::is_locked(&error) && Instant::now() < give_up => {
+                sleep(STARTUP_LOCK_RETRY).await;
+            }
+            connected => return connected,
+        }
+    }
 }
 
 /// What every connection to SQLite has.

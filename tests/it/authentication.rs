@@ -120,7 +120,7 @@ async fn an_unknown_credential_is_known_soon_after_it_is_stored() {
 #[tokio::test]
 async fn an_expiry_is_exact_inside_the_cache() {
     on_both_databases(async |service| {
-        let words = "credential issue --role user --organization 90 --expires-in 1s --json";
+        let words = "credential issue --role user --organization 90 --expires-in 4s --json";
         let issued = orgd(service.database().url(), words).json();
         let secret = issued["secret"].as_str().unwrap();
         let format = &time::format_description::well_known::Rfc3339;

@@ -71,7 +71,7 @@ fn state<'a>(list: &'a Value, id: &str) -> &'a str {
 #[tokio::test]
 async fn an_expired_credential_proves_nothing() {
     on_both_databases(async |service| {
-        let words = "credential issue --role user --organization 90 --expires-in 1s --json";
+        let words = "credential issue --role user --organization 90 --expires-in 4s --json";
         let issued = orgd(service.database().url(), words).json();
         let put = || service.put(OWN, text(&issued["secret"]), "{}");
         assert_eq!(put().send().await.status(), 200);
