@@ -3,7 +3,7 @@
 //! Our own because neither `axum::serve` nor tonic's server ever closes a slow client, and tonic's
 //! drops the stream and reset limits that hyper has.
 
-use std::{convert::Infallible, future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use http::{Request, Version};
@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service;
+use tower::ServiceExt;
 
 use super::activity::{Activity, GuardedBody, WatchedIo};
 use crate::config::Limits;
@@ -162,11 +162,10 @@ async fn overdue(activity: &Activity, limits: &Limits) {
 
 async fn answer(
     request: Request<Incoming>,
-    mut router: Router,
+    router: Router,
     activity: Activity,
 ) -> Result<http::Response<GuardedBody<axum::body::Body>>, Infallible> {
     let guard = activity.begin_request(request.version() < Version::HTTP_2);
-    poll_fn(|context| Service::<Request<Incoming>>::poll_ready(&mut router, context)).await?;
-    let response = router.call(request).await?;
+    let response = router.oneshot(request).await?;
     Ok(response.map(|body| GuardedBody::new(body, guard)))
 }
