@@ -14,7 +14,7 @@ use tonic_types::StatusExt;
 use crate::harness::{Database, OWN, Service, USER, authorized, on_both_databases};
 
 /// Somebody who holds the organization's row and does not let go.
-async fn hold(database: &Database) -> DatabaseTransaction {
+pub async fn hold(database: &Database) -> DatabaseTransaction {
     let transaction = database.connect().await.begin().await.unwrap();
     let touch = format!("UPDATE organizations SET version = version WHERE id = {OWN}");
     transaction.execute_unprepared(&touch).await.unwrap();

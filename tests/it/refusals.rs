@@ -87,6 +87,43 @@ async fn whole_answers_are_the_recorded_ones() {
     .await;
 }
 
+/// The refusals of a service in trouble: a row that is held, a gateway without its service, a table
+/// that is gone.
+#[tokio::test]
+async fn whole_answers_in_trouble_are_the_recorded_ones() {
+    on_both_databases(async |service| {
+        let mut recorded = String::new();
+        let mut record = |reason: &str, answer: &Answer| {
+            assert_eq!(answer.reason(), reason, "{}", answer.text());
+            let (code, status) = &documented()[reason];
+            assert_eq!(&answer.status().to_string(), status, "{reason}");
+            assert!(code == "-" || answer.json()["code"] == *code, "{reason}");
+            recorded += &format!("=== {reason}\n{}\n\n", whole(answer));
+        };
+        let put =
+            |to: &Service| to.put(OWN, USER, r#"{"name":"N"}"#).header("x-request-id", "snapshot");
+        let holder = crate::deadlines::hold(service.database()).await;
+        let late = put(&service).header("grpc-timeout", "300m").send().await;
+        record("DEADLINE_EXCEEDED", &late);
+        record("STORE_UNAVAILABLE", &put(&service).send().await);
+        holder.rollback().await.unwrap();
+
+        let other = Service::start_beside(service.shared_database()).await;
+        let gateway = Service::start_gateway(&other).await;
+        drop(other);
+        record("SERVICE_UNREACHABLE", &put(&gateway).send().await);
+
+        let connection = service.database().connect().await;
+        let gone = "DROP TABLE organization_changes";
+        sea_orm::ConnectionTrait::execute_unprepared(&connection, gone).await.unwrap();
+        // Another name: were the first one stored late, it would be no change, and no failure.
+        let other = service.put(OWN, USER, r#"{"name":"Other"}"#);
+        record("INTERNAL", &other.header("x-request-id", "snapshot").send().await);
+        expect_file!["snapshots/refusals-trouble.txt"].assert_eq(&recorded);
+    })
+    .await;
+}
+
 #[rustfmt::skip]
 const GRPC_REFUSALS: &[(&str, &str, &str)] = &[
     ("CREDENTIAL_MISSING", "", "{}"),
