@@ -1,7 +1,7 @@
 //! Every setting and limit, each with a default that runs. The one place that reads the
 //! environment (through clap).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use clap::Args;
 use http::Uri;
@@ -70,6 +70,23 @@ impl Default for AuthArgs {
     fn default() -> Self {
         Self { auth_cache_ttl: Duration::from_secs(5) }
     }
+}
+
+/// How updates are put together.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct WriteArgs {
+    /// Updates that share one commit at most; 1: each has its own
+    #[arg(long, env = "ORGD_WRITE_BATCH_MAX", default_value = "64", value_name = "NUMBER")]
+    pub write_batch_max: NonZeroUsize,
+    /// For tests: updates that must wait before the first is done
+    #[arg(
+        long,
+        env = "ORGD_WRITE_BATCH_HOLD",
+        default_value = "1",
+        value_name = "NUMBER",
+        hide = true
+    )]
+    pub write_batch_hold: NonZeroUsize,
 }
 
 /// Which service a gateway stands in front of.

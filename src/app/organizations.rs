@@ -26,7 +26,7 @@ pub async fn update(store: &Store, call: &Call, update: Update<String>) -> Resul
             None => preview_update(store, &update).await?,
         }
     } else {
-        store.update_organization(call, &update, idempotency.as_ref()).await?
+        store.update_organization(call, update, idempotency).await?
     };
     Ok(policy::readable(&call.principal, organization))
 }

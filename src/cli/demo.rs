@@ -12,7 +12,7 @@ use crate::{
     config::{AuthArgs, Limits, ListenArgs},
     domain::{Change, Creation, OrganizationId, Patch, Role},
     server::{self, Addresses, Listeners},
-    store::Store,
+    store::{Batching, Store},
 };
 
 /// The tokens of the published page. Public, so they are good for nothing but a demonstration.
@@ -36,7 +36,7 @@ pub(super) async fn run(listen: ListenArgs) -> Result<()> {
     let Some(file) = file.to_str() else { bail!("the temporary folder's name is not Unicode") };
     let url = format!("sqlite://{file}?mode=rwc").into();
     Store::migrate(&url).await?;
-    let store = Store::connect(&url).await?;
+    let store = Store::connect(&url, Batching::default()).await?;
     seed(&store).await?;
     output::line(&instructions(listeners.addresses()?))?;
     server::serve(listeners, store, AuthArgs::default(), Limits::default()).await

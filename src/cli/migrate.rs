@@ -5,7 +5,10 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{connect, open, output};
-use crate::{config::DatabaseArgs, store::Store};
+use crate::{
+    config::DatabaseArgs,
+    store::{Batching, Store},
+};
 
 #[derive(Args, Debug)]
 pub(super) struct MigrateArgs {
@@ -30,7 +33,7 @@ enum Action {
 pub(super) async fn run(args: MigrateArgs) -> Result<()> {
     let store: Store = match args.action {
         Action::Up => open(&args.database).await?,
-        Action::Status => connect(&args.database).await?,
+        Action::Status => connect(&args.database, Batching::default()).await?,
     };
     let steps = store.migration_steps().await?;
     let value: Vec<_> =

@@ -16,10 +16,11 @@ use uuid::Uuid;
 use crate::{
     config::{
         AuthArgs, DatabaseArgs, HttpListenArgs, Limits, ListenArgs, OpsAddrArgs, UpstreamArgs,
+        WriteArgs,
     },
     domain::{Call, Principal},
     server::{self, HttpListeners, Listeners},
-    store::Store,
+    store::{Batching, Store},
 };
 
 /// The organization service: one safe place to change the details of an organization.
@@ -40,6 +41,8 @@ enum Command {
         database: DatabaseArgs,
         #[command(flatten)]
         auth: AuthArgs,
+        #[command(flatten)]
+        write: WriteArgs,
     },
     /// Serve REST alone, in front of a remote service
     Gateway {
@@ -73,9 +76,13 @@ impl Cli {
 impl Command {
     async fn run(self) -> Result<ExitCode> {
         match self {
-            Self::Serve { listen, database, auth } => {
+            Self::Serve { listen, database, auth, write } => {
                 let listeners = Listeners::bind(&listen).await?;
-                let store = open(&database).await?;
+                let batching = Batching {
+                    updates_max: write.write_batch_max.get(),
+                    hold: write.write_batch_hold.get(),
+                };
+                let store = open_for_many(&database, batching).await?;
                 server::serve(listeners, store, auth, Limits::default()).await?;
             }
             Self::Gateway { listen, upstream } => {
@@ -102,14 +109,19 @@ fn operator_call() -> Call {
     }
 }
 
-async fn connect(database: &DatabaseArgs) -> Result<Store> {
+async fn connect(database: &DatabaseArgs, batching: Batching) -> Result<Store> {
     // The error's text names no URL, which may hold a password.
-    Store::connect(&database.database_url).await.context("cannot connect to the database")
+    let store = Store::connect(&database.database_url, batching).await;
+    store.context("cannot connect to the database")
 }
 
-/// The database with its schema up to date.
+/// The database with its schema up to date, for a command that does one thing.
 async fn open(database: &DatabaseArgs) -> Result<Store> {
-    let store = connect(database).await?;
+    open_for_many(database, Batching::default()).await
+}
+
+async fn open_for_many(database: &DatabaseArgs, batching: Batching) -> Result<Store> {
+    let store = connect(database, batching).await?;
     let migrated = Store::migrate(&database.database_url).await;
     migrated.context("cannot bring the database's schema up to date")?;
     Ok(store)

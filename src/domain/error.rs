@@ -65,6 +65,8 @@ pub mod reason {
     pub const MESSAGE_MALFORMED: &str = "MESSAGE_MALFORMED";
     /// There is no such method.
     pub const NOT_IMPLEMENTED: &str = "NOT_IMPLEMENTED";
+    /// More work waits than can be done in time.
+    pub const OVERLOADED: &str = "OVERLOADED";
     /// The database cannot be reached or is too slow.
     pub const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
     /// A fault of the service.
@@ -149,6 +151,11 @@ pub enum Error {
         /// The etag that it has now.
         current: Etag,
     },
+    /// More work waits than can be done in time.
+    #[error(
+        "The service has more to do than it can do in time; nothing was changed. Try again after the time that the answer says."
+    )]
+    Overloaded,
     /// The database cannot be reached, is too slow, or could not say whether it stored a change.
     #[error(
         "The service cannot reach its database at the moment; whether a change was stored is not known. Try again with the same idempotency key, or read before you do."

@@ -61,6 +61,16 @@ impl<T> Patch<T> {
         .filter_map(|(field, keep)| (!keep).then_some(field))
     }
 
+    /// The change of one field.
+    #[must_use]
+    pub fn change(&self, field: Field) -> &Change<T> {
+        match field {
+            Field::Name => &self.name,
+            Field::SubscriptionId => &self.subscription_id,
+            Field::Handshake => &self.handshake,
+        }
+    }
+
     /// Whether the patch names no field.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -33,28 +33,24 @@ const FROM_ORGANIZATION: [(Column, organizations::Column); 6] = [
 ];
 
 impl Store {
-    /// Runs a statement that changes one organization and returns it, and records the change: in
-    /// one statement on PostgreSQL, in one transaction on SQLite. Nothing is recorded, and none
-    /// answered, where the statement touches no row.
+    /// Runs an insert of one organization, which returns it, and records it: in one statement on
+    /// PostgreSQL, in one transaction on SQLite. Nothing is recorded, and none answered, where the
+    /// statement inserts no row.
     pub(super) async fn write_logged(
         &self,
-        change: SubQueryStatement,
+        insert: InsertStatement,
         call: &Call,
         idempotency: Option<&IdempotencyKey>,
     ) -> std::result::Result<Option<organizations::Model>, DbErr> {
         if self.writer.get_database_backend() != DbBackend::Sqlite {
-            let rows = self.writer.query_all(&logged(change, call, idempotency)).await?;
+            let rows = self.writer.query_all(&logged(insert, call, idempotency)).await?;
             return only(rows)
                 .map(|row| organizations::Model::from_query_result(&row, ""))
                 .transpose();
         }
         // SQLite has no changing statement in a WITH clause.
         let transaction = self.writer.begin_with_options(immediate()).await?;
-        let rows = match change {
-            SubQueryStatement::UpdateStatement(update) => transaction.query_all(&update).await?,
-            SubQueryStatement::InsertStatement(insert) => transaction.query_all(&insert).await?,
-            _ => return Err(DbErr::Custom("a change is an update or an insert".to_owned())),
-        };
+        let rows = transaction.query_all(&insert).await?;
         let Some(row) = only(rows) else { return Ok(None) };
         let row = organizations::Model::from_query_result(&row, "")?;
         let mut source = Query::select();
@@ -130,11 +126,7 @@ pub(super) fn not_made_before(call: &Call, idempotency: &IdempotencyKey) -> Expr
 }
 
 /// `WITH changed AS (…), logged AS (INSERT … FROM changed) SELECT * FROM changed`.
-fn logged(
-    change: SubQueryStatement,
-    call: &Call,
-    idempotency: Option<&IdempotencyKey>,
-) -> WithQuery {
+fn logged(change: InsertStatement, call: &Call, idempotency: Option<&IdempotencyKey>) -> WithQuery {
     let mut source = Query::select();
     source.from("changed");
     let named = |name: &'static str, query: SubQueryStatement| {
@@ -142,7 +134,7 @@ fn logged(
     };
     let record = record(source, call, idempotency).into();
     WithClause::new()
-        .cte(named("changed", change))
+        .cte(named("changed", change.into()))
         .cte(named("logged", record))
         .to_owned()
         .query(Query::select().expr(Expr::cust("*")).from("changed").to_owned())

@@ -8,7 +8,7 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _},
 };
 
-use super::{Store, clock, entity::credentials, only};
+use super::{Store, clock, entity::credentials, reader};
 use crate::domain::{
     Call, Credential, CredentialDigest, Error, OrganizationId, Principal, Result, StoredCredential,
     Violation, reason,
@@ -17,11 +17,11 @@ use crate::domain::{
 impl Store {
     /// Who the credential with this digest proves its holder to be, while it holds.
     pub async fn find_principal(&self, digest: &CredentialDigest) -> Result<Option<Principal>> {
-        let rows = credentials::Entity::find_by_id(digest.0.to_vec())
-            .filter(holds())
-            .all(&self.reader)
-            .await?;
-        let Some(row) = only(rows) else { return Ok(None) };
+        let Some(row) = reader::find(&self.credentials, *digest).await? else { return Ok(None) };
+        let ends = row.revoked_at.or(row.expires_at.filter(|end| *end <= clock::now()));
+        if ends.is_some() {
+            return Ok(None);
+        }
         let Credential { digest, subject, role, organization, expires_at, .. } =
             StoredCredential::try_from(row)?.credential;
         Ok(Some(Principal { subject, role, organization, credential: Some(digest), expires_at }))

@@ -1,7 +1,10 @@
-//! What a failure of the database means to a caller: try again, or a fault of ours.
+//! What a failure of the database means: to a caller, try again or a fault of ours; to a batch,
+//! whether one of its rows is at fault; to a lane, whether its connection is of any use.
+
+use std::sync::Arc;
 
 use sea_orm::{
-    DbErr, RuntimeErr,
+    DbErr, RuntimeErr, SqlErr,
     sqlx::{self, error::DatabaseError},
 };
 
@@ -17,22 +20,75 @@ impl From<DbErr> for Error {
     }
 }
 
-fn is_unavailable(error: &DbErr) -> bool {
+/// A failure that several callers waited for.
+pub(super) fn shared(error: &Arc<DbErr>) -> Error {
+    if is_unavailable(error) {
+        Error::Unavailable(error.clone().into())
+    } else {
+        Error::Internal(error.clone().into())
+    }
+}
+
+/// The error of sqlx's, where it is one.
+fn of_sqlx(error: &DbErr) -> Option<&sqlx::Error> {
     match error {
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
-        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
-            match error.as_ref() {
-                sqlx::Error::Io(_)
-                | sqlx::Error::Tls(_)
-                | sqlx::Error::PoolTimedOut
-                | sqlx::Error::PoolClosed
-                | sqlx::Error::WorkerCrashed => true,
-                sqlx::Error::Database(error) => is_passing_state(error.as_ref()),
-                _ => false,
-            }
+        DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => Some(error),
+        _ => None,
+    }
+}
+
+fn is_unavailable(error: &DbErr) -> bool {
+    if is_unreachable(error) || matches!(error, DbErr::Conn(_)) {
+        return true;
+    }
+    let refusal = of_sqlx(error).and_then(sqlx::Error::as_database_error);
+    refusal.is_some_and(is_passing_state)
+}
+
+/// Whether the database did not answer, so that an answer of another connection may differ.
+pub(super) fn is_unreachable(error: &DbErr) -> bool {
+    matches!(error, DbErr::ConnectionAcquire(_)) || of_sqlx(error).is_some_and(is_broken)
+}
+
+/// Whether a connection is of no use any more.
+pub(super) fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // Classes of SQLSTATE: connection exception, and a server that shuts down or has crashed.
+        sqlx::Error::Database(error) => {
+            sqlite_code(error.as_ref()).is_none()
+                && error
+                    .code()
+                    .is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
         }
         _ => false,
     }
+}
+
+/// Whether a statement on several rows failed because of one of them, so that the others can do
+/// without it. The statement has stored nothing.
+pub(super) fn is_about_a_row(error: &DbErr) -> bool {
+    let Some(error) = of_sqlx(error).and_then(sqlx::Error::as_database_error) else { return false };
+    is_lost_to_another(error) || is_too_slow(error) || !is_passing_state(error)
+}
+
+/// Whether a statement on one row, which has stored nothing, lost it to another one: the row has to
+/// be looked at again.
+pub(super) fn is_lost(error: &DbErr) -> bool {
+    let refusal = of_sqlx(error).and_then(sqlx::Error::as_database_error);
+    refusal.is_some_and(is_lost_to_another) || is_taken(error)
+}
+
+/// Whether a key that must be unique is there already.
+pub(super) fn is_taken(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }
 
 /// Whether somebody else has a SQLite file for itself.
@@ -46,6 +102,17 @@ pub(super) fn is_locked(error: &DbErr) -> bool {
 fn sqlite_code(error: &dyn DatabaseError) -> Option<u32> {
     let error = error.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
     error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
+}
+
+/// Serialization failure or deadlock (class 40 of SQLSTATE).
+fn is_lost_to_another(error: &dyn DatabaseError) -> bool {
+    sqlite_code(error).is_none() && error.code().is_some_and(|code| code.starts_with("40"))
+}
+
+/// `lock_timeout` or `statement_timeout` has passed.
+fn is_too_slow(error: &dyn DatabaseError) -> bool {
+    sqlite_code(error).is_none()
+        && error.code().is_some_and(|code| code == "55P03" || code == "57014")
 }
 
 /// Whether the database refused because of its own state, which passes.

@@ -1,17 +1,27 @@
 //! The only room that knows SeaORM and SQL: one concrete [`Store`] over SQLite or PostgreSQL.
 //!
+//! Updates and look-ups by key wait in a queue while the lanes are busy and are then done together
+//! (`queue`); all other statements take a connection of a pool each.
+//!
 //! Architecture invariant: no statement reads a row in order to write it back, and every write
-//! goes through [`Store::write`] or [`Store::write_logged`], which report a failing commit.
+//! goes through [`Store::write`], [`Store::write_logged`] or `update`, which report a failing commit.
 
 mod changes;
 mod clock;
 mod credentials;
 mod entity;
 mod error;
+mod lane;
 mod migrate;
 mod organizations;
+mod postgres;
+mod queue;
+mod reader;
+mod sqlite;
+mod update;
+mod writer;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub use clock::now;
 pub use migrate::MigrationStep;
@@ -27,13 +37,32 @@ use sea_orm::{
 use secrecy::{ExposeSecret, SecretString};
 
 use tokio::time::{Instant, sleep};
+use tokio_util::task::TaskTracker;
 
-use crate::domain::{self, Result};
+use self::{
+    lane::Lane,
+    postgres::Kept,
+    queue::{Queue, QueueLimits},
+    reader::Reads,
+    writer::Updates,
+};
+use crate::domain::{self, CredentialDigest, OrganizationId, Result};
 
-/// PostgreSQL connections at most.
-const POOL_CONNECTIONS_MAX: u32 = 10;
+/// PostgreSQL connections at most, those that lanes keep not counted.
+const POOL_CONNECTIONS_MAX: u32 = 6;
 /// SQLite connections that read, beside the one that writes.
 const SQLITE_READERS_MAX: u32 = 4;
+/// Lanes that update on PostgreSQL: while one waits for its commit, the other works. On SQLite there
+/// is one, as there is one writer.
+const POSTGRES_WRITERS: u32 = 2;
+/// Lanes that look up: one for organizations, one for credentials.
+const READERS: u32 = 2;
+/// Pieces of work that wait for a lane: a second's worth where each needs a commit of its own.
+const WAITING_MAX: usize = 1024;
+/// Keys that are looked up in one statement.
+const READ_BATCH_MAX: usize = 64;
+/// A connection that was quiet for so long is asked for a sign of life before it is used.
+const QUIET_MAX: Duration = Duration::from_secs(1);
 /// How long a call waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long PostgreSQL lets a statement run and wait for a lock, and SQLite waits for another
@@ -41,24 +70,49 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// applied long after its caller was told that the deadline has passed.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a lane waits for the answer to a batch: longer than the database works on it.
+const BATCH_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// How long a start waits for others that start on the same SQLite file, and how often it looks.
 const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
 const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
 
+/// How updates are put together.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// Updates in one batch at most; 1: each has a commit of its own.
+    pub updates_max: usize,
+    /// Updates that must wait before the first is done. More than one only in tests.
+    pub hold: usize,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self { updates_max: 64, hold: 1 }
+    }
+}
+
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// The connection that writes: one on SQLite, where a second could only wait for it.
+    /// The connections that write: one on SQLite, where a second could only wait for it.
     writer: DatabaseConnection,
     /// The connections that read; on PostgreSQL the same pool.
     reader: DatabaseConnection,
+    updates: Arc<Updates>,
+    organizations: Arc<Reads<OrganizationId, entity::organizations::Model>>,
+    credentials: Arc<Reads<CredentialDigest, entity::credentials::Model>>,
+    /// The lanes, which end with [`Store::close`].
+    lanes: TaskTracker,
 }
 
 impl Store {
     /// Connects to the database that `url` names: `sqlite://FILE?mode=rwc` or `postgres://…`.
     /// The schema is not looked at; see [`Store::migrate`].
-    pub async fn connect(url: &SecretString) -> std::result::Result<Self, DbErr> {
+    pub async fn connect(
+        url: &SecretString,
+        batching: Batching,
+    ) -> std::result::Result<Self, DbErr> {
         let mut writer = Self::options(url)?;
         if is_sqlite(url) {
             let mut reader = writer.clone();
@@ -68,16 +122,61 @@ impl Store {
                 .map_sqlx_sqlite_opts(|options| durable(options).pragma("query_only", "ON"));
             // The writer first: it creates the file.
             let writer = connect_when_free(writer).await?;
-            return Ok(Self { writer, reader: connect_when_free(reader).await? });
+            let reader = connect_when_free(reader).await?;
+            let lanes = [Lane::Sqlite(writer.clone())];
+            let readers = [Lane::Sqlite(reader.clone()), Lane::Sqlite(reader.clone())];
+            return Ok(Self::start(writer, reader, batching, lanes, readers));
         }
         writer
             .max_connections(POOL_CONNECTIONS_MAX)
+            .test_before_acquire_if_idle_for(QUIET_MAX)
             .statement_timeout(STATEMENT_TIMEOUT)
-            .map_sqlx_postgres_opts(|options| {
-                options.options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
-            });
+            .map_sqlx_postgres_opts(with_lock_timeout);
+        let mut lanes = writer.clone();
+        lanes
+            .max_connections(POSTGRES_WRITERS + READERS)
+            .connect_lazy(true)
+            .map_sqlx_postgres_opts(|options| postgres::for_batches(with_lock_timeout(options)));
+        let lanes = Database::connect(lanes).await?;
         let pool = Database::connect(writer).await?;
-        Ok(Self { writer: pool.clone(), reader: pool })
+        let lane = || Lane::Postgres(Kept::new(lanes.get_postgres_connection_pool().clone()));
+        let (writers, readers) = ([lane(), lane()], [lane(), lane()]);
+        Ok(Self::start(pool.clone(), pool, batching, writers, readers))
+    }
+
+    fn start(
+        writer: DatabaseConnection,
+        reader: DatabaseConnection,
+        batching: Batching,
+        writers: impl IntoIterator<Item = Lane>,
+        [organizations_lane, credentials_lane]: [Lane; 2],
+    ) -> Self {
+        let waiting_max = WAITING_MAX;
+        let updates = Queue::new(QueueLimits {
+            waiting_max,
+            batch_max: batching.updates_max.max(1),
+            hold: batching.hold,
+        });
+        let reads = QueueLimits { waiting_max, batch_max: READ_BATCH_MAX, hold: 1 };
+        let organizations = Queue::new(reads);
+        let credentials = Queue::new(reads);
+        let lanes = TaskTracker::new();
+        for lane in writers {
+            lanes.spawn(writer::serve(updates.clone(), lane));
+        }
+        lanes.spawn(reader::serve(
+            organizations.clone(),
+            organizations_lane,
+            Lane::organizations,
+            |row: &entity::organizations::Model, id: OrganizationId| row.id == id.get(),
+        ));
+        lanes.spawn(reader::serve(
+            credentials.clone(),
+            credentials_lane,
+            Lane::credentials,
+            |row: &entity::credentials::Model, digest: CredentialDigest| row.digest == digest.0,
+        ));
+        Self { writer, reader, updates, organizations, credentials, lanes }
     }
 
     /// What every connection to a database has in common.
@@ -129,8 +228,22 @@ impl Store {
         Ok(rows)
     }
 
-    /// Ends every connection once its statement is done.
+    /// A lane of one's own for a moment.
+    fn lane(&self) -> Lane {
+        match self.writer.get_database_backend() {
+            DbBackend::Sqlite => Lane::Sqlite(self.writer.clone()),
+            _ => Lane::Postgres(Kept::new(self.writer.get_postgres_connection_pool().clone())),
+        }
+    }
+
+    /// Ends the lanes once they have done what waits, and every connection once its statement is
+    /// done.
     pub async fn close(self) -> Result<()> {
+        self.updates.close();
+        self.organizations.close();
+        self.credentials.close();
+        self.lanes.close();
+        self.lanes.wait().await;
         self.reader.close().await?;
         Ok(self.writer.close().await?)
     }
@@ -138,6 +251,10 @@ impl Store {
 
 fn is_sqlite(url: &SecretString) -> bool {
     url.expose_secret().starts_with("sqlite:")
+}
+
+fn with_lock_timeout(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
 }
 
 /// Connects, and waits while another process has a SQLite file for itself: the first of several

@@ -1,9 +1,10 @@
 //! The statements on organizations.
 
+use std::sync::Arc;
+
 use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, SqlErr,
-    sea_query::{CaseStatement, Expr, InsertStatement, Query, UpdateStatement},
+    ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, InsertStatement, Query},
 };
 
 use super::{
@@ -11,11 +12,14 @@ use super::{
     changes::not_made_before,
     clock, credentials,
     entity::{organization_changes, organizations},
-    internal, only,
+    error::{self, is_taken},
+    internal, only, reader,
+    update::Asked,
+    writer::Outcome,
 };
 use crate::domain::{
-    Call, Change, Creation, Error, Field, IdempotencyKey, Organization, OrganizationId, Patch,
-    Result, Text, Update,
+    Call, Creation, Error, IdempotencyKey, Organization, OrganizationId, Patch, Result, Text,
+    Update,
 };
 
 /// How often an update is tried again that lost its row between its two statements, before the
@@ -27,9 +31,7 @@ const CREATE_ATTEMPTS_MAX: u32 = 20;
 impl Store {
     /// The organization with this id.
     pub async fn find_organization(&self, id: OrganizationId) -> Result<Option<Organization>> {
-        // `.all()`: `.one()` binds a LIMIT, which halves SQLite's rate of reads by key.
-        let rows = organizations::Entity::find_by_id(id.get()).all(&self.reader).await?;
-        only(rows).map(Organization::try_from).transpose()
+        reader::find(&self.organizations, id).await?.map(Organization::try_from).transpose()
     }
 
     /// The organization with this id, or [`Error::NotFound`].
@@ -48,33 +50,29 @@ impl Store {
         rows.into_iter().map(Organization::try_from).collect()
     }
 
-    /// Applies a patch in one statement, which names the changed columns alone, compares the
-    /// version where an etag is given, leaves a row alone that would not change, checks that the
-    /// caller's credential still holds and that it made no change under the same key, and records
-    /// the change. Answers the organization as it is then.
+    /// Applies a patch in one statement, alone or together with what else waits. It names the
+    /// changed columns alone, compares the version where an etag is given, leaves a row alone that
+    /// would not change, checks that the caller's credential still holds and that it made no change
+    /// under the same key, and records the change. Answers the organization as it is then.
     ///
-    /// Only when no row is touched a second statement tells missing, stale, made before and
-    /// unchanged apart.
+    /// Only when no row is touched a second look tells missing, stale, made before and unchanged
+    /// apart. Updates of one organization are done in the order in which they came.
     pub async fn update_organization(
         &self,
         call: &Call,
-        update: &Update<Text>,
-        idempotency: Option<&IdempotencyKey>,
+        update: Update<Text>,
+        idempotency: Option<IdempotencyKey>,
     ) -> Result<Organization> {
-        let Update { id, patch, etag } = update;
+        let asked = Arc::new(Asked { call: call.clone(), update, idempotency });
+        let Asked { update: Update { id, patch, etag }, idempotency, .. } = &*asked;
         for _ in 0..UPDATE_ATTEMPTS_MAX {
-            if !patch.is_empty() {
-                let statement = update_statement(call, update, idempotency);
-                match self.write_logged(statement.into(), call, idempotency).await {
-                    Ok(Some(row)) => return row.try_into(),
-                    Ok(None) => {}
-                    // The same request at the same time was faster.
-                    Err(error) if idempotency.is_some() && is_taken(&error) => {}
-                    Err(error) => return Err(error.into()),
-                }
+            if !patch.is_empty()
+                && let Some(row) = self.write_update(&asked).await?
+            {
+                return row.try_into();
             }
             self.check_credential(call).await?;
-            if let Some(made) = self.find_made(call, idempotency).await? {
+            if let Some(made) = self.find_made(call, idempotency.as_ref()).await? {
                 return Ok(made);
             }
             let current = self.get_organization(*id).await?;
@@ -87,6 +85,23 @@ impl Store {
             // Changed, or created, by somebody else between the two statements: apply it to that.
         }
         Err(Error::Unavailable("an update lost its row to others too often".into()))
+    }
+
+    /// Writes an update as soon as it is its organization's turn; none where no row was touched.
+    async fn write_update(&self, asked: &Arc<Asked>) -> Result<Option<organizations::Model>> {
+        let id = asked.update.id;
+        let (outcome, _turn) = self.updates.ask(Some(id), asked.clone()).await?;
+        match outcome {
+            Outcome::Changed(row) => Ok(Some(row)),
+            Outcome::Untouched => Ok(None),
+            Outcome::Failed(error) => Err(error::shared(&error)),
+            Outcome::Refused => match self.lane().update(&[asked]).await {
+                Ok(rows) => Ok(only(rows)),
+                // To the same request under the same key, which was faster, or to a deadlock.
+                Err(error) if error::is_lost(&error) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+        }
     }
 
     /// Stores a new organization; where it names no id, under the one after the largest.
@@ -103,7 +118,7 @@ impl Store {
                 None => self.next_organization_id().await?,
             };
             let insert = insert_statement(call, next, patch, idempotency)?;
-            match self.write_logged(insert.into(), call, idempotency).await {
+            match self.write_logged(insert, call, idempotency).await {
                 Ok(Some(row)) => return row.try_into(),
                 Ok(None) => {}
                 Err(error) if is_taken(&error) => {}
@@ -142,8 +157,10 @@ impl Store {
     ) -> Result<Option<Organization>> {
         let Some(idempotency) = idempotency else { return Ok(None) };
         let Some(row) = self.find_recorded(call, idempotency).await? else { return Ok(None) };
-        let rows = organizations::Entity::find_by_id(row.organization_id).all(&self.reader).await?;
-        only(rows).map(|current| as_recorded(current, row)).transpose()
+        let id = OrganizationId::new(row.organization_id)
+            .ok_or_else(|| internal("a stored organization_id is out of range"))?;
+        let current = reader::find(&self.organizations, id).await?;
+        current.map(|current| as_recorded(current, row)).transpose()
     }
 }
 
@@ -163,10 +180,6 @@ fn as_recorded(
         ..current
     }
     .try_into()
-}
-
-fn is_taken(error: &DbErr) -> bool {
-    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }
 
 /// `INSERT … SELECT … WHERE` the credential still holds and no change was made under the key.
@@ -202,63 +215,4 @@ fn insert_statement(
     insert.into_table(organizations::Entity).columns(columns.map(|(column, _)| column));
     insert.select_from(source).map_err(|error| Error::Internal(error.into()))?;
     Ok(insert.returning_all().to_owned())
-}
-
-fn update_statement(
-    call: &Call,
-    update: &Update<Text>,
-    idempotency: Option<&IdempotencyKey>,
-) -> UpdateStatement {
-    // Destructured without `..`, so that a new field cannot be forgotten here.
-    let Update { id, patch: Patch { name, subscription_id, handshake }, etag } = update;
-    let version = organizations::Column::Version;
-    let mut update = organizations::Entity::update_many();
-    let mut differs = Condition::any();
-    for (field, change) in [
-        (Field::Name, name),
-        (Field::SubscriptionId, subscription_id),
-        (Field::Handshake, handshake),
-    ] {
-        if matches!(change, Change::Keep) {
-            continue;
-        }
-        let column = column(field);
-        let field_differs = differs_from(column, change);
-        if field == Field::Handshake {
-            let handshake_version = organizations::Column::HandshakeVersion;
-            let set = CaseStatement::new()
-                .case(field_differs.clone(), Expr::col(version).add(1))
-                .finally(Expr::col(handshake_version));
-            update = update.col_expr(handshake_version, set.into());
-        }
-        differs = differs.add(field_differs);
-        update = update.col_expr(column, Expr::value(change.apply(None)));
-    }
-    update
-        .col_expr(version, Expr::col(version).add(1))
-        .col_expr(organizations::Column::DateModified, Expr::value(clock::now()))
-        .filter(organizations::Column::Id.eq(id.get()))
-        .filter(differs)
-        .filter(credentials::still_proves(&call.principal))
-        .apply_if(etag.as_ref(), |update, etag| update.filter(version.eq(etag.version())))
-        .apply_if(idempotency, |update, key| update.filter(not_made_before(call, key)))
-        .into_query()
-        .returning_all()
-        .to_owned()
-}
-
-/// The condition that a change would really change the column.
-fn differs_from(column: organizations::Column, change: &Change<Text>) -> Condition {
-    match change {
-        Change::Set(text) => Condition::any().add(column.is_null()).add(column.ne(text.as_str())),
-        Change::Clear | Change::Keep => Condition::any().add(column.is_not_null()),
-    }
-}
-
-fn column(field: Field) -> organizations::Column {
-    match field {
-        Field::Name => organizations::Column::Name,
-        Field::SubscriptionId => organizations::Column::SubscriptionId,
-        Field::Handshake => organizations::Column::Handshake,
-    }
 }

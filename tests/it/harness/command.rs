@@ -10,8 +10,16 @@ use serde_json::Value;
 /// The binary, without the settings that the tests' own environment may have.
 pub(super) fn binary() -> process::Command {
     let mut command = process::Command::new(env!("CARGO_BIN_EXE_orgd"));
-    for name in ["GRPC_ADDR", "HTTP_ADDR", "OPS_ADDR", "DATABASE_URL", "UPSTREAM", "AUTH_CACHE_TTL"]
-    {
+    for name in [
+        "GRPC_ADDR",
+        "HTTP_ADDR",
+        "OPS_ADDR",
+        "DATABASE_URL",
+        "UPSTREAM",
+        "AUTH_CACHE_TTL",
+        "WRITE_BATCH_MAX",
+        "WRITE_BATCH_HOLD",
+    ] {
         command.env_remove(format!("ORGD_{name}"));
     }
     command

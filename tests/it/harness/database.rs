@@ -11,7 +11,7 @@ use orgd::{
     domain::{
         Call, Change, ChangeEntry, Creation, Organization, OrganizationId, Patch, Principal, Role,
     },
-    store::Store,
+    store::{Batching, Store},
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
@@ -59,7 +59,7 @@ impl Database {
     }
 
     pub async fn store(&self) -> Store {
-        Store::connect(&self.url.as_str().into()).await.unwrap()
+        Store::connect(&self.url.as_str().into(), Batching::default()).await.unwrap()
     }
 
     /// Stores the two organizations and a credential of each role.

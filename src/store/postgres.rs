@@ -1,0 +1,178 @@
+//! PostgreSQL: the statements of batches, each one round trip on a connection that a lane keeps.
+//!
+//! sqlx asks a connection for a sign of life each time that it goes back to a pool, and again when
+//! it is taken out. With these two round trips a statement costs the database twice what it does
+//! on a connection that is kept.
+
+use std::{sync::LazyLock, time::Duration};
+
+use sea_orm::{
+    DbErr, FromQueryResult, QueryResult, RuntimeErr,
+    sqlx::{
+        self, Connection, PgConnection, PgPool, Postgres,
+        pool::PoolConnection,
+        postgres::{PgConnectOptions, PgRow},
+    },
+};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    BATCH_TIMEOUT,
+    entity::{credentials, organizations},
+    error::is_broken,
+    update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
+};
+use crate::domain::{CredentialDigest, Field, OrganizationId};
+
+/// How long a kept connection may have been quiet before it is asked for a sign of life: one that
+/// the server has closed meanwhile is then replaced before a statement is lost on it.
+const QUIET_MAX: Duration = Duration::from_millis(100);
+/// How long a connection is kept.
+const LIFETIME_MAX: Duration = Duration::from_mins(30);
+
+/// What a lane's connections have beside the settings of all.
+///
+/// Every table is found by a key, whatever the statistics of a table that was empty yesterday say;
+/// so one plan is good for all batches, and planning costs as much as a small batch.
+pub(super) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        // Whoever waits longer for a row is tried again alone, and its neighbours with it.
+        ("lock_timeout", "250ms"),
+    ])
+}
+
+/// A connection that is kept between batches.
+pub(super) struct Kept {
+    pool: PgPool,
+    connection: Option<PoolConnection<Postgres>>,
+    since: Instant,
+    used: Instant,
+}
+
+impl Kept {
+    pub(super) fn new(pool: PgPool) -> Self {
+        let now = Instant::now();
+        Self { pool, connection: None, since: now, used: now }
+    }
+
+    /// Does `work` on the connection, and forgets it where it broke.
+    pub(super) async fn run<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, DbErr> {
+        let mut connection =
+            self.whole().await.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
+        let done = timeout(BATCH_TIMEOUT, work(&mut connection)).await;
+        let done =
+            done.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+        match &done {
+            Err(error) if is_broken(error) => drop(connection.detach()),
+            _ => {
+                self.used = Instant::now();
+                self.connection = Some(connection);
+            }
+        }
+        done.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))
+    }
+
+    async fn whole(&mut self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        if let Some(mut connection) = self.connection.take() {
+            if self.since.elapsed() > LIFETIME_MAX {
+                connection.close_on_drop();
+            } else if self.used.elapsed() < QUIET_MAX || is_alive(&mut connection).await {
+                return Ok(connection);
+            } else {
+                drop(connection.detach());
+            }
+        }
+        let connection = self.pool.acquire().await?;
+        self.since = Instant::now();
+        Ok(connection)
+    }
+}
+
+async fn is_alive(connection: &mut PgConnection) -> bool {
+    matches!(timeout(BATCH_TIMEOUT, connection.ping()).await, Ok(Ok(())))
+}
+
+/// Updates a batch, which has each organization once, and records the changes. Answers the rows
+/// that were touched.
+///
+/// Rows are locked in the order of `rows`, which is ascending everywhere: two batches never wait
+/// for each other.
+pub(super) async fn update(
+    connection: &mut PgConnection,
+    rows: &[&Asked],
+) -> Result<Vec<organizations::Model>, sqlx::Error> {
+    static STATEMENT: LazyLock<String> = LazyLock::new(|| {
+        let update = update::changes(&Dialect {
+            asked: format!(
+                "unnest($1::bigint[], $2::bool[], $3::text[], $4::bool[], $5::text[], $6::bool[], \
+                 $7::text[], $8::bigint[], $9::bytea[], $10::text[], $11::bigint[], $12::text[], \
+                 $13::text[], $14::text[], $15::bytea[]) AS asked ({})",
+                ASKED.join(", ")
+            ),
+            now: "$16",
+            now_in_seconds: "$17",
+            // A statement that waits for a row does not look at the credential again when it
+            // wakes. A revocation therefore waits for the writes that it did not stop.
+            lock: "FOR SHARE",
+        });
+        let record = update::record(
+            "id, version, date_modified, name, subscription_id, handshake_version, subject, role, \
+             request_id, idempotency_key, request_digest FROM changed",
+        );
+        format!(
+            "WITH changed AS ({update} RETURNING stored.*, asked.subject, asked.role, \
+             asked.request_id, asked.idempotency_key, asked.request_digest), \
+             logged AS ({record}) SELECT {ORGANIZATION} FROM changed"
+        )
+    });
+    let Times { now, now_in_seconds } = Times::read();
+    let mut query = sqlx::query(STATEMENT.as_str())
+        .bind(rows.iter().map(|row| row.id().get()).collect::<Vec<_>>());
+    for field in Field::ALL {
+        let (named, values): (Vec<_>, Vec<_>) = rows.iter().map(|row| row.field(field)).unzip();
+        query = query.bind(named).bind(values);
+    }
+    let query = query
+        .bind(rows.iter().map(|row| row.version()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.credential()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.call.principal.role.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.member_of()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.call.principal.subject.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.call.request_id.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.idempotency_key()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.request_digest()).collect::<Vec<_>>())
+        .bind(now)
+        .bind(now_in_seconds);
+    models(query.fetch_all(connection).await?)
+}
+
+/// The organizations that have these ids.
+pub(super) async fn organizations(
+    connection: &mut PgConnection,
+    ids: &[OrganizationId],
+) -> Result<Vec<organizations::Model>, sqlx::Error> {
+    static STATEMENT: LazyLock<String> =
+        LazyLock::new(|| format!("SELECT {ORGANIZATION} FROM organizations WHERE id = ANY ($1)"));
+    let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+    models(sqlx::query(STATEMENT.as_str()).bind(ids).fetch_all(connection).await?)
+}
+
+/// The credentials that have these digests.
+pub(super) async fn credentials(
+    connection: &mut PgConnection,
+    digests: &[CredentialDigest],
+) -> Result<Vec<credentials::Model>, sqlx::Error> {
+    let statement = "SELECT * FROM credentials WHERE digest = ANY ($1)";
+    let digests: Vec<&[u8]> = digests.iter().map(|digest| digest.0.as_slice()).collect();
+    models(sqlx::query(statement).bind(digests).fetch_all(connection).await?)
+}
+
+fn models<M: FromQueryResult>(rows: Vec<PgRow>) -> Result<Vec<M>, sqlx::Error> {
+    let model = |row: PgRow| M::from_query_result(&QueryResult::from(row), "");
+    rows.into_iter().map(model).collect::<Result<_, _>>().map_err(sqlx::Error::decode)
+}

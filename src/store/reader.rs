@@ -1,0 +1,54 @@
+//! The lanes that read by key: each looks up all the keys that wait in one statement.
+
+use std::sync::Arc;
+
+use sea_orm::DbErr;
+
+use super::{
+    error::{is_unreachable, shared},
+    lane::Lane,
+    queue::Queue,
+};
+use crate::domain::Result;
+
+/// Keys whose rows are waited for.
+pub(super) type Reads<K, M> = Queue<K, std::result::Result<Option<M>, Arc<DbErr>>>;
+
+/// The row that has a key.
+pub(super) async fn find<K, M>(reads: &Arc<Reads<K, M>>, key: K) -> Result<Option<M>> {
+    let (found, _) = reads.ask(None, key).await?;
+    found.map_err(|error| shared(&error))
+}
+
+/// Does the work of the queue until it is closed and empty. `has` tells whether a row has a key.
+pub(super) async fn serve<K: Copy, M: Clone>(
+    reads: Arc<Reads<K, M>>,
+    mut lane: Lane,
+    look_up: impl AsyncFn(&mut Lane, &[K]) -> std::result::Result<Vec<M>, DbErr>,
+    has: impl Fn(&M, K) -> bool,
+) {
+    while let Some(mut jobs) = reads.next().await {
+        let keys: Vec<K> = jobs.iter().map(|job| job.work).collect();
+        let mut found = look_up(&mut lane, &keys).await;
+        if found.as_ref().is_err_and(is_unreachable) {
+            // Once more on another connection: reading twice does no harm.
+            found = look_up(&mut lane, &keys).await;
+        }
+        match found {
+            Ok(rows) => {
+                for job in jobs {
+                    let row = rows.iter().find(|row| has(row, job.work)).cloned();
+                    job.answer(Ok(row));
+                }
+            }
+            Err(error) => {
+                if is_unreachable(&error) {
+                    // What waits behind it would wait for nothing.
+                    jobs.extend(reads.take_all());
+                }
+                let error = Arc::new(error);
+                jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
+            }
+        }
+    }
+}

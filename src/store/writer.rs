@@ -1,0 +1,64 @@
+//! The lanes that write: each does one batch of updates after the other.
+//!
+//! A batch that fails because of one of its rows is taken apart: each of its callers tries its own
+//! row alone, so that no row fails its neighbours.
+
+use std::sync::Arc;
+
+use sea_orm::DbErr;
+
+use super::{
+    entity::organizations,
+    error::{is_about_a_row, is_unreachable},
+    lane::Lane,
+    queue::Queue,
+    update::Asked,
+};
+
+/// What became of one update of a batch.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The organization as it is since.
+    Changed(organizations::Model),
+    /// A condition did not hold; which one, the statement does not tell.
+    Untouched,
+    /// The batch failed because of one of its rows, and nothing of it is stored.
+    Refused,
+    /// The batch failed; whether it is stored may not be known.
+    Failed(Arc<DbErr>),
+}
+
+/// Updates that wait for a lane.
+pub(super) type Updates = Queue<Arc<Asked>, Outcome>;
+
+/// Does the work of the queue until it is closed and empty.
+pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
+    while let Some(mut jobs) = updates.next().await {
+        // The order in which every batch locks its rows.
+        jobs.sort_unstable_by_key(|job| job.work.id());
+        let rows: Vec<&Asked> = jobs.iter().map(|job| &*job.work).collect();
+        match lane.update(&rows).await {
+            Ok(mut changed) => {
+                for job in jobs {
+                    let id = job.work.id().get();
+                    let at = changed.iter().position(|model| model.id == id);
+                    job.answer(match at {
+                        Some(at) => Outcome::Changed(changed.swap_remove(at)),
+                        None => Outcome::Untouched,
+                    });
+                }
+            }
+            Err(error) if is_about_a_row(&error) => {
+                jobs.into_iter().for_each(|job| job.answer(Outcome::Refused));
+            }
+            Err(error) => {
+                if is_unreachable(&error) {
+                    // What waits behind it would wait for nothing.
+                    jobs.extend(updates.take_all());
+                }
+                let error = Arc::new(error);
+                jobs.into_iter().for_each(|job| job.answer(Outcome::Failed(error.clone())));
+            }
+        }
+    }
+}
