@@ -66,7 +66,7 @@ pub mod reason {
     /// There is no such method.
     pub const NOT_IMPLEMENTED: &str = "NOT_IMPLEMENTED";
     /// More work waits than can be done in time.
-    pub const OVERLOADED: &str = "OVERLOADED";
+    pub const STORE_OVERLOADED: &str = "STORE_OVERLOADED";
     /// The database cannot be reached or is too slow.
     pub const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
     /// A fault of the service.

@@ -13,7 +13,7 @@ use crate::{
     proto::ERROR_DOMAIN,
 };
 
-/// When to try again after UNAVAILABLE and RESOURCE_EXHAUSTED.
+/// When to try again, where trying again helps.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Violations that a status lists at most.
 const VIOLATIONS_MAX: usize = 8;
@@ -78,7 +78,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::NotFound(_) => (Code::NotFound, reason::ORGANIZATION_NOT_FOUND),
         Error::AlreadyExists(_) => (Code::AlreadyExists, reason::ORGANIZATION_ALREADY_EXISTS),
         Error::EtagMismatch { .. } => (Code::Aborted, reason::ETAG_MISMATCH),
-        Error::Overloaded => (Code::ResourceExhausted, reason::OVERLOADED),
+        Error::Overloaded => (Code::ResourceExhausted, reason::STORE_OVERLOADED),
         Error::Unavailable(_) => (Code::Unavailable, reason::STORE_UNAVAILABLE),
         Error::Internal(_) => (Code::Internal, reason::INTERNAL),
     }

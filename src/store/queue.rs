@@ -52,6 +52,16 @@ struct Waiting<W, A> {
     asker: oneshot::Sender<(A, Turn<W, A>)>,
 }
 
+/// What a lane took out of the queue.
+struct Taken<W, A> {
+    /// May be empty.
+    batch: Vec<Job<W, A>>,
+    /// Work before it that nobody waits for any more.
+    given_up: Vec<Job<W, A>>,
+    /// Whether there will be no other batch.
+    is_over: bool,
+}
+
 /// A piece of work that a lane has to answer. Dropped without an answer, it is a fault.
 #[derive(Debug)]
 pub(super) struct Job<W, A> {
@@ -124,13 +134,13 @@ impl<W, A> Queue<W, A> {
         }
         state.waiting += 1;
         match organization {
-            Some(organization) => match state.turns.get_mut(&organization) {
-                Some(behind) => behind.push_back(waiting),
-                None => {
-                    state.turns.insert(organization, VecDeque::new());
-                    self.make_ready(&mut state, waiting, Some(organization));
-                }
-            },
+            Some(organization) if state.turns.contains_key(&organization) => {
+                state.turns.entry(organization).or_default().push_back(waiting);
+            }
+            Some(organization) => {
+                state.turns.insert(organization, VecDeque::new());
+                self.make_ready(&mut state, waiting, Some(organization));
+            }
             None => self.make_ready(&mut state, waiting, None),
         }
         Ok(())
@@ -167,7 +177,7 @@ impl<W, A> Queue<W, A> {
     pub(super) async fn next(&self) -> Option<Vec<Job<W, A>>> {
         loop {
             let arrived = self.arrived.notified();
-            let (batch, given_up, is_over) = self.take();
+            let Taken { batch, given_up, is_over } = self.take();
             drop(given_up);
             if !batch.is_empty() {
                 return Some(batch);
@@ -179,9 +189,7 @@ impl<W, A> Queue<W, A> {
         }
     }
 
-    /// A batch, which may be empty; the work before it that nobody waits for any more; and whether
-    /// there will be no other.
-    fn take(&self) -> (Vec<Job<W, A>>, Vec<Job<W, A>>, bool) {
+    fn take(&self) -> Taken<W, A> {
         let mut state = self.lock();
         let (mut batch, mut given_up) = (Vec::new(), Vec::new());
         state.is_let_go |= state.waiting >= self.limits.hold || state.is_closed;
@@ -202,7 +210,7 @@ impl<W, A> Queue<W, A> {
                 self.arrived.notify_waiters();
             }
         }
-        (batch, given_up, state.is_closed && state.waiting == 0)
+        Taken { batch, given_up, is_over: state.is_closed && state.waiting == 0 }
     }
 
     /// Takes all that waits, which no lane can do.

@@ -47,7 +47,9 @@ pub(super) async fn serve<K: Copy, M: Clone>(
                     jobs.extend(reads.take_all());
                 }
                 let error = Arc::new(error);
-                jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
+                for job in jobs {
+                    job.answer(Err(error.clone()));
+                }
             }
         }
     }

@@ -64,7 +64,7 @@ pub(super) async fn update(
     let all: Vec<_> = rows.iter().map(|row| as_array(row)).collect();
     let transaction = database.begin_with_options(immediate()).await?;
     let update = statement(UPDATE.as_str(), [json(&all)?, now.into(), now_in_seconds.into()]);
-    let changed: Vec<organizations::Model> = models(transaction.query_all_raw(update).await?)?;
+    let changed: Vec<organizations::Model> = models(&transaction.query_all_raw(update).await?)?;
     if changed.is_empty() {
         return Ok(changed);
     }
@@ -123,7 +123,7 @@ pub(super) async fn organizations(
         )
     });
     let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-    models(database.query_all_raw(statement(STATEMENT.as_str(), [json(&ids)?])).await?)
+    models(&database.query_all_raw(statement(STATEMENT.as_str(), [json(&ids)?])).await?)
 }
 
 /// The credentials that have these digests.
@@ -133,7 +133,7 @@ pub(super) async fn credentials(
 ) -> Result<Vec<credentials::Model>, DbErr> {
     let text = "SELECT * FROM credentials WHERE digest IN (SELECT unhex(value) FROM json_each(?1))";
     let digests: Vec<_> = digests.iter().map(|digest| HEXLOWER.encode(&digest.0)).collect();
-    models(database.query_all_raw(statement(text, [json(&digests)?])).await?)
+    models(&database.query_all_raw(statement(text, [json(&digests)?])).await?)
 }
 
 fn statement(text: &str, values: impl IntoIterator<Item = Value>) -> Statement {
@@ -145,6 +145,6 @@ fn json(rows: &impl Serialize) -> Result<Value, DbErr> {
     Ok(text.into())
 }
 
-fn models<M: FromQueryResult>(rows: Vec<QueryResult>) -> Result<Vec<M>, DbErr> {
+fn models<M: FromQueryResult>(rows: &[QueryResult]) -> Result<Vec<M>, DbErr> {
     rows.iter().map(|row| M::from_query_result(row, "")).collect()
 }

@@ -4,9 +4,10 @@
 //! Architecture invariant: no row is read in order to be written back. What a column becomes, and
 //! whether the row is touched at all, is decided inside the statement.
 
-use super::clock;
-use crate::domain::{Call, Change, Field, IdempotencyKey, OrganizationId, Text, Update};
 use time::OffsetDateTime;
+
+use super::clock;
+use crate::domain::{Call, Change, Etag, Field, IdempotencyKey, OrganizationId, Text, Update};
 
 /// One update: who asks, for what, and under which key.
 #[derive(Clone, Debug)]
@@ -32,7 +33,7 @@ impl Asked {
 
     /// The version that the organization must have.
     pub(super) fn version(&self) -> Option<i64> {
-        self.update.etag.map(|etag| etag.version())
+        self.update.etag.map(Etag::version)
     }
 
     pub(super) fn credential(&self) -> Option<&[u8]> {

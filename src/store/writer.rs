@@ -49,7 +49,9 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
                 }
             }
             Err(error) if is_about_a_row(&error) => {
-                jobs.into_iter().for_each(|job| job.answer(Outcome::Refused));
+                for job in jobs {
+                    job.answer(Outcome::Refused);
+                }
             }
             Err(error) => {
                 if is_unreachable(&error) {
@@ -57,7 +59,9 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
                     jobs.extend(updates.take_all());
                 }
                 let error = Arc::new(error);
-                jobs.into_iter().for_each(|job| job.answer(Outcome::Failed(error.clone())));
+                for job in jobs {
+                    job.answer(Outcome::Failed(error.clone()));
+                }
             }
         }
     }

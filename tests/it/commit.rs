@@ -8,7 +8,7 @@ use crate::harness::{ADMINISTRATOR, Database, OWN, USER, authorized, on_both_dat
 
 /// Makes every change of an organization or a credential fail at its commit, and only there: a foreign key that is
 /// checked when the transaction ends.
-async fn poison(database: &Database) {
+pub async fn poison(database: &Database) {
     let child = "CREATE TABLE poison (organization_id BIGINT \
         REFERENCES organizations (id) DEFERRABLE INITIALLY DEFERRED)";
     let mut statements = vec![child.to_owned()];

@@ -18,6 +18,7 @@ mod harness;
 
 mod authentication;
 mod authz;
+mod batches;
 mod bodies;
 mod cli;
 mod commit;

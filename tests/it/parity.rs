@@ -12,6 +12,7 @@ use tonic_types::StatusExt;
 
 use crate::harness::{
     ADMINISTRATOR, FOREIGN, OWN, SUPPORT, Service, UNKNOWN, USER, authorized, on_both_databases,
+    on_both_databases_with,
 };
 
 /// One update, as no door's own form.
@@ -90,35 +91,69 @@ struct Outcome {
     changes: Vec<ChangeEntry>,
 }
 
+/// Organizations that others update at the same time, where a case is to be part of a batch.
+const COMPANY: [i64; 2] = [101, 102];
+
 #[tokio::test]
 async fn every_door_does_the_same() {
-    assert_eq!(LONG.chars().count(), orgd::domain::TEXT_CODE_POINTS_MAX);
-    on_both_databases(async |service| {
-        for case in CASES {
-            let mut first: Option<Outcome> = None;
-            for door in [Door::Rest, Door::GrpcMasked, Door::GrpcUnmasked] {
-                let clears = case.fields.iter().any(|(_, value)| value.is_none());
-                if clears && matches!(door, Door::GrpcUnmasked) {
-                    // Without a mask nothing can be cleared (AIP-134).
-                    continue;
-                }
-                let outcome = send(&service, case, door).await;
-                check(case, door, &outcome);
-                match &first {
-                    None => first = Some(outcome),
-                    Some(first) => assert_eq!(&outcome, first, "{} through {door:?}", case.name),
-                }
-            }
-        }
-    })
-    .await;
+    on_both_databases(async |service| every_case(&service, false).await).await;
 }
 
-async fn send(service: &Service, case: &Case, door: Door) -> Outcome {
+#[tokio::test]
+async fn every_door_does_the_same_within_a_batch() {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "3")];
+    on_both_databases_with(&settings, async |service| every_case(&service, true).await).await;
+}
+
+async fn every_case(service: &Service, in_company: bool) {
+    assert_eq!(LONG.chars().count(), orgd::domain::TEXT_CODE_POINTS_MAX);
+    for case in CASES {
+        let mut first: Option<Outcome> = None;
+        for door in [Door::Rest, Door::GrpcMasked, Door::GrpcUnmasked] {
+            let clears = case.fields.iter().any(|(_, value)| value.is_none());
+            if clears && matches!(door, Door::GrpcUnmasked) {
+                // Without a mask nothing can be cleared (AIP-134).
+                continue;
+            }
+            let outcome = send(service, case, door, in_company && case.is_written()).await;
+            check(case, door, &outcome);
+            match &first {
+                None => first = Some(outcome),
+                Some(first) => assert_eq!(&outcome, first, "{} through {door:?}", case.name),
+            }
+        }
+    }
+}
+
+impl Case {
+    /// Whether the update comes as far as the statement that would write.
+    fn is_written(&self) -> bool {
+        let reasons = ["ETAG_MISMATCH", "ORGANIZATION_NOT_FOUND"];
+        let is_sent = match self.expected {
+            Version(..) => true,
+            Refused(_, _, reason, _) => reasons.contains(&reason),
+        };
+        is_sent && !self.fields.is_empty()
+    }
+}
+
+async fn send(service: &Service, case: &Case, door: Door, in_company: bool) -> Outcome {
     service.database().reset().await;
-    let answer = match door {
-        Door::Rest => through_rest(service, case).await,
-        Door::GrpcMasked | Door::GrpcUnmasked => through_grpc(service, case, door).await,
+    let sending = async {
+        match door {
+            Door::Rest => through_rest(service, case).await,
+            Door::GrpcMasked | Door::GrpcUnmasked => through_grpc(service, case, door).await,
+        }
+    };
+    let answer = if in_company {
+        let [first, second] = COMPANY;
+        service.database().add_organizations(first, second).await;
+        let beside = |id| service.put(id, SUPPORT, r#"{"name": "Beside"}"#).send();
+        let (answer, first, second) = tokio::join!(sending, beside(first), beside(second));
+        assert_eq!((first.status(), second.status()), (200, 200), "beside {}", case.name);
+        answer
+    } else {
+        sending.await
     };
     let is_known = case.organization != UNKNOWN;
     let stored = if is_known {

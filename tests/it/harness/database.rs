@@ -87,6 +87,35 @@ impl Database {
         store.close().await.unwrap();
     }
 
+    /// Stores organizations `first` to `last`, as bare as can be.
+    pub async fn add_organizations(&self, first: i64, last: i64) {
+        let connection = self.connect().await;
+        let date = "SELECT date_created FROM organizations LIMIT 1";
+        for id in first..=last {
+            let insert = format!(
+                "INSERT INTO organizations (id, name, handshake_version, version, date_created, \
+                 date_modified) VALUES ({id}, 'Organization {id}', 0, 1, ({date}), ({date}))"
+            );
+            connection.execute_unprepared(&insert).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    }
+
+    /// Makes every update that sets the name `poison` fail by itself.
+    pub async fn refuse_poison(&self) {
+        let connection = self.connect().await;
+        let refuse: &[&str] = if self.is_sqlite() {
+            &["CREATE TRIGGER refuse BEFORE UPDATE ON organizations WHEN NEW.name = 'poison' \
+               BEGIN SELECT RAISE(ABORT, 'poison'); END"]
+        } else {
+            &["ALTER TABLE organizations ADD CONSTRAINT refuse CHECK (name <> 'poison')"]
+        };
+        for statement in refuse {
+            connection.execute_unprepared(statement).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    }
+
     /// Makes the seeded organizations what they were, and forgets all others.
     pub async fn reset(&self) {
         let connection = self.connect().await;

@@ -6,6 +6,8 @@ mod http;
 mod postgres;
 mod service;
 
+use std::sync::Arc;
+
 pub use self::{
     command::{orgd, orgd_with_input},
     database::Database,
@@ -28,9 +30,14 @@ pub const UNKNOWN: i64 = 77;
 /// Runs a test against a service over SQLite and one over PostgreSQL, each with a fresh, seeded
 /// database.
 pub async fn on_both_databases(test: impl AsyncFn(Service)) {
+    on_both_databases_with(&[], test).await;
+}
+
+/// The same with a service that has settings.
+pub async fn on_both_databases_with(settings: &[(&str, &str)], test: impl AsyncFn(Service)) {
     for database in [Database::sqlite(), Database::postgres().await] {
         eprintln!("over {}", database.kind());
         database.seed().await;
-        test(Service::start(database).await).await;
+        test(Service::start_with(Arc::new(database), settings).await).await;
     }
 }

@@ -37,9 +37,14 @@ impl Service {
 
     /// `orgd serve` over a database that others use too.
     pub async fn start_beside(database: Arc<Database>) -> Self {
+        Self::start_with(database, &[]).await
+    }
+
+    /// The same with settings.
+    pub async fn start_with(database: Arc<Database>, settings: &[(&str, &str)]) -> Self {
         let mut service = Self::spawn(
             &["serve", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT],
-            &[("ORGD_DATABASE_URL", database.url())],
+            &[settings, &[("ORGD_DATABASE_URL", database.url())]].concat(),
         );
         service.database = Some(database);
         service.until_ready().await;

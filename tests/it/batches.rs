@@ -1,0 +1,280 @@
+//! Updates that share a statement or a commit: each has its own outcome, and none spoils another.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures_util::future::join_all;
+use orgd::proto::v1::{Organization, UpdateOrganizationRequest};
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::{
+    commit::poison,
+    harness::{
+        ADMINISTRATOR, Database, OWN, Request, SUPPORT, Service, UNKNOWN, USER, authorized,
+        on_both_databases_with, orgd,
+    },
+};
+
+/// The first of the organizations that these tests add.
+const FIRST: i64 = 1001;
+
+const KEY: &str = "5a3c9d52-7f0b-4d4e-9a53-0c1f8c8f8a11";
+
+fn rename(service: &Service, id: i64, name: &str) -> Request {
+    service.put(id, SUPPORT, &format!(r#"{{"name": "{name}"}}"#))
+}
+
+/// The date of the last change of an organization: one for all that one batch changed.
+async fn last_date(service: &Service, id: i64) -> time::OffsetDateTime {
+    service.database().changes(id).await.last().unwrap().date
+}
+
+#[tokio::test]
+async fn each_update_of_a_batch_has_its_own_outcome() {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "9"), ("ORGD_AUTH_CACHE_TTL", "60s")];
+    on_both_databases_with(&settings, async |service| {
+        mixed_batch(&service, false).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_update_that_fails_does_not_fail_the_others_of_its_batch() {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "10"), ("ORGD_AUTH_CACHE_TTL", "60s")];
+    on_both_databases_with(&settings, async |service| {
+        service.database().refuse_poison().await;
+        mixed_batch(&service, true).await;
+    })
+    .await;
+}
+
+/// Nine updates in one batch, or ten with one that the database refuses.
+async fn mixed_batch(service: &Service, with_poison: bool) {
+    let database = service.database();
+    database.add_organizations(FIRST, FIRST + 9).await;
+    let words = "credential issue --role support --json";
+    let issued = orgd(database.url(), words).json();
+    let (id, secret) = (issued["id"].as_str().unwrap(), issued["secret"].as_str().unwrap());
+    let remembered = service.request("GET", "/v1/organizations/90");
+    let remembered = remembered.header("authorization", &format!("Bearer {secret}")).send().await;
+    assert_eq!(remembered.status(), 200);
+    assert_eq!(orgd(database.url(), &format!("credential revoke {id}")).code, 0);
+
+    let mut requests = vec![
+        rename(service, FIRST, "Changed"),
+        rename(service, FIRST + 1, "Stale").header("if-match", "\"7\""),
+        rename(service, UNKNOWN, "Missing"),
+        rename(service, FIRST + 2, &format!("Organization {}", FIRST + 2)),
+        service.put(FIRST + 3, secret, r#"{"name": "Revoked"}"#),
+        service.put(FIRST + 4, SUPPORT, r#"{"subscriptionId": "pro"}"#),
+        service.put(OWN, USER, r#"{"name": "Mine"}"#),
+        service.put(FIRST + 5, ADMINISTRATOR, r#"{"handshake": "h", "subscriptionId": null}"#),
+        rename(service, FIRST + 6, "Once").header("idempotency-key", KEY),
+    ];
+    let mut expected = vec![
+        "",
+        "ETAG_MISMATCH",
+        "ORGANIZATION_NOT_FOUND",
+        "",
+        "CREDENTIAL_INVALID",
+        "",
+        "",
+        "",
+        "",
+    ];
+    if with_poison {
+        requests.push(rename(service, FIRST + 7, "poison"));
+        expected.push("INTERNAL");
+    }
+    let answers = join_all(requests.into_iter().map(Request::send)).await;
+    let reasons: Vec<String> = answers.iter().map(crate::harness::Answer::reason).collect();
+    assert_eq!(reasons, expected);
+
+    let versions = async |id: i64| database.organization(id).await.etag.version();
+    for (id, version) in [(0, 2), (1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (7, 1)] {
+        assert_eq!(versions(FIRST + id).await, version, "{id}");
+    }
+    let stored = database.organization(FIRST + 5).await;
+    assert_eq!(
+        (stored.handshake.as_deref(), stored.name.as_str()),
+        (Some("h"), "Organization 1006")
+    );
+    let mut dates = BTreeSet::new();
+    for id in [FIRST, FIRST + 4, OWN, FIRST + 5, FIRST + 6] {
+        dates.insert(last_date(service, id).await);
+        assert_eq!(database.changes(id).await.last().unwrap().version, 2);
+    }
+    // Together, or each alone after the database has refused them together.
+    assert_eq!(dates.len(), if with_poison { 5 } else { 1 });
+}
+
+#[tokio::test]
+async fn one_key_twice_in_a_batch_makes_one_change() {
+    on_both_databases_with(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
+        service.database().add_organizations(FIRST, FIRST + 2).await;
+        let keyed = |id| rename(&service, id, "Keyed").header("idempotency-key", KEY).send();
+        let beside = rename(&service, FIRST + 2, "Beside").send();
+        let (first, second, beside) = tokio::join!(keyed(FIRST), keyed(FIRST + 1), beside);
+        assert_eq!(beside.status(), 200);
+        let mut statuses = [first.status(), second.status()];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 422], "another organization is another request");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn updates_of_one_organization_are_done_in_the_order_in_which_they_came() {
+    on_both_databases_with(&[("ORGD_WRITE_BATCH_HOLD", "20")], async |service| {
+        // Remembers the credential, so that none waits for it.
+        assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
+        let names: Vec<String> = (0..20).map(|number| format!("Name {number}")).collect();
+        let requests = names.iter().enumerate().map(async |(number, name)| {
+            // None is done before the last is there; each comes well after the one before.
+            tokio::time::sleep(Duration::from_millis(100 * u64::try_from(number).unwrap())).await;
+            rename(&service, OWN, name).send().await.status()
+        });
+        assert!(join_all(requests).await.iter().all(|status| *status == 200));
+        let changes = service.database().changes(OWN).await;
+        let logged = changes
+            .iter()
+            .skip(1)
+            .map(|change| change.fields[0].values.as_ref().unwrap().new.clone().unwrap());
+        assert_eq!(logged.collect::<Vec<_>>(), names);
+        let dates: BTreeSet<_> = changes.iter().map(|change| change.date).collect();
+        assert_eq!(dates.len(), 21, "no two of them in one batch");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_is_an_error_for_every_update_of_the_batch() {
+    on_both_databases_with(&[("ORGD_WRITE_BATCH_HOLD", "4")], async |service| {
+        service.database().add_organizations(FIRST, FIRST + 3).await;
+        poison(service.database()).await;
+        let answers = join_all((FIRST..FIRST + 4).map(|id| rename(&service, id, "Lost").send()));
+        for answer in answers.await {
+            assert_eq!((answer.status(), answer.reason().as_str()), (500, "INTERNAL"));
+        }
+        for id in FIRST..FIRST + 4 {
+            assert_eq!(service.database().organization(id).await.etag.version(), 1);
+            assert!(service.database().changes(id).await.is_empty());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_gives_up_while_its_update_waits_takes_it_back() {
+    on_both_databases_with(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
+        service.database().add_organizations(FIRST, FIRST + 2).await;
+        let hasty = rename(&service, FIRST, "Hasty").header("grpc-timeout", "300m").send().await;
+        assert_eq!(hasty.reason(), "DEADLINE_EXCEEDED");
+        let patient = |id| rename(&service, id, "Patient").send();
+        let (first, second) = tokio::join!(patient(FIRST + 1), patient(FIRST + 2));
+        assert_eq!((first.status(), second.status()), (200, 200));
+        assert_eq!(service.database().organization(FIRST).await.etag.version(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_comes_to_a_full_queue_is_refused_at_once_and_the_queue_empties() {
+    // Nothing is done, so everything waits.
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "1000000")];
+    on_both_databases_with(&settings, async |service| {
+        let update = |id: i64| UpdateOrganizationRequest {
+            organization: Some(Organization {
+                id,
+                name: Some("Waits".to_owned()),
+                ..Organization::default()
+            }),
+            ..UpdateOrganizationRequest::default()
+        };
+        let clients: Vec<_> = (0..12).map(|_| service.grpc()).collect();
+        let sent = clients.iter().flat_map(|client| {
+            (0..90).map(|number| {
+                let mut client = client.clone();
+                async move { client.update(authorized(SUPPORT, update(FIRST + number))).await }
+            })
+        });
+        let mut refused = 0;
+        for status in join_all(sent).await.into_iter().map(Result::unwrap_err) {
+            if status.code() == Code::ResourceExhausted {
+                refused += 1;
+                let details = status.get_error_details();
+                assert_eq!(details.error_info().unwrap().reason, "STORE_OVERLOADED");
+                assert!(details.retry_info().unwrap().retry_delay.is_some());
+            } else {
+                assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+            }
+        }
+        assert_eq!(refused, 12 * 90 - 1024);
+        // All have given up, so there is room again.
+        let again = rename(&service, OWN, "Waits").header("grpc-timeout", "200m").send().await;
+        assert_eq!(again.reason(), "DEADLINE_EXCEEDED");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_for_a_full_queue_says_when_to_come_back() {
+    let database = Database::sqlite();
+    database.seed().await;
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "1000000")];
+    let service = Service::start_with(std::sync::Arc::new(database), &settings).await;
+    let clients: Vec<_> = (0..12).map(|_| service.grpc()).collect();
+    let update = UpdateOrganizationRequest {
+        organization: Some(Organization {
+            id: OWN,
+            name: Some("Waits".to_owned()),
+            ..Organization::default()
+        }),
+        ..UpdateOrganizationRequest::default()
+    };
+    let waiting = join_all((0..1100).map(|number| {
+        let mut client = clients[number % clients.len()].clone();
+        let request = authorized(SUPPORT, update.clone());
+        async move { client.update(request).await.unwrap_err().code() }
+    }));
+    let refused = async {
+        loop {
+            // Until the queue is full this one waits in it, for as long as it likes to.
+            let answer = rename(&service, OWN, "Late").header("grpc-timeout", "50m").send().await;
+            if answer.status() == 429 {
+                return answer;
+            }
+        }
+    };
+    let refused = tokio::select! {
+        refused = refused => refused,
+        _ = waiting => panic!("nobody was refused while the queue was full"),
+    };
+    assert_eq!(refused.reason(), "STORE_OVERLOADED");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.json()["code"], "RESOURCE_EXHAUSTED");
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_does_not_hold_up_the_others_of_its_batch() {
+    // On SQLite nobody can hold a row; whoever writes holds the whole file.
+    let database = Database::postgres().await;
+    database.seed().await;
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "4")];
+    let service = Service::start_with(std::sync::Arc::new(database), &settings).await;
+    service.database().add_organizations(FIRST, FIRST + 2).await;
+    let holder = service.database().connect().await.begin().await.unwrap();
+    let touch = "UPDATE organizations SET version = version WHERE id = 90";
+    holder.execute_unprepared(touch).await.unwrap();
+
+    let held = rename(&service, OWN, "Held").send();
+    let others = join_all((FIRST..FIRST + 3).map(|id| rename(&service, id, "Free").send()));
+    let (held, others) = tokio::join!(held, others);
+    assert_eq!((held.status(), held.reason().as_str()), (503, "STORE_UNAVAILABLE"));
+    for other in others {
+        assert_eq!(other.status(), 200, "{}", other.text());
+    }
+    holder.rollback().await.unwrap();
+    assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
+}
