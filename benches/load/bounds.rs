@@ -45,7 +45,7 @@ const PUT: Key<'_> = ("orgd-put-postgres", 64);
 const PEER: Key<'_> = ("peer-put", 64);
 
 /// What is divided, by what, and what must come out.
-const RATIOS: [(&str, Metric, Key<'_>, Key<'_>, Bound); 12] = [
+const RATIOS: [(&str, Metric, Key<'_>, Key<'_>, Bound); 11] = [
     ("PUT, PostgreSQL, 64: requests/s ÷ peer", RATE, PUT, PEER, AtLeast(4.0)),
     ("PUT, PostgreSQL, 64: requests/s ÷ pgbench", RATE, PUT, ("pgbench", 64), AtLeast(1.5)),
     ("PUT, PostgreSQL, 64: service CPU ÷ peer", SERVICE_CPU, PUT, PEER, AtMost(0.35)),
@@ -92,14 +92,6 @@ const RATIOS: [(&str, Metric, Key<'_>, Key<'_>, Bound); 12] = [
         ("orgd-get-postgres", 64),
         ("peer-get", 64),
         AtLeast(3.0),
-    ),
-    // Not a bound of ours; it tells how much of a batch's gain is left over PostgreSQL.
-    (
-        "PUT, PostgreSQL, 64: requests/s ÷ one commit per update",
-        RATE,
-        PUT,
-        ("orgd-put-postgres-single", 64),
-        AtLeast(1.0),
     ),
 ];
 

@@ -60,6 +60,8 @@ pub struct Measurement {
     pub database_cpu: Option<f64>,
     /// Processors that were busy with neither the load nor what is measured.
     pub other_cpu: f64,
+    /// The mean speed of a processor just before and just after.
+    pub speed: f64,
     /// Memory of the service, in MiB.
     pub resident: Option<f64>,
     pub wal_syncs: Option<f64>,
@@ -70,6 +72,7 @@ pub struct Measurement {
 pub async fn measure(target: &Target, window: Window) -> Measurement {
     let database = target.database.as_deref();
     let syncs_before = wal_syncs(database).await;
+    let speed_before = usage::speed();
     let mut load = Running::start(target, window, syncs_before.is_some());
     load.until_begin(window).await;
     let before = Snapshot::take(target, load.pid());
@@ -77,6 +80,7 @@ pub async fn measure(target: &Target, window: Window) -> Measurement {
     let after = Snapshot::take(target, load.pid());
     let resident = target.pid().map(usage::resident);
     let report = load.finish(before.at, after.at);
+    let speed = f64::midpoint(speed_before, usage::speed());
     let syncs = wal_syncs(database).await.zip(syncs_before);
     let batch_size = match (database, target.is_logging()) {
         (Some(database), true) => database.batch_size(before.at, after.at).await,
@@ -95,6 +99,7 @@ pub async fn measure(target: &Target, window: Window) -> Measurement {
         service_cpu: service.map(per_request),
         database_cpu: database.map(per_request),
         other_cpu: (after.machine - before.machine - measured) / seconds,
+        speed,
         resident,
         wal_syncs: syncs.map(|(after, before)| (after - before) as f64 / report.requests as f64),
         batch_size,

@@ -64,6 +64,11 @@ impl Results {
         (count, self.of(key).find_map(|measurement| measurement.report.error.as_deref()))
     }
 
+    /// Whether every request of the run was answered as it should be.
+    pub fn is_sound(&self) -> bool {
+        self.0.iter().all(|measurement| measurement.report.errors == 0)
+    }
+
     /// Systems and connections, in the order in which they were measured first.
     pub fn keys(&self) -> Vec<Key<'_>> {
         let mut keys = Vec::new();
@@ -76,11 +81,12 @@ impl Results {
         keys
     }
 
-    /// The median and the largest of what the machine did beside.
-    pub fn other_cpu(&self) -> (f64, f64) {
-        let others: Vec<f64> = self.0.iter().map(|measurement| measurement.other_cpu).collect();
-        let largest = others.iter().copied().fold(0.0, f64::max);
-        (median(others).unwrap_or_default(), largest)
+    /// The least, the median and the largest of a number over all windows.
+    pub fn range(&self, of: impl Fn(&Measurement) -> f64) -> (f64, f64, f64) {
+        let mut numbers: Vec<f64> = self.0.iter().map(of).collect();
+        numbers.sort_by(f64::total_cmp);
+        let (least, largest) = (numbers[0], numbers[numbers.len() - 1]);
+        (least, median(numbers).unwrap_or_default(), largest)
     }
 }
 

@@ -86,10 +86,7 @@ pub fn numbers(results: &Results) -> String {
             failures += &format!("\n{} under {} connections: {first}\n", key.0, key.1);
         }
     }
-    if failures.is_empty() {
-        return table.to_string();
-    }
-    format!("**Requests failed, so these numbers do not count.**\n\n{table}{failures}")
+    format!("{table}{failures}")
 }
 
 /// One line of progress.
@@ -101,7 +98,7 @@ impl fmt::Display for Measurement {
                 write!(formatter, ", {name} {found:.decimals$}")?;
             }
         }
-        write!(formatter, ", others' CPU {:.2}", self.other_cpu)?;
+        write!(formatter, ", others' CPU {:.2}, speed {:.2}", self.other_cpu, self.speed)?;
         if self.report.errors > 0 {
             write!(formatter, ", {} ERRORS", self.report.errors)?;
         }

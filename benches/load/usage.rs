@@ -1,6 +1,8 @@
 //! What processes use, as Linux tells it in `/proc`.
 
-use std::fs;
+use std::{fs, time::Instant};
+
+use sha2::{Digest, Sha256};
 
 /// Of the times in `/proc`: Linux's `USER_HZ`, the same on every architecture that we build for.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -39,6 +41,19 @@ pub fn cpu_of_machine() -> f64 {
     let ticks: Vec<f64> = words.map(|word| word.parse().unwrap()).collect();
     // user, nice, system, (idle, iowait,) irq, softirq; not what a hypervisor took.
     (ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6]) / TICKS_PER_SECOND
+}
+
+/// How fast a processor is just now: rounds of a fixed computation in a microsecond. Where a machine
+/// is shared below its operating system, this changes, and nothing in `/proc` tells.
+pub fn speed() -> f64 {
+    const ROUNDS: u32 = 20_000;
+    let started = Instant::now();
+    let mut digest = Sha256::digest([]);
+    for _ in 0..ROUNDS {
+        digest = Sha256::digest(digest);
+    }
+    std::hint::black_box(digest);
+    f64::from(ROUNDS) / started.elapsed().as_micros() as f64
 }
 
 struct Stat {
