@@ -2,8 +2,10 @@
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PYTHON := target/python/bin/python
+# Only where a Node.js is at hand.
+PEER := $(if $(shell command -v npm),target/peer/node_modules)
 
-.PHONY: test fmt lint tools run
+.PHONY: test fmt lint tools run bench bench-scale
 
 # Everything: the tools that the tests need, the format, the lints, the tests.
 test: tools
@@ -19,6 +21,21 @@ lint:
 
 run:
 	cargo run --release -- demo
+
+# Measures orgd beside its peer and beside floors; flags in BENCH, such as BENCH='--seconds 1'.
+bench: tools $(PEER)
+	cargo bench --locked --bench load -- $(BENCH)
+
+# Compares a small database with a large one.
+bench-scale: tools
+	cargo bench --locked --bench load -- --scale $(BENCH)
+
+# The peer below target/, with its packages.
+$(PEER): $(wildcard benches/peer/*)
+	mkdir -p target/peer
+	cp benches/peer/* target/peer/
+	npm ci --silent --no-audit --no-fund --prefix target/peer
+	@touch $@
 
 # What the tests need beside Rust: a PostgreSQL server, curl, a docker-compose that reads the compose
 # file, Python with grpcio and schemathesis, and buf. Installed from the distribution's packages where missing.

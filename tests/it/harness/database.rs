@@ -1,6 +1,9 @@
 //! A database of one test's own.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, Ordering},
+};
 
 use orgd::{
     app::{
@@ -16,7 +19,7 @@ use orgd::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
 
-use super::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, postgres};
+use super::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, postgres::Cluster};
 
 /// An empty database, gone with the value (SQLite) or with the test process (PostgreSQL).
 pub struct Database {
@@ -32,9 +35,10 @@ impl Database {
     }
 
     pub async fn postgres() -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let cluster = postgres::url();
+        let cluster = &CLUSTER.get_or_init(|| Cluster::start(&["max_connections=300"])).url;
         let admin = sea_orm::Database::connect(format!("{cluster}/postgres")).await.unwrap();
         admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
         admin.close().await.unwrap();

@@ -1,4 +1,5 @@
-//! A PostgreSQL of the tests' own: a private cluster on loopback, which ends with the test process.
+//! A PostgreSQL of one's own: a private cluster on loopback, which ends with the process that started
+//! it. The load program (`benches/load`) uses this file too.
 
 use std::{
     fs,
@@ -6,28 +7,23 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The cluster's URL without a database, such as `postgres://postgres@127.0.0.1:5433`.
-pub(super) fn url() -> &'static str {
-    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    &CLUSTER.get_or_init(Cluster::start).url
-}
-
-struct Cluster {
-    url: String,
+pub struct Cluster {
+    /// Without a database, such as `postgres://postgres@127.0.0.1:5433`.
+    pub url: String,
     /// Ends the cluster when its standard input closes, which it does with this process, however
     /// that ends.
     _supervisor: Child,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    /// With settings beside the defaults, such as `max_connections=300`.
+    pub fn start(settings: &[&str]) -> Self {
         let bin = binaries();
         let folder = tempfile::Builder::new().prefix("orgd-postgres-").tempdir().unwrap().keep();
         let owner = owner(&folder);
@@ -49,8 +45,8 @@ impl Cluster {
             .args(["-c", script, "sh", folder.to_str().unwrap()])
             .arg(bin.join("postgres"))
             .args(["-D", data, "-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
-            .args(["-c", "unix_socket_directories=", "-c", "max_connections=300"])
-            .args(["-c", "fsync=on"])
+            .args(["-c", "unix_socket_directories=", "-c", "fsync=on"])
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
@@ -61,14 +57,14 @@ impl Cluster {
 }
 
 /// Where the server's binaries are: the newest of those that a distribution installs.
-fn binaries() -> PathBuf {
+pub fn binaries() -> PathBuf {
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<PathBuf> = installed.map(|entry| entry.path().join("bin")).collect();
     versions.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = versions.into_iter().rev().chain(std::env::split_paths(&path));
     let found = found.into_iter().find(|folder| folder.join("initdb").exists());
-    found.expect("the tests need a PostgreSQL server: run `make test`, or install `postgresql`")
+    found.expect("a PostgreSQL server is needed: run `make test`, or install `postgresql`")
 }
 
 /// PostgreSQL refuses to run as root, so root runs it as the user that the package made.
@@ -102,7 +98,7 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-#[expect(clippy::disallowed_methods, reason = "once, before any test's runtime waits for it")]
+#[expect(clippy::disallowed_methods, reason = "once, before anything else waits for the runtime")]
 fn wait_for(port: u16, folder: &Path) {
     let started = Instant::now();
     let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
