@@ -127,8 +127,8 @@ async fn run(options: &Options) {
     let cluster = Cluster::start(&SETTINGS);
     let folder = tempfile::tempdir().unwrap();
     if options.scale {
-        let (ratios, results) = scale::run(&cluster, folder.path(), options).await;
-        print(options, &[], &ratios.to_string(), &results);
+        let (ratios, results, versions) = scale::run(&cluster, folder.path(), options).await;
+        print(options, &versions, &ratios.to_string(), &results);
         return;
     }
     let mut systems = Systems::start(&cluster, folder.path(), options.organizations).await;

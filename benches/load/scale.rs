@@ -19,13 +19,19 @@ const CONNECTIONS: u32 = 64;
 /// How much worse the large database may be.
 const BOUND: Bound = Bound::AtMost(1.3);
 
-/// Measures both sizes, and prints the ratios and then all numbers.
-pub async fn run(cluster: &Cluster, folder: &Path, options: &Options) -> (Table, Results) {
+/// Measures both sizes: the ratios, all numbers, and the databases' versions.
+pub async fn run(
+    cluster: &Cluster,
+    folder: &Path,
+    options: &Options,
+) -> (Table, Results, Vec<String>) {
     let sizes = [("small", options.organizations), ("large", options.scale_organizations)];
     let mut targets = Vec::new();
+    let mut versions = Vec::new();
     for (size, organizations) in sizes {
         let postgres = Database::postgres(cluster, size, organizations).await;
         let sqlite = Database::sqlite(folder, size, organizations).await;
+        versions = vec![postgres.version().await, sqlite.version().await];
         for (database, kind) in [(Rc::new(postgres), "postgres"), (Rc::new(sqlite), "sqlite")] {
             let orgd = Rc::new(Process::orgd(&database.url, &[]).0);
             for (call, name) in [(Call::Put, "put"), (Call::Get, "get")] {
@@ -37,7 +43,7 @@ pub async fn run(cluster: &Cluster, folder: &Path, options: &Options) -> (Table,
     // The two sizes one after the other.
     targets.sort_by(|one, other| one.name.cmp(&other.name));
     let results = Results::measure(&targets, &[CONNECTIONS], options).await;
-    (ratios(&results), results)
+    (ratios(&results), results, versions)
 }
 
 fn ratios(results: &Results) -> Table {
