@@ -32,6 +32,8 @@ pub use client::{Transport, transport};
 use problem::Problem;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::proto::v1;
+
 /// What the REST door may spend on a request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
@@ -39,6 +41,13 @@ pub struct RequestLimits {
     pub deadline: Duration,
     /// Bytes of a body at most.
     pub body_bytes_max: usize,
+}
+
+/// The message of an update's JSON body; none where the body is refused. Public for the benchmarks.
+#[doc(hidden)]
+#[must_use]
+pub fn update_of_body(bytes: &[u8], id: i64) -> Option<v1::UpdateOrganizationRequest> {
+    request::update_of_body(bytes, id, false).ok()
 }
 
 /// The REST routes, in front of the service that `transport` leads to.

@@ -41,14 +41,25 @@ pub(super) async fn read_update(
     let query = Query::read(&head.uri)?;
     let request_id = idempotency_key(&head.headers)?;
     let bytes = body::read(&head.headers, body, body_bytes_max).await?;
-    let body = json::read_update(&bytes, id, strict)?;
-    let (organization, paths) = organization(id, body);
     Ok(v1::UpdateOrganizationRequest {
-        organization: Some(organization),
-        update_mask: Some(FieldMask { paths }),
         validate_only: query.flag("validateOnly")?,
         request_id,
         include_writable_fields: query.flag("writableFields")?,
+        ..update_of_body(&bytes, id, strict)?
+    })
+}
+
+/// What of an update its body says.
+pub(super) fn update_of_body(
+    bytes: &[u8],
+    id: i64,
+    strict: bool,
+) -> Result<v1::UpdateOrganizationRequest, Problem> {
+    let (organization, paths) = organization(id, json::read_update(bytes, id, strict)?);
+    Ok(v1::UpdateOrganizationRequest {
+        organization: Some(organization),
+        update_mask: Some(FieldMask { paths }),
+        ..v1::UpdateOrganizationRequest::default()
     })
 }
 

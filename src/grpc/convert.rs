@@ -18,7 +18,7 @@ const WILDCARD: &str = "*";
 const OUTPUT_ONLY: [&str; 5] = ["id", "date_created", "date_modified", "etag", "writable_fields"];
 
 /// The update that a message asks for.
-pub(super) fn update(message: v1::UpdateOrganizationRequest) -> Result<Update<String>> {
+pub fn update(message: v1::UpdateOrganizationRequest) -> Result<Update<String>> {
     let organization = required(message.organization)?;
     let id = organization_id("organization.id", organization.id)?;
     let etag = etag(&organization.etag);
@@ -127,7 +127,7 @@ fn mask_error(violations: Vec<(&'static str, String)>) -> Error {
 }
 
 /// The message of an organization.
-pub(super) fn organization(organization: Organization) -> v1::Organization {
+pub fn organization(organization: Organization) -> v1::Organization {
     // Destructured without `..`, so that a new field cannot be forgotten here.
     let Organization { id, name, subscription_id, handshake, date_created, date_modified, etag } =
         organization;

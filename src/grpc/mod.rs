@@ -4,7 +4,8 @@
 //! codes.
 
 mod call;
-mod convert;
+#[doc(hidden)] // Public for the benchmarks.
+pub mod convert;
 mod organization;
 mod page;
 mod status;
