@@ -1,6 +1,10 @@
 //! The steps of an update that take no I/O, each alone: JSON to patch, authenticate, policy, convert.
 
-#![allow(missing_docs, clippy::unwrap_used, reason = "criterion's macros, and a program that may end")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "criterion's macros, and a program that may end"
+)]
 
 use std::{hint::black_box, time::Duration};
 
@@ -88,7 +92,9 @@ fn message() -> v1::UpdateOrganizationRequest {
             subscription_id: Some("enterprise".to_owned()),
             ..v1::Organization::default()
         }),
-        update_mask: Some(FieldMask { paths: vec!["name".to_owned(), "subscription_id".to_owned()] }),
+        update_mask: Some(FieldMask {
+            paths: vec!["name".to_owned(), "subscription_id".to_owned()],
+        }),
         ..v1::UpdateOrganizationRequest::default()
     }
 }

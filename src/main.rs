@@ -5,12 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mimalloc::MiMalloc;
 use orgd::{cli::Cli, telemetry};
-
-/// A request's tasks are larger than what the system's allocator keeps at hand for each thread.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -6,8 +6,8 @@
 use super::idempotency;
 use crate::{
     domain::{
-        Call, ChangeEntry, Creation, Error, Etag, Organization, OrganizationId, Principal, Result,
-        Text, Update,
+        Call, ChangeEntry, Creation, Error, Etag, IdempotencyKey, Organization, OrganizationId,
+        Principal, Result, Text, Update,
         policy::{self, Scope},
     },
     store::{Store, now},
@@ -21,10 +21,8 @@ pub async fn update(store: &Store, call: &Call, update: Update<String>) -> Resul
     policy::authorize_fields(&call.principal, patch.fields())?;
     let update = Update { id, patch: patch.parse()?, etag };
     let organization = if call.validate_only {
-        match store.find_made(call, idempotency.as_ref()).await? {
-            Some(made) => made,
-            None => preview_update(store, &update).await?,
-        }
+        // Boxed, as the rare case: every update would carry its size.
+        Box::pin(preview_update(store, call, &update, idempotency)).await?
     } else {
         store.update_organization(call, update, idempotency).await?
     };
@@ -32,7 +30,15 @@ pub async fn update(store: &Store, call: &Call, update: Update<String>) -> Resul
 }
 
 /// What the update would answer, with the etag and the date that are stored.
-async fn preview_update(store: &Store, update: &Update<Text>) -> Result<Organization> {
+async fn preview_update(
+    store: &Store,
+    call: &Call,
+    update: &Update<Text>,
+    idempotency: Option<IdempotencyKey>,
+) -> Result<Organization> {
+    if let Some(made) = store.find_made(call, idempotency.as_ref()).await? {
+        return Ok(made);
+    }
     let current = store.get_organization(update.id).await?;
     match update.etag {
         Some(etag) if etag != current.etag => Err(Error::EtagMismatch { current: current.etag }),

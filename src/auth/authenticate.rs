@@ -33,7 +33,7 @@ pub struct Authenticator {
 
 #[derive(Clone, Debug)]
 struct Caches {
-    known: Cache<CredentialDigest, Principal>,
+    known: Cache<CredentialDigest, Arc<Principal>>,
     unknown: Cache<CredentialDigest, ()>,
 }
 
@@ -52,17 +52,23 @@ impl Authenticator {
     }
 
     /// Who the caller is, by the Authorization header and nothing else.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal> {
+    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>> {
         let digest = presented_secret(headers)?.digest();
         let Some(cache) = &self.cache else { return find(&self.store, digest).await };
+        let principal = match cache.known.get(&digest).await {
+            Some(principal) => principal,
+            None => Box::pin(self.look_up(cache, digest)).await?,
+        };
+        if holds(&principal) { Ok(principal) } else { Err(Error::CredentialInvalid) }
+    }
+
+    async fn look_up(&self, cache: &Caches, digest: CredentialDigest) -> Result<Arc<Principal>> {
         if cache.unknown.contains_key(&digest) {
             return Err(Error::CredentialInvalid);
         }
         // Concurrent misses of one credential are one query.
-        let found = cache.known.try_get_with(digest, find(&self.store, digest)).await;
-        match found {
-            Ok(principal) if holds(&principal) => Ok(principal),
-            Ok(_) => Err(Error::CredentialInvalid),
+        match cache.known.try_get_with(digest, find(&self.store, digest)).await {
+            Ok(principal) => Ok(principal),
             Err(error) if matches!(*error, Error::CredentialInvalid) => {
                 cache.unknown.insert(digest, ()).await;
                 Err(Error::CredentialInvalid)
@@ -72,8 +78,8 @@ impl Authenticator {
     }
 }
 
-async fn find(store: &Store, digest: CredentialDigest) -> Result<Principal> {
-    store.find_principal(&digest).await?.ok_or(Error::CredentialInvalid)
+async fn find(store: &Store, digest: CredentialDigest) -> Result<Arc<Principal>> {
+    store.find_principal(&digest).await?.map(Arc::new).ok_or(Error::CredentialInvalid)
 }
 
 /// An expiry is exact also inside the cache.

@@ -102,7 +102,7 @@ impl Command {
 /// A call of whoever works on the database itself.
 fn operator_call() -> Call {
     Call {
-        principal: Principal::operator(),
+        principal: Principal::operator().into(),
         request_id: Uuid::now_v7().to_string(),
         idempotency_key: None,
         validate_only: false,

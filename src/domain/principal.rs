@@ -1,5 +1,7 @@
 //! Who a caller proved to be.
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
 use super::{CredentialDigest, OrganizationId};
@@ -65,7 +67,7 @@ impl Principal {
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Who calls.
-    pub principal: Principal,
+    pub principal: Arc<Principal>,
     /// The request's id, as in logs.
     pub request_id: String,
     /// The caller's own key for a request that changes something, in the lower-case spelling of a

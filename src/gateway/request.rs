@@ -147,13 +147,14 @@ pub(super) async fn authenticated_first<T>(
         biased;
         read = &mut reading => {
             if read.is_err() {
-                caller.authenticate().await?;
+                // Boxed, as the rare case: every request would carry its size.
+                Box::pin(caller.authenticate()).await?;
             }
             read
         }
         // One turn of the connection's task, which hands over a body that has arrived.
         () = yield_now() => {
-            caller.authenticate().await?;
+            Box::pin(caller.authenticate()).await?;
             reading.await
         }
     }

@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     convert::Infallible,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use tonic::{Status, body::Body, server::NamedService};
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_http::catch_panic::CatchPanic;
+use tracing::Instrument;
 
 use super::{CallLimits, organization::OrganizationRpc, status};
 use crate::{
@@ -36,6 +38,7 @@ impl OrganizationGrpc {
     pub fn new(store: Store, authenticator: Authenticator, limits: CallLimits) -> Self {
         let rpc = OrganizationServiceServer::new(OrganizationRpc::new(store))
             .max_decoding_message_size(limits.message_bytes_max);
+        let authenticator = Arc::new(authenticator);
         Self(BoxCloneSyncService::new(service_fn(move |request| {
             let (authenticator, rpc) = (authenticator.clone(), rpc.clone());
             async move { Ok(answer(&authenticator, rpc, limits, request).await) }
@@ -79,9 +82,11 @@ async fn answer(
         path = request.uri().path(),
         request_id = request_id.to_str().unwrap_or_default(),
     );
-    let answered =
-        tracing::Instrument::instrument(within_deadline(authenticator, rpc, limits, request), span);
-    let mut response = answered.await.unwrap_or_else(Status::into_http);
+    // In one expression: a future that is moved first is there twice.
+    let mut response = within_deadline(authenticator, rpc, limits, request)
+        .instrument(span)
+        .await
+        .unwrap_or_else(Status::into_http);
     response.headers_mut().insert(request_id::HEADER, request_id);
     response
 }

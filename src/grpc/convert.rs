@@ -127,6 +127,7 @@ fn mask_error(violations: Vec<(&'static str, String)>) -> Error {
 }
 
 /// The message of an organization.
+#[must_use]
 pub fn organization(organization: Organization) -> v1::Organization {
     // Destructured without `..`, so that a new field cannot be forgotten here.
     let Organization { id, name, subscription_id, handshake, date_created, date_modified, etag } =

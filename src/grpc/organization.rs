@@ -1,5 +1,7 @@
 //! The RPCs: convert, call one use case, convert back.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::{convert, page};
@@ -95,7 +97,7 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
 
 /// The call, whose principal `call` has authenticated, and the message.
 fn parts<T>(mut request: Request<T>) -> Result<(Call, T), Error> {
-    let principal = request.extensions_mut().remove::<Principal>();
+    let principal = request.extensions_mut().remove::<Arc<Principal>>();
     let principal = principal.ok_or_else(|| Error::Internal("a call came past `call`".into()))?;
     let request_id = request.metadata().get(request_id::HEADER.as_str());
     let request_id = request_id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();

@@ -64,27 +64,34 @@ impl Store {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Organization> {
         let asked = Arc::new(Asked { call: call.clone(), update, idempotency });
-        let Asked { update: Update { id, patch, etag }, idempotency, .. } = &*asked;
         for _ in 0..UPDATE_ATTEMPTS_MAX {
-            if !patch.is_empty()
+            if !asked.update.patch.is_empty()
                 && let Some(row) = self.write_update(&asked).await?
             {
                 return row.try_into();
             }
-            self.check_credential(call).await?;
-            if let Some(made) = self.find_made(call, idempotency.as_ref()).await? {
-                return Ok(made);
-            }
-            let current = self.get_organization(*id).await?;
-            if etag.is_some_and(|etag| etag != current.etag) {
-                return Err(Error::EtagMismatch { current: current.etag });
-            }
-            if patch.apply(current.clone()) == current {
-                return Ok(current);
+            // Boxed, as the rare case: every update would carry its size.
+            if let Some(unchanged) = Box::pin(self.find_unchanged(&asked)).await? {
+                return Ok(unchanged);
             }
             // Changed, or created, by somebody else between the two statements: apply it to that.
         }
         Err(Error::Unavailable("an update lost its row to others too often".into()))
+    }
+
+    /// Why an update touches no row: the organization where that is no error, because it would not
+    /// change or was changed by the same request before. None where the update would change it now.
+    async fn find_unchanged(&self, asked: &Asked) -> Result<Option<Organization>> {
+        let Asked { call, update: Update { id, patch, etag }, idempotency } = asked;
+        self.check_credential(call).await?;
+        if let Some(made) = self.find_made(call, idempotency.as_ref()).await? {
+            return Ok(Some(made));
+        }
+        let current = self.get_organization(*id).await?;
+        if etag.is_some_and(|etag| etag != current.etag) {
+            return Err(Error::EtagMismatch { current: current.etag });
+        }
+        Ok((patch.apply(current.clone()) == current).then_some(current))
     }
 
     /// Writes an update as soon as it is its organization's turn; none where no row was touched.
@@ -95,12 +102,16 @@ impl Store {
             Outcome::Changed(row) => Ok(Some(row)),
             Outcome::Untouched => Ok(None),
             Outcome::Failed(error) => Err(error::shared(&error)),
-            Outcome::Refused => match self.lane().update(&[asked]).await {
-                Ok(rows) => Ok(only(rows)),
-                // To the same request under the same key, which was faster, or to a deadlock.
-                Err(error) if error::is_lost(&error) => Ok(None),
-                Err(error) => Err(error.into()),
-            },
+            Outcome::Refused => Box::pin(self.write_alone(asked)).await,
+        }
+    }
+
+    async fn write_alone(&self, asked: &Asked) -> Result<Option<organizations::Model>> {
+        match self.lane().update(&[asked]).await {
+            Ok(rows) => Ok(only(rows)),
+            // To the same request under the same key, which was faster, or to a deadlock.
+            Err(error) if error::is_lost(&error) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

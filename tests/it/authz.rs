@@ -204,7 +204,7 @@ async fn a_revoked_credential_does_not_write_whatever_was_checked_before() {
         let principal = store.find_principal(&secret.digest()).await.unwrap().unwrap();
         assert!(store.revoke_credential(secret.digest()).await.unwrap());
         let call = Call {
-            principal,
+            principal: principal.into(),
             request_id: "late".to_owned(),
             idempotency_key: None,
             validate_only: false,

@@ -166,7 +166,7 @@ impl Database {
 
 fn operator() -> Call {
     Call {
-        principal: Principal::operator(),
+        principal: Principal::operator().into(),
         request_id: "seed".to_owned(),
         idempotency_key: None,
         validate_only: false,
