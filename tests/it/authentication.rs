@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::harness::{ANY_PORT, Database, OWN, Request, Service, on_both_databases, orgd};
+use orgd::proto::v1::GetOrganizationRequest;
+
+use crate::harness::{
+    ANY_PORT, Database, OWN, Request, Service, authorized, on_both_databases,
+    on_both_databases_with, orgd,
+};
 
 fn get(service: &Service, secret: &str) -> Request {
     service
@@ -143,6 +148,75 @@ async fn many_callers_of_one_credential_at_once_are_all_answered() {
         for answer in futures_util::future::join_all(answers).await {
             assert_eq!(answer.status(), 200, "{}", answer.text());
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_callers_of_one_unremembered_credential_are_one_query() {
+    use sea_orm::{ConnectionTrait, Statement, TransactionTrait};
+
+    // On SQLite nobody tells what is being asked.
+    let database = Database::postgres().await;
+    database.seed().await;
+    let service = Service::start(database).await;
+    let (_, secret) = issue(service.database());
+    let holder = service.database().connect().await.begin().await.unwrap();
+    holder.execute_unprepared("LOCK TABLE credentials IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let observer = service.database().connect().await;
+    let asking = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND wait_event_type = 'Lock' AND query LIKE '%FROM credentials%'";
+    let watching = async {
+        let mut most = 0;
+        while most == 0 {
+            let statement = Statement::from_string(observer.get_database_backend(), asking);
+            let row = observer.query_one_raw(statement).await.unwrap().unwrap();
+            most = row.try_get_by::<i64, _>(0).unwrap();
+        }
+        // Long enough for the others to have come, short enough for the query to wait.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let statement = Statement::from_string(observer.get_database_backend(), asking);
+        let row = observer.query_one_raw(statement).await.unwrap().unwrap();
+        most = most.max(row.try_get_by::<i64, _>(0).unwrap());
+        holder.rollback().await.unwrap();
+        most
+    };
+    let answers = futures_util::future::join_all((0..50).map(|_| get(&service, &secret).send()));
+    let (most, answers) = tokio::join!(watching, answers);
+    assert_eq!(most, 1);
+    // Whoever waited too long for the lock is told to come back.
+    let are_fine = |answer: &crate::harness::Answer| [200, 503].contains(&answer.status());
+    assert!(answers.iter().all(are_fine));
+    assert_eq!(get(&service, &secret).send().await.status(), 200);
+}
+
+#[tokio::test]
+async fn guessing_does_not_drive_out_a_credential_that_is_good() {
+    use sea_orm::ConnectionTrait;
+
+    let settings = [("ORGD_AUTH_CACHE_TTL", "60s")];
+    on_both_databases_with(&settings, async |service| {
+        let (_, secret) = issue(service.database());
+        let (_, other) = issue(service.database());
+        assert_eq!(get(&service, &secret).send().await.status(), 200);
+        // More than are remembered of either kind.
+        let guesser = service.grpc();
+        for _ in 0..110 {
+            let guesses = (0..100).map(|_| {
+                let mut client = guesser.clone();
+                let request = GetOrganizationRequest { id: OWN, ..Default::default() };
+                let request = authorized(&uuid::Uuid::new_v4().to_string(), request);
+                async move { client.get(request).await.unwrap_err().code() }
+            });
+            for code in futures_util::future::join_all(guesses).await {
+                assert_eq!(code, tonic::Code::Unauthenticated);
+            }
+        }
+        // From here on only what is remembered can be known.
+        let connection = service.database().connect().await;
+        connection.execute_unprepared("ALTER TABLE credentials RENAME TO gone").await.unwrap();
+        assert_eq!(get(&service, &other).send().await.status(), 500, "never asked for before");
+        assert_eq!(get(&service, &secret).send().await.status(), 200);
     })
     .await;
 }
