@@ -210,7 +210,8 @@ async fn what_comes_to_a_full_queue_is_refused_at_once_and_the_queue_empties() {
                 assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
             }
         }
-        assert_eq!(refused, 12 * 90 - 1024);
+        // Fewer where the first have given up before the last came.
+        assert!((1..=12 * 90 - 1024).contains(&refused), "{refused}");
         // All have given up, so there is room again.
         let again = rename(&service, OWN, "Waits").header("grpc-timeout", "200m").send().await;
         assert_eq!(again.reason(), "DEADLINE_EXCEEDED");
@@ -233,24 +234,31 @@ async fn a_refusal_for_a_full_queue_says_when_to_come_back() {
         }),
         ..UpdateOrganizationRequest::default()
     };
-    let waiting = join_all((0..1100).map(|number| {
+    // More than there is room for, again and again: the queue stays full.
+    let crowd = join_all((0..1100).map(async |number| {
         let mut client = clients[number % clients.len()].clone();
-        let request = authorized(SUPPORT, update.clone());
-        async move { client.update(request).await.unwrap_err().code() }
+        loop {
+            let refused = client.update(authorized(SUPPORT, update.clone())).await.unwrap_err();
+            if refused.code() == Code::ResourceExhausted {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }));
     let refused = async {
         loop {
-            // Until the queue is full this one waits in it, for as long as it likes to.
             let answer = rename(&service, OWN, "Late").header("grpc-timeout", "50m").send().await;
             if answer.status() == 429 {
                 return answer;
             }
         }
     };
-    let refused = tokio::select! {
-        refused = refused => refused,
-        _ = waiting => panic!("nobody was refused while the queue was full"),
-    };
+    let refused = tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::select! {
+            refused = refused => refused,
+            _ = crowd => unreachable!(),
+        }
+    });
+    let refused = refused.await.expect("a refusal while the queue is full");
     assert_eq!(refused.reason(), "STORE_OVERLOADED");
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(refused.json()["code"], "RESOURCE_EXHAUSTED");
