@@ -54,9 +54,10 @@ const POOL_CONNECTIONS_MAX: u32 = 6;
 const SQLITE_READERS_MAX: u32 = 4;
 /// Lanes that update on PostgreSQL: while one waits for its commit, the other works. On SQLite there
 /// is one, as there is one writer.
-const POSTGRES_WRITERS: u32 = 2;
-/// Lanes that look up: one for organizations, one for credentials.
-const READERS: u32 = 2;
+const POSTGRES_WRITERS: usize = 2;
+/// Connections of all lanes on PostgreSQL: beside those that write, one looks up organizations and
+/// one credentials.
+const POSTGRES_LANES: u32 = 4;
 /// Pieces of work that wait for a lane: a second's worth where each needs a commit of its own.
 const WAITING_MAX: usize = 1024;
 /// Keys that are looked up in one statement.
@@ -131,17 +132,19 @@ impl Store {
             .max_connections(POOL_CONNECTIONS_MAX)
             .test_before_acquire_if_idle_for(QUIET_MAX)
             .statement_timeout(STATEMENT_TIMEOUT)
-            .map_sqlx_postgres_opts(with_lock_timeout);
+            .map_sqlx_postgres_opts(|options| {
+                options.options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
+            });
         let mut lanes = writer.clone();
         lanes
-            .max_connections(POSTGRES_WRITERS + READERS)
+            .max_connections(POSTGRES_LANES)
             .connect_lazy(true)
-            .map_sqlx_postgres_opts(|options| postgres::for_batches(with_lock_timeout(options)));
+            .map_sqlx_postgres_opts(postgres::for_batches);
         let lanes = Database::connect(lanes).await?;
         let pool = Database::connect(writer).await?;
         let lane = || Lane::Postgres(Kept::new(lanes.get_postgres_connection_pool().clone()));
-        let (writers, readers) = ([lane(), lane()], [lane(), lane()]);
-        Ok(Self::start(pool.clone(), pool, batching, writers, readers))
+        let writers = [(); POSTGRES_WRITERS].map(|()| lane());
+        Ok(Self::start(pool.clone(), pool, batching, writers, [lane(), lane()]))
     }
 
     fn start(
@@ -251,10 +254,6 @@ impl Store {
 
 fn is_sqlite(url: &SecretString) -> bool {
     url.expose_secret().starts_with("sqlite:")
-}
-
-fn with_lock_timeout(options: PgConnectOptions) -> PgConnectOptions {
-    options.options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
 }
 
 /// Connects, and waits while another process has a SQLite file for itself: the first of several
