@@ -62,8 +62,9 @@ const POSTGRES_LANES: u32 = 4;
 const WAITING_MAX: usize = 1024;
 /// Keys that are looked up in one statement.
 const READ_BATCH_MAX: usize = 64;
-/// A connection that was quiet for so long is asked for a sign of life before it is used.
-const QUIET_MAX: Duration = Duration::from_secs(1);
+/// How long a connection may have been quiet before it is asked for a sign of life: one that the
+/// server has closed meanwhile is then replaced before a statement is lost on it.
+const QUIET_MAX: Duration = Duration::from_millis(100);
 /// How long a call waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long PostgreSQL lets a statement run and wait for a lock, and SQLite waits for another

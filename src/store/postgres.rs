@@ -17,16 +17,13 @@ use sea_orm::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    BATCH_TIMEOUT,
+    BATCH_TIMEOUT, QUIET_MAX,
     entity::{credentials, organizations},
     error::is_broken,
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
 };
 use crate::domain::{CredentialDigest, Field, OrganizationId};
 
-/// How long a kept connection may have been quiet before it is asked for a sign of life: one that
-/// the server has closed meanwhile is then replaced before a statement is lost on it.
-const QUIET_MAX: Duration = Duration::from_millis(100);
 /// How long a connection is kept.
 const LIFETIME_MAX: Duration = Duration::from_mins(30);
 

@@ -200,10 +200,10 @@ async fn guessing_does_not_drive_out_a_credential_that_is_good() {
         let (_, other) = issue(service.database());
         assert_eq!(get(&service, &secret).send().await.status(), 200);
         // More than are remembered of either kind.
-        let guesser = service.grpc();
+        let channel = service.grpc();
         for _ in 0..110 {
             let guesses = (0..100).map(|_| {
-                let mut client = guesser.clone();
+                let mut client = channel.clone();
                 let request = GetOrganizationRequest { id: OWN, ..Default::default() };
                 let request = authorized(&uuid::Uuid::new_v4().to_string(), request);
                 async move { client.get(request).await.unwrap_err().code() }

@@ -6,8 +6,31 @@ use tonic_health::pb::{
 
 use crate::{
     examples::assert_examples,
-    harness::{ADMINISTRATOR, OWN, Service, on_both_databases},
+    harness::{ADMINISTRATOR, Database, OWN, Service, on_both_databases},
 };
+
+#[tokio::test]
+async fn connections_that_the_server_closed_are_replaced_without_an_error() {
+    use sea_orm::ConnectionTrait;
+
+    let database = Database::postgres().await;
+    database.seed().await;
+    let service = Service::start(database).await;
+    let observer = service.database().connect().await;
+    for round in 0..3 {
+        let bearer = format!("Bearer {ADMINISTRATOR}");
+        let get = |path| service.request("GET", path).header("authorization", &bearer).send();
+        let body = format!(r#"{{"name": "Round {round}"}}"#);
+        assert_eq!(service.put(OWN, ADMINISTRATOR, &body).send().await.status(), 200);
+        for path in ["/v1/organizations/90", "/v1/organizations", "/v1/organizations/90/changes"] {
+            assert_eq!(get(path).await.status(), 200, "{path}");
+        }
+        let close = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+            WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        observer.execute_unprepared(close).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    }
+}
 
 #[tokio::test]
 async fn a_second_service_on_the_same_database_passes_the_examples() {
