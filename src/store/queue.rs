@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::{
@@ -32,7 +35,23 @@ pub(super) struct QueueLimits {
 pub(super) struct Queue<W, A> {
     state: Mutex<State<W, A>>,
     arrived: Notify,
+    /// Whether somebody has given up since the queue was last searched for such.
+    has_leavers: AtomicBool,
     limits: QueueLimits,
+}
+
+/// Somebody who waits for an answer; dropped before it is there, the waiting was given up.
+struct Asking<'a> {
+    has_leavers: &'a AtomicBool,
+    is_answered: bool,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.has_leavers.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -103,6 +122,7 @@ impl<W, A> Queue<W, A> {
                 is_closed: false,
             }),
             arrived: Notify::new(),
+            has_leavers: AtomicBool::new(false),
             limits,
         })
     }
@@ -117,7 +137,10 @@ impl<W, A> Queue<W, A> {
     ) -> Result<(A, Turn<W, A>)> {
         let (asker, answer) = oneshot::channel();
         self.submit(organization, Waiting { work, asker })?;
-        answer.await.map_err(|_| Error::Internal("a lane dropped its work".into()))
+        let mut asking = Asking { has_leavers: &self.has_leavers, is_answered: false };
+        let answer = answer.await;
+        asking.is_answered = true;
+        answer.map_err(|_| Error::Internal("a lane dropped its work".into()))
     }
 
     fn submit(
@@ -160,10 +183,12 @@ impl<W, A> Queue<W, A> {
         self.arrived.notify_one();
     }
 
-    /// Takes what nobody waits for any more out of a queue that is full.
+    /// Takes what nobody waits for any more out of a queue that is full. Searched only where there
+    /// can be such: a refusal must cost next to nothing.
     fn make_room(&self) -> Vec<Job<W, A>> {
         let mut state = self.lock();
-        if state.waiting < self.limits.waiting_max {
+        let is_full = state.waiting >= self.limits.waiting_max;
+        if !is_full || !self.has_leavers.swap(false, Ordering::Relaxed) {
             return Vec::new();
         }
         for behind in state.turns.values_mut() {
