@@ -98,7 +98,7 @@ async fn is_alive(connection: &mut PgConnection) -> bool {
 /// that were touched.
 ///
 /// Rows are locked in the order of `rows`, which is ascending everywhere: two batches never wait
-/// for each other.
+/// for each other in a circle.
 pub(super) async fn update(
     connection: &mut PgConnection,
     rows: &[&Asked],

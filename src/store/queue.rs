@@ -184,7 +184,7 @@ impl<W, A> Queue<W, A> {
     }
 
     /// Takes what nobody waits for any more out of a queue that is full. Searched only where there
-    /// can be such: a refusal must cost next to nothing.
+    /// can be such: at each refusal the search would cost more than the refusal.
     fn make_room(&self) -> Vec<Job<W, A>> {
         let mut state = self.lock();
         let is_full = state.waiting >= self.limits.waiting_max;
