@@ -21,7 +21,7 @@ mod sqlite;
 mod update;
 mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
 pub use clock::now;
 pub use migrate::MigrationStep;
@@ -36,7 +36,10 @@ use sea_orm::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    runtime,
+    time::{Instant, sleep},
+};
 use tokio_util::task::TaskTracker;
 
 use self::{
@@ -127,7 +130,7 @@ impl Store {
             let reader = connect_when_free(reader).await?;
             let lanes = [Lane::Sqlite(writer.clone())];
             let readers = [Lane::Sqlite(reader.clone()), Lane::Sqlite(reader.clone())];
-            return Ok(Self::start(writer, reader, batching, lanes, readers));
+            return Self::start(writer, reader, batching, lanes, readers);
         }
         writer
             .max_connections(POOL_CONNECTIONS_MAX)
@@ -145,7 +148,7 @@ impl Store {
         let pool = Database::connect(writer).await?;
         let lane = || Lane::Postgres(Kept::new(lanes.get_postgres_connection_pool().clone()));
         let writers = [(); POSTGRES_WRITERS].map(|()| lane());
-        Ok(Self::start(pool.clone(), pool, batching, writers, [lane(), lane()]))
+        Self::start(pool.clone(), pool, batching, writers, [lane(), lane()])
     }
 
     fn start(
@@ -154,7 +157,7 @@ impl Store {
         batching: Batching,
         writers: impl IntoIterator<Item = Lane>,
         [organizations_lane, credentials_lane]: [Lane; 2],
-    ) -> Self {
+    ) -> std::result::Result<Self, DbErr> {
         let waiting_max = WAITING_MAX;
         let updates = Queue::new(QueueLimits {
             waiting_max,
@@ -164,23 +167,38 @@ impl Store {
         let reads = QueueLimits { waiting_max, batch_max: READ_BATCH_MAX, hold: 1 };
         let organizations = Queue::new(reads);
         let credentials = Queue::new(reads);
+        // A thread of their own: among thousands of requests that are refused, each step of a batch
+        // would wait for a turn of the runtime that has them.
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().map_err(no_lanes)?;
         let lanes = TaskTracker::new();
         for lane in writers {
-            lanes.spawn(writer::serve(updates.clone(), lane));
+            lanes.spawn_on(writer::serve(updates.clone(), lane), runtime.handle());
         }
-        lanes.spawn(reader::serve(
-            organizations.clone(),
-            organizations_lane,
-            Lane::organizations,
-            |row: &entity::organizations::Model, id: OrganizationId| row.id == id.get(),
-        ));
-        lanes.spawn(reader::serve(
-            credentials.clone(),
-            credentials_lane,
-            Lane::credentials,
-            |row: &entity::credentials::Model, digest: CredentialDigest| row.digest == digest.0,
-        ));
-        Self { writer, reader, updates, organizations, credentials, lanes }
+        lanes.spawn_on(
+            reader::serve(
+                organizations.clone(),
+                organizations_lane,
+                Lane::organizations,
+                |row: &entity::organizations::Model, id: OrganizationId| row.id == id.get(),
+            ),
+            runtime.handle(),
+        );
+        lanes.spawn_on(
+            reader::serve(
+                credentials.clone(),
+                credentials_lane,
+                Lane::credentials,
+                |row: &entity::credentials::Model, digest: CredentialDigest| row.digest == digest.0,
+            ),
+            runtime.handle(),
+        );
+        let ended = lanes.clone();
+        thread::Builder::new()
+            .name("lanes".into())
+            .spawn(move || runtime.block_on(ended.wait()))
+            .map_err(no_lanes)?;
+        Ok(Self { writer, reader, updates, organizations, credentials, lanes })
     }
 
     /// What every connection to a database has in common.
@@ -251,6 +269,11 @@ impl Store {
         self.reader.close().await?;
         Ok(self.writer.close().await?)
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature is map_err's")]
+fn no_lanes(error: io::Error) -> DbErr {
+    DbErr::Custom(format!("cannot start the thread of the lanes: {error}"))
 }
 
 fn is_sqlite(url: &SecretString) -> bool {
