@@ -11,6 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 use tonic::{
+    Code,
     metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
@@ -54,6 +55,14 @@ impl Credential {
     }
 }
 
+/// How a request was answered that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    /// 429 or `RESOURCE_EXHAUSTED`: the service has too much to do.
+    Refused,
+}
+
 pub enum Client {
     Rest(Rest),
     Grpc(OrganizationServiceClient<Channel>),
@@ -71,8 +80,8 @@ impl Client {
         Self::Rest(Rest { call, addr, stream, request: Vec::new(), answer: vec![0; 16 * 1024] })
     }
 
-    /// Sends a request and waits for its whole answer; an error is any answer but success.
-    pub async fn call(&mut self, request: &Request<'_>) -> Result<(), String> {
+    /// Sends a request and waits for its whole answer; an error is any that [`Answer`] does not have.
+    pub async fn call(&mut self, request: &Request<'_>) -> Result<Answer, String> {
         match self {
             Self::Rest(rest) => rest.call(request).await,
             Self::Grpc(client) => update(client, request).await,
@@ -91,7 +100,7 @@ pub struct Rest {
 }
 
 impl Rest {
-    async fn call(&mut self, request: &Request<'_>) -> Result<(), String> {
+    async fn call(&mut self, request: &Request<'_>) -> Result<Answer, String> {
         self.write(request);
         self.stream.write_all(&self.request).await.map_err(|error| error.to_string())?;
         let mut filled = 0;
@@ -104,8 +113,11 @@ impl Rest {
             }
             let answer = &self.answer[..filled];
             if is_whole(answer) {
-                let is_ok = answer.starts_with(b"HTTP/1.1 200 ");
-                return if is_ok { Ok(()) } else { Err(summary(answer)) };
+                return match answer.get(..13) {
+                    Some(b"HTTP/1.1 200 ") => Ok(Answer::Done),
+                    Some(b"HTTP/1.1 429 ") => Ok(Answer::Refused),
+                    _ => Err(summary(answer)),
+                };
             }
         }
     }
@@ -163,7 +175,7 @@ fn summary(answer: &[u8]) -> String {
 async fn update(
     client: &mut OrganizationServiceClient<Channel>,
     request: &Request<'_>,
-) -> Result<(), String> {
+) -> Result<Answer, String> {
     let organization = Organization {
         id: request.organization as i64,
         name: Some(format!("Organization {:016x}", request.name)),
@@ -174,5 +186,9 @@ async fn update(
         ..UpdateOrganizationRequest::default()
     });
     message.metadata_mut().insert("authorization", request.credential.metadata.clone());
-    client.update(message).await.map(|_| ()).map_err(|status| status.to_string())
+    match client.update(message).await {
+        Ok(_) => Ok(Answer::Done),
+        Err(status) if status.code() == Code::ResourceExhausted => Ok(Answer::Refused),
+        Err(status) => Err(status.to_string()),
+    }
 }

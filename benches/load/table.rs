@@ -55,12 +55,18 @@ pub fn number(number: Option<f64>, decimals: usize) -> String {
     number.map_or("–".to_owned(), |number| format!("{number:.decimals$}"))
 }
 
+fn refused(found: &Measurement) -> bool {
+    found.report.refused_rate > 0.0
+}
+
 /// The columns of the table of all numbers, with their decimals.
-const COLUMNS: [(&str, Metric, usize); 9] = [
+const COLUMNS: [(&str, Metric, usize); 11] = [
     ("requests/s", |found| Some(found.report.rate), 0),
     ("p50 ms", |found| Some(found.report.p50), 2),
     ("p99 ms", |found| Some(found.report.p99), 2),
     ("p99.9 ms", |found| Some(found.report.p999), 2),
+    ("refused/s", |found| Some(found.report.refused_rate), 0),
+    ("refused p99 ms", |found| refused(found).then_some(found.report.refused_p99), 2),
     ("service CPU s/10k", |found| found.service_cpu.map(|cpu| cpu * 1e4), 2),
     ("database CPU s/10k", |found| found.database_cpu.map(|cpu| cpu * 1e4), 2),
     ("memory MiB", |found| found.resident, 1),

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{Call, Client, Credential, Request},
+    client::{Answer, Call, Client, Credential, Request},
     histogram::Histogram,
     random::{CREDENTIALS, Xorshift, tokens},
 };
@@ -68,6 +68,10 @@ pub struct Report {
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,
+    /// Requests refused inside the window for want of room, a second, and how long that took, in
+    /// milliseconds.
+    pub refused_rate: f64,
+    pub refused_p99: f64,
     /// Requests from the first to the last, warm-up and all.
     pub requests: u64,
     /// Those of them that failed, and how the first of them did.
@@ -96,6 +100,7 @@ struct Shared {
     is_stopped: Cell<bool>,
     requests: Cell<u64>,
     latencies: RefCell<Histogram>,
+    refusals: RefCell<Histogram>,
     errors: RefCell<Vec<String>>,
 }
 
@@ -115,6 +120,7 @@ pub async fn run(job: Job) {
         is_stopped: Cell::new(false),
         requests: Cell::new(0),
         latencies: RefCell::new(Histogram::new()),
+        refusals: RefCell::new(Histogram::new()),
         errors: RefCell::new(Vec::new()),
     });
     LocalSet::new().run_until(load(clients, &shared)).await;
@@ -147,7 +153,11 @@ async fn until_input_closes() {
 async fn keep_calling(mut client: Client, number: u64, shared: Rc<Shared>) {
     let mut random = Xorshift::new(u64::from(shared.job.run) << 32 | number);
     while !shared.is_stopped.get() {
-        shared.call(&mut client, &mut random).await;
+        if !shared.call(&mut client, &mut random).await {
+            // What is refused at once would be asked for without end. The clients ignore
+            // Retry-After, as the worst do.
+            sleep(Duration::from_millis(1)).await;
+        }
     }
     if shared.job.settle {
         sleep(REPORT_DELAY).await;
@@ -158,7 +168,8 @@ async fn keep_calling(mut client: Client, number: u64, shared: Rc<Shared>) {
 }
 
 impl Shared {
-    async fn call(&self, client: &mut Client, random: &mut Xorshift) {
+    /// Whether a request was done.
+    async fn call(&self, client: &mut Client, random: &mut Xorshift) -> bool {
         let number = self.requests.get();
         self.requests.set(number + 1);
         let request = Request {
@@ -169,22 +180,26 @@ impl Shared {
         let sent = Instant::now();
         let answer = client.call(&request).await;
         let answered = Instant::now();
-        match answer {
-            Ok(()) if self.begin <= answered && answered < self.end => {
-                self.latencies.borrow_mut().record(answered - sent);
-            }
-            Ok(()) => {}
+        let (latencies, is_done) = match answer {
+            Ok(Answer::Done) => (&self.latencies, true),
+            Ok(Answer::Refused) => (&self.refusals, false),
             Err(error) => {
                 self.errors.borrow_mut().push(error);
-                // What fails at once would fail without end.
-                sleep(Duration::from_millis(1)).await;
+                return false;
             }
+        };
+        if self.begin <= answered && answered < self.end {
+            latencies.borrow_mut().record(answered - sent);
         }
+        is_done
     }
 
     fn report(&self) -> Report {
         let errors = self.errors.borrow();
+        let refusals = self.refusals.borrow();
         Report {
+            refused_rate: refusals.total() as f64 / self.job.seconds,
+            refused_p99: refusals.quantile(0.99),
             requests: self.requests.get(),
             errors: errors.len() as u64,
             error: errors.first().cloned(),

@@ -11,10 +11,7 @@ use std::{
     },
 };
 
-use tokio::{
-    sync::{Notify, oneshot},
-    task::yield_now,
-};
+use tokio::sync::{Notify, oneshot};
 
 use crate::domain::{Error, OrganizationId, Result};
 
@@ -204,8 +201,6 @@ impl<W, A> Queue<W, A> {
     /// The next batch, once there is one. None when the queue is closed and nothing waits.
     pub(super) async fn next(&self) -> Option<Vec<Job<W, A>>> {
         loop {
-            // Whoever is about to ask does so first.
-            yield_now().await;
             let arrived = self.arrived.notified();
             let Taken { batch, given_up, is_over } = self.take();
             drop(given_up);
