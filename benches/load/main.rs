@@ -96,6 +96,9 @@ pub struct Options {
         default_values = NAMES
     )]
     systems: Vec<String>,
+    /// How long a connection rests after a refusal, in seconds; what the service asks for is 1
+    #[arg(long, default_value_t = 0.001)]
+    pause: f64,
     /// Stored organizations
     #[arg(long, default_value_t = 10_000)]
     organizations: u64,

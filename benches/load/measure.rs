@@ -47,6 +47,8 @@ pub struct Window {
     pub connections: u32,
     pub warm_up: f64,
     pub seconds: f64,
+    /// How long a connection rests after a refusal.
+    pub pause: f64,
 }
 
 /// What was found.
@@ -153,7 +155,7 @@ enum Running {
 
 impl Running {
     fn start(target: &Target, window: Window, is_settling: bool) -> Self {
-        let Window { number, connections, warm_up, seconds, .. } = window;
+        let Window { number, connections, warm_up, seconds, pause, .. } = window;
         let organizations = target.organizations;
         let Load::Requests { call, addr } = target.load else {
             let database = target.database.as_ref().expect("pgbench loads a database");
@@ -169,6 +171,7 @@ impl Running {
             ("--warm-up", warm_up.to_string()),
             ("--seconds", seconds.to_string()),
             ("--organizations", organizations.to_string()),
+            ("--pause", pause.to_string()),
             ("--run", number.to_string()),
         ] {
             command.args([flag, &value]);

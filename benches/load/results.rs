@@ -27,6 +27,7 @@ impl Results {
                         connections,
                         warm_up: options.warm_up(),
                         seconds: options.seconds,
+                        pause: options.pause,
                     };
                     let measurement = measure(target, window).await;
                     eprintln!("round {round} of {}: {measurement}", options.rounds);

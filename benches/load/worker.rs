@@ -50,6 +50,8 @@ pub struct Job {
     #[arg(long)]
     pub seconds: f64,
     #[arg(long)]
+    pub pause: f64,
+    #[arg(long)]
     pub organizations: u64,
     /// The number of the run, which makes its names and its choices its own
     #[arg(long)]
@@ -154,9 +156,8 @@ async fn keep_calling(mut client: Client, number: u64, shared: Rc<Shared>) {
     let mut random = Xorshift::new(u64::from(shared.job.run) << 32 | number);
     while !shared.is_stopped.get() {
         if !shared.call(&mut client, &mut random).await {
-            // What is refused at once would be asked for without end. The clients ignore
-            // Retry-After, as the worst do.
-            sleep(Duration::from_millis(1)).await;
+            // What is refused at once would be asked for without end.
+            sleep(Duration::from_secs_f64(shared.job.pause)).await;
         }
     }
     if shared.job.settle {
