@@ -17,7 +17,7 @@ use orgd::{
     gateway,
     grpc::convert,
     proto::v1,
-    store::{Batching, Store, now},
+    store::{Store, StoreOptions, now},
 };
 use prost_types::FieldMask;
 
@@ -39,7 +39,7 @@ fn authenticate(criterion: &mut Criterion) {
     let url = format!("sqlite://{}?mode=rwc", folder.path().join("orgd.db").display()).into();
     let authenticator = runtime.block_on(async {
         Store::migrate(&url).await.unwrap();
-        let store = Store::connect(&url, Batching::default()).await.unwrap();
+        let store = Store::connect(&url, StoreOptions::default()).await.unwrap();
         let grant = Grant {
             role: Role::Administrator,
             organization: None,

@@ -19,6 +19,7 @@ pub mod domain;
 pub mod gateway;
 pub mod grpc;
 pub mod proto;
+pub mod rate_limit;
 pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -1,20 +1,18 @@
-//! The binary: parse, run, exit code.
+//! The binary: words, exit code.
 
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
-
-use clap::Parser;
-use orgd::{cli::Cli, telemetry};
+use std::{
+    env,
+    io::{Write, stderr},
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    telemetry::init();
-    match cli.run() {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let words: Vec<_> = env::args_os().collect();
+    orgd::cli::run(&words).unwrap_or_else(|error| {
+        // Before there is a log.
+        let _ = writeln!(stderr(), "orgd: {error:#}");
+        ExitCode::FAILURE
+    })
 }

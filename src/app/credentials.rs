@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 
+use super::audit;
 use crate::{
     auth::Secret,
     domain::{
@@ -77,6 +78,7 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
         description,
     };
     store.issue_credential(&credential).await?;
+    audit::issued(&credential);
     Ok(credential)
 }
 
@@ -87,6 +89,7 @@ pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
     match (found.pop(), found.is_empty()) {
         (Some(credential), true) => {
             store.revoke_credential(credential.credential.digest).await?;
+            audit::revoked(&credential);
             Ok(credential)
         }
         (None, _) => {

@@ -3,6 +3,7 @@
 //!
 //! Architecture invariant: no wire and no SQL; every door calls these functions.
 
+mod audit;
 pub mod credentials;
 mod idempotency;
 pub mod organizations;

@@ -3,7 +3,7 @@
 //! The order of checks is part of the contract (AIP-211): rights before values, values before
 //! existence, existence before preconditions.
 
-use super::idempotency;
+use super::{audit, idempotency};
 use crate::{
     domain::{
         Call, ChangeEntry, Creation, Error, Etag, IdempotencyKey, Organization, OrganizationId,
@@ -17,16 +17,20 @@ use crate::{
 pub async fn update(store: &Store, call: &Call, update: Update<String>) -> Result<Organization> {
     let idempotency = idempotency::of_update(call, &update);
     let Update { id, patch, etag } = update;
-    policy::authorize_organization(&call.principal, id)?;
-    policy::authorize_fields(&call.principal, patch.fields())?;
+    let principal = &call.principal;
+    audit::checked(principal, Some(id), policy::authorize_organization(principal, id))?;
+    audit::checked(principal, Some(id), policy::authorize_fields(principal, patch.fields()))?;
+    let fields = audit::names(patch.fields());
     let update = Update { id, patch: patch.parse()?, etag };
     let organization = if call.validate_only {
         // Boxed, as the rare case: every update would carry its size.
         Box::pin(preview_update(store, call, &update, idempotency)).await?
     } else {
-        store.update_organization(call, update, idempotency).await?
+        let updated = store.update_organization(call, update, idempotency).await?;
+        audit::updated(principal, &fields, &updated);
+        updated
     };
-    Ok(policy::readable(&call.principal, organization))
+    Ok(policy::readable(principal, organization))
 }
 
 /// What the update would answer, with the etag and the date that are stored.
@@ -49,8 +53,10 @@ async fn preview_update(
 /// Stores a new organization (AIP-133).
 pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result<Organization> {
     let idempotency = idempotency::of_creation(call, &new);
-    policy::authorize_creation(&call.principal)?;
-    policy::authorize_fields(&call.principal, new.patch.fields())?;
+    let principal = &call.principal;
+    audit::checked(principal, None, policy::authorize_creation(principal))?;
+    audit::checked(principal, None, policy::authorize_fields(principal, new.patch.fields()))?;
+    let fields = audit::names(new.patch.fields());
     let new = Creation { id: new.id, patch: new.patch.parse_new()? };
     let organization = if call.validate_only {
         match store.find_made(call, idempotency.as_ref()).await? {
@@ -58,9 +64,11 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
             None => preview_creation(store, &new).await?,
         }
     } else {
-        store.create_organization(call, &new, idempotency.as_ref()).await?
+        let created = store.create_organization(call, &new, idempotency.as_ref()).await?;
+        audit::created(principal, &fields, &created);
+        created
     };
-    Ok(policy::readable(&call.principal, organization))
+    Ok(policy::readable(principal, organization))
 }
 
 /// What the creation would answer, as far as it can be known before.
@@ -87,7 +95,7 @@ async fn preview_creation(store: &Store, new: &Creation<Text>) -> Result<Organiz
 
 /// Shows an organization (AIP-131).
 pub async fn get(store: &Store, principal: &Principal, id: OrganizationId) -> Result<Organization> {
-    policy::authorize_organization(principal, id)?;
+    audit::checked(principal, Some(id), policy::authorize_organization(principal, id))?;
     Ok(policy::readable(principal, store.get_organization(id).await?))
 }
 
@@ -117,7 +125,7 @@ pub async fn list_changes(
     after_version: i64,
     limit: u64,
 ) -> Result<Vec<ChangeEntry>> {
-    policy::authorize_organization(principal, id)?;
+    audit::checked(principal, Some(id), policy::authorize_organization(principal, id))?;
     let entries = store.list_changes(id, after_version, limit).await?;
     if entries.is_empty() {
         // No changes, or no organization: the second is an error.

@@ -13,6 +13,7 @@ use super::header::presented_secret;
 use crate::{
     domain::{CredentialDigest, Error, Principal, Result},
     store::{Store, now},
+    telemetry::metrics::{self, AuthMetrics},
 };
 
 /// Credentials that are remembered at most.
@@ -35,6 +36,7 @@ pub struct Authenticator {
 struct Caches {
     known: Cache<CredentialDigest, Arc<Principal>>,
     unknown: Cache<CredentialDigest, ()>,
+    metrics: AuthMetrics,
 }
 
 impl Authenticator {
@@ -47,6 +49,7 @@ impl Authenticator {
                 .max_capacity(UNKNOWN_MAX)
                 .time_to_live(ttl.min(UNKNOWN_TTL_MAX))
                 .build(),
+            metrics: AuthMetrics::new(),
         });
         Self { store, cache }
     }
@@ -56,16 +59,30 @@ impl Authenticator {
         let digest = presented_secret(headers)?.digest();
         let Some(cache) = &self.cache else { return find(&self.store, digest).await };
         let principal = match cache.known.get(&digest).await {
-            Some(principal) => principal,
+            Some(principal) => {
+                cache.metrics.known.increment(1);
+                principal
+            }
             None => Box::pin(self.look_up(cache, digest)).await?,
         };
         if holds(&principal) { Ok(principal) } else { Err(Error::CredentialInvalid) }
     }
 
+    /// Sets the metrics that are states rather than events.
+    pub async fn observe(&self) {
+        if let Some(Caches { known, unknown, .. }) = &self.cache {
+            known.run_pending_tasks().await;
+            unknown.run_pending_tasks().await;
+            metrics::auth_entries(known.entry_count(), unknown.entry_count());
+        }
+    }
+
     async fn look_up(&self, cache: &Caches, digest: CredentialDigest) -> Result<Arc<Principal>> {
         if cache.unknown.contains_key(&digest) {
+            cache.metrics.unknown.increment(1);
             return Err(Error::CredentialInvalid);
         }
+        cache.metrics.miss.increment(1);
         // Concurrent misses of one credential are one query.
         match cache.known.try_get_with(digest, find(&self.store, digest)).await {
             Ok(principal) => Ok(principal),

@@ -9,10 +9,10 @@ use crate::{
         organizations,
     },
     auth::Secret,
-    config::{AuthArgs, Limits, ListenArgs},
+    config::{AuthArgs, ListenArgs},
     domain::{Change, Creation, OrganizationId, Patch, Role},
-    server::{self, Addresses, Listeners},
-    store::{Batching, Store},
+    server::{self, Addresses, Listeners, Serving},
+    store::{Store, StoreOptions},
 };
 
 /// The tokens of the published page. Public, so they are good for nothing but a demonstration.
@@ -22,7 +22,7 @@ const USER_ORGANIZATION: i64 = 90;
 const ADMINISTRATOR_ORGANIZATION: i64 = 94;
 
 /// Serves the examples until a signal comes.
-pub(super) async fn run(listen: ListenArgs) -> Result<()> {
+pub(super) async fn run(listen: ListenArgs, auth: AuthArgs, serving: Serving) -> Result<()> {
     let http = &listen.http;
     for addr in [listen.grpc_addr, http.http_addr, http.ops.ops_addr] {
         ensure!(
@@ -36,10 +36,10 @@ pub(super) async fn run(listen: ListenArgs) -> Result<()> {
     let Some(file) = file.to_str() else { bail!("the temporary folder's name is not Unicode") };
     let url = format!("sqlite://{file}?mode=rwc").into();
     Store::migrate(&url).await?;
-    let store = Store::connect(&url, Batching::default()).await?;
+    let store = Store::connect(&url, StoreOptions::default()).await?;
     seed(&store).await?;
     output::line(&instructions(listeners.addresses()?))?;
-    server::serve(listeners, store, AuthArgs::default(), Limits::default()).await
+    server::serve(listeners, store, auth, serving).await
 }
 
 async fn seed(store: &Store) -> Result<()> {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{connect, open, output};
 use crate::{
     config::DatabaseArgs,
-    store::{Batching, Store},
+    store::{Store, StoreOptions},
 };
 
 #[derive(Args, Debug)]
@@ -33,7 +33,7 @@ enum Action {
 pub(super) async fn run(args: MigrateArgs) -> Result<()> {
     let store: Store = match args.action {
         Action::Up => open(&args.database).await?,
-        Action::Status => connect(&args.database, Batching::default()).await?,
+        Action::Status => connect(&args.database, StoreOptions::default()).await?,
     };
     let steps = store.migration_steps().await?;
     let value: Vec<_> =

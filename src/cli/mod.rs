@@ -7,50 +7,43 @@ mod migrate;
 mod organization;
 mod output;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use uuid::Uuid;
 
 use crate::{
     config::{
-        AuthArgs, DatabaseArgs, HttpListenArgs, Limits, ListenArgs, OpsAddrArgs, UpstreamArgs,
-        WriteArgs,
+        self, AuthArgs, DatabaseArgs, FileArgs, HttpListenArgs, Limits, ListenArgs, LogArgs,
+        OpsAddrArgs, PoolArgs, RateLimitArgs, Settings, TlsArgs, TraceArgs, UpstreamArgs,
     },
     domain::{Call, Principal},
-    server::{self, HttpListeners, Listeners},
-    store::{Batching, Store},
+    server::{self, HttpListeners, Listeners, Serving},
+    store::{Store, StoreOptions},
+    telemetry::Telemetry,
 };
 
 /// The organization service: one safe place to change the details of an organization.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
-pub struct Cli {
+struct Cli {
+    #[command(flatten)]
+    file: FileArgs,
+    #[command(flatten)]
+    log: LogArgs,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Serve gRPC and REST over a database
-    Serve {
-        #[command(flatten)]
-        listen: ListenArgs,
-        #[command(flatten)]
-        database: DatabaseArgs,
-        #[command(flatten)]
-        auth: AuthArgs,
-        #[command(flatten)]
-        write: WriteArgs,
-    },
+    Serve(Box<ServeArgs>),
     /// Serve REST alone, in front of a remote service
-    Gateway {
-        #[command(flatten)]
-        listen: HttpListenArgs,
-        #[command(flatten)]
-        upstream: UpstreamArgs,
-    },
+    Gateway(Box<GatewayArgs>),
+    /// Show every setting in force, and where it came from
+    Config(Box<ConfigArgs>),
     /// Bring the database's schema up to date, or show its state
     Migrate(migrate::MigrateArgs),
     /// Create and show organizations, straight in the database
@@ -62,40 +55,129 @@ enum Command {
     /// Ask a running service whether it is ready; exit code 0 means yes
     Healthcheck(OpsAddrArgs),
     /// Serve the two documented examples from a temporary database
-    Demo(ListenArgs),
+    Demo(Box<DemoArgs>),
 }
 
-impl Cli {
-    /// Runs the command to its end.
-    pub fn run(self) -> Result<ExitCode> {
-        let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-        runtime.block_on(self.command.run())
+#[derive(Args, Debug)]
+struct ServeArgs {
+    #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    pool: PoolArgs,
+    #[command(flatten)]
+    auth: AuthArgs,
+    #[command(flatten)]
+    serving: ServingArgs,
+}
+
+#[derive(Args, Debug)]
+struct GatewayArgs {
+    #[command(flatten)]
+    listen: HttpListenArgs,
+    #[command(flatten)]
+    upstream: UpstreamArgs,
+    #[command(flatten)]
+    serving: ServingArgs,
+}
+
+#[derive(Args, Debug)]
+struct DemoArgs {
+    #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
+    auth: AuthArgs,
+    #[command(flatten)]
+    serving: ServingArgs,
+}
+
+/// What whoever serves has in common.
+#[derive(Args, Debug)]
+struct ServingArgs {
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    rates: RateLimitArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
+}
+
+/// Every setting that there is.
+#[derive(Args, Debug)]
+struct ConfigArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// A gateway's; no other command needs it.
+    #[command(flatten)]
+    upstream: Option<UpstreamArgs>,
+    /// Print the page that lists every setting
+    #[arg(long, hide = true)]
+    page: bool,
+}
+
+/// Runs the command that these words and the environment name, to its end.
+pub fn run(words: &[OsString]) -> Result<ExitCode> {
+    let settings = config::read(Cli::command(), words)?;
+    let Cli { log, command, .. } = Cli::from_arg_matches(&settings.matches)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let _within = runtime.enter();
+    let _telemetry = Telemetry::start(&log, command.traces())?;
+    let code = runtime.block_on(command.run(&settings));
+    if let Err(error) = &code {
+        tracing::error!("{error:#}");
     }
+    Ok(code.unwrap_or(ExitCode::FAILURE))
 }
 
 impl Command {
-    async fn run(self) -> Result<ExitCode> {
+    fn traces(&self) -> Option<&TraceArgs> {
         match self {
-            Self::Serve { listen, database, auth, write } => {
+            Self::Serve(args) => Some(&args.serving.traces),
+            Self::Gateway(args) => Some(&args.serving.traces),
+            Self::Demo(args) => Some(&args.serving.traces),
+            _ => None,
+        }
+    }
+
+    async fn run(self, settings: &Settings) -> Result<ExitCode> {
+        match self {
+            Self::Serve(args) => {
+                let ServeArgs { listen, database, pool, auth, serving } = *args;
+                ensure!(
+                    pool.database_statement_timeout < serving.limits.request_deadline,
+                    "--database-statement-timeout must be shorter than --request-deadline: a \
+                     statement would be applied after its caller was told that its time is over"
+                );
                 let listeners = Listeners::bind(&listen).await?;
-                let batching = Batching {
-                    updates_max: write.write_batch_max.get(),
-                    hold: write.write_batch_hold.get(),
-                };
-                let store = open_for_many(&database, batching).await?;
-                server::serve(listeners, store, auth, Limits::default()).await?;
+                let store = open_for_many(&database, &pool).await?;
+                server::serve(listeners, store, auth, serving.into()).await?;
             }
-            Self::Gateway { listen, upstream } => {
+            Self::Gateway(args) => {
+                let GatewayArgs { listen, upstream, serving } = *args;
                 let listeners = HttpListeners::bind(&listen).await?;
-                server::serve_gateway(listeners, upstream.upstream, Limits::default()).await?;
+                server::serve_gateway(listeners, upstream, serving.into()).await?;
             }
+            Self::Config(args) if args.page => output::text(&config::page(&settings.command)?)?,
+            Self::Config(_) => output::text(&config::effective(settings)?)?,
             Self::Migrate(args) => migrate::run(args).await?,
             Self::Organization(command) => organization::run(command).await?,
             Self::Credential(command) => credential::run(command).await?,
             Self::Healthcheck(args) => return healthcheck::run(args.ops_addr).await,
-            Self::Demo(listen) => demo::run(listen).await?,
+            Self::Demo(args) => {
+                let DemoArgs { listen, auth, serving } = *args;
+                demo::run(listen, auth, serving.into()).await?;
+            }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl From<ServingArgs> for Serving {
+    fn from(ServingArgs { tls, limits, rates, traces: _ }: ServingArgs) -> Self {
+        Self { limits, rates, tls }
     }
 }
 
@@ -109,19 +191,33 @@ fn operator_call() -> Call {
     }
 }
 
-async fn connect(database: &DatabaseArgs, batching: Batching) -> Result<Store> {
+async fn connect(database: &DatabaseArgs, options: StoreOptions) -> Result<Store> {
     // The error's text names no URL, which may hold a password.
-    let store = Store::connect(&database.database_url, batching).await;
+    let store = Store::connect(&database.database_url, options).await;
     store.context("cannot connect to the database")
 }
 
 /// The database with its schema up to date, for a command that does one thing.
 async fn open(database: &DatabaseArgs) -> Result<Store> {
-    open_for_many(database, Batching::default()).await
+    up_to_date(database, StoreOptions::default()).await
 }
 
-async fn open_for_many(database: &DatabaseArgs, batching: Batching) -> Result<Store> {
-    let store = connect(database, batching).await?;
+/// The same for a service.
+async fn open_for_many(database: &DatabaseArgs, pool: &PoolArgs) -> Result<Store> {
+    let options = StoreOptions {
+        connections_max: pool.database_connections,
+        acquire_timeout: pool.database_acquire_timeout,
+        lock_timeout: pool.database_lock_timeout,
+        statement_timeout: pool.database_statement_timeout,
+        batch_max: pool.write_batch_max.get(),
+        queue_max: pool.write_queue_max.get(),
+        batch_hold: pool.write_batch_hold.get(),
+    };
+    up_to_date(database, options).await
+}
+
+async fn up_to_date(database: &DatabaseArgs, options: StoreOptions) -> Result<Store> {
+    let store = connect(database, options).await?;
     let migrated = Store::migrate(&database.database_url).await;
     migrated.context("cannot bring the database's schema up to date")?;
     Ok(store)

@@ -11,6 +11,11 @@ pub(super) fn line(text: &str) -> Result<()> {
     writeln!(stdout().lock(), "{text}").context("cannot write to standard output")
 }
 
+/// Prints lines to standard output.
+pub(super) fn text(text: &str) -> Result<()> {
+    write!(stdout().lock(), "{text}").context("cannot write to standard output")
+}
+
 /// Prints a value: on one line where `json` asks for it, else as `text` says it.
 pub(super) fn value(json: bool, value: &Value, text: impl FnOnce() -> String) -> Result<()> {
     if json { line(&value.to_string()) } else { line(&text()) }

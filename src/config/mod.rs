@@ -1,33 +1,53 @@
-//! Every setting and limit, each with a default that runs. The one place that reads the
-//! environment (through clap).
+//! Every setting and limit, each with a default that runs: one struct a concern. The one place that
+//! reads the environment (through clap) and the settings file.
+//!
+//! A setting is an argument with an `ORGD_` variable; its name in the file is its flag's, with `_`
+//! for `-`. What is here is all that flags, variables, file, `orgd config` and `docs/CONFIG.md` know.
 
-use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+mod file;
+mod show;
 
-use clap::Args;
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use clap::{ArgAction::Set, Args, ValueEnum, builder::RangedU64ValueParser};
+pub use file::{Settings, read};
 use http::Uri;
 use secrecy::SecretString;
+pub use show::{effective, page};
+
+/// Where settings are that neither flags nor variables give.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Settings file")]
+pub struct FileArgs {
+    /// A TOML file with settings; a flag or a variable comes before it
+    #[arg(long, env = "ORGD_CONFIG", value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+}
 
 /// Where the listeners are.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Listeners")]
 pub struct HttpListenArgs {
     /// Address of the REST listener
     #[arg(long, env = "ORGD_HTTP_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub http_addr: SocketAddr,
     #[command(flatten)]
-    /// Where liveness and readiness are.
+    /// Where liveness, readiness and metrics are.
     pub ops: OpsAddrArgs,
 }
 
-/// Where liveness and readiness are asked.
+/// Where liveness, readiness and metrics are asked.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Listeners")]
 pub struct OpsAddrArgs {
-    /// Address of the operations listener (/livez, /readyz)
+    /// Address of the operations listener (/livez, /readyz, /metrics)
     #[arg(long, env = "ORGD_OPS_ADDR", default_value = "127.0.0.1:9090", value_name = "ADDR")]
     pub ops_addr: SocketAddr,
 }
 
 /// Where the listeners of a whole service are.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Listeners")]
 pub struct ListenArgs {
     /// Address of the gRPC listener
     #[arg(long, env = "ORGD_GRPC_ADDR", default_value = "127.0.0.1:50051", value_name = "ADDR")]
@@ -37,8 +57,21 @@ pub struct ListenArgs {
     pub http: HttpListenArgs,
 }
 
+/// With which certificate the gRPC and REST listeners speak TLS.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "TLS")]
+pub struct TlsArgs {
+    /// PEM file with the certificate chain of the gRPC and REST listeners; without it they speak plain text
+    #[arg(long, env = "ORGD_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with the certificate's private key. Both files are read again when they change
+    #[arg(long, env = "ORGD_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
 /// Which database.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
     /// The database: `sqlite://FILE?mode=rwc` or `postgres://USER:PASSWORD@HOST/NAME`
     #[arg(
@@ -52,8 +85,66 @@ pub struct DatabaseArgs {
     pub database_url: SecretString,
 }
 
+/// How the database is used.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Database")]
+pub struct PoolArgs {
+    /// PostgreSQL connections at most, of which 4 are kept for batches and look-ups
+    #[arg(
+        long,
+        env = "ORGD_DATABASE_CONNECTIONS",
+        default_value = "10",
+        value_name = "NUMBER",
+        value_parser = RangedU64ValueParser::<u32>::new().range(5..=1000)
+    )]
+    pub database_connections: u32,
+    /// How long a call waits for a connection
+    #[arg(
+        long,
+        env = "ORGD_DATABASE_ACQUIRE_TIMEOUT",
+        default_value = "1s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub database_acquire_timeout: Duration,
+    /// How long PostgreSQL lets a statement wait for a lock, and SQLite waits for another process
+    #[arg(
+        long,
+        env = "ORGD_DATABASE_LOCK_TIMEOUT",
+        default_value = "1s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub database_lock_timeout: Duration,
+    /// How long PostgreSQL lets a statement run; shorter than the request deadline, so that none is applied long after its caller was told that its time is over
+    #[arg(
+        long,
+        env = "ORGD_DATABASE_STATEMENT_TIMEOUT",
+        default_value = "2s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub database_statement_timeout: Duration,
+    /// Updates that share one commit at most; 1: each has its own
+    #[arg(long, env = "ORGD_WRITE_BATCH_MAX", default_value = "64", value_name = "NUMBER")]
+    pub write_batch_max: NonZeroUsize,
+    /// Updates, or look-ups, that wait for the database at most; more are refused
+    #[arg(long, env = "ORGD_WRITE_QUEUE_MAX", default_value = "1024", value_name = "NUMBER")]
+    pub write_queue_max: NonZeroUsize,
+    /// For tests: updates that must wait before the first is done
+    #[arg(
+        long,
+        env = "ORGD_WRITE_BATCH_HOLD",
+        default_value = "1",
+        value_name = "NUMBER",
+        hide = true
+    )]
+    pub write_batch_hold: NonZeroUsize,
+}
+
 /// How callers are authenticated.
 #[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Authentication")]
 pub struct AuthArgs {
     /// How long a credential is remembered: until then a revoked one can still read, never write; 0s: not at all
     #[arg(
@@ -66,41 +157,226 @@ pub struct AuthArgs {
     pub auth_cache_ttl: Duration,
 }
 
-impl Default for AuthArgs {
-    fn default() -> Self {
-        Self { auth_cache_ttl: Duration::from_secs(5) }
-    }
-}
-
-/// How updates are put together.
+/// How often callers may call.
 #[derive(Args, Clone, Copy, Debug)]
-pub struct WriteArgs {
-    /// Updates that share one commit at most; 1: each has its own
-    #[arg(long, env = "ORGD_WRITE_BATCH_MAX", default_value = "64", value_name = "NUMBER")]
-    pub write_batch_max: NonZeroUsize,
-    /// For tests: updates that must wait before the first is done
+#[command(next_help_heading = "Rate limits")]
+pub struct RateLimitArgs {
+    /// Calls a second of one principal; as many may come at once. 0: no limit
+    #[arg(long, env = "ORGD_RATE_LIMIT_PRINCIPAL", default_value = "0", value_name = "NUMBER")]
+    pub rate_limit_principal: u32,
+    /// Whether administrators have that limit too
     #[arg(
         long,
-        env = "ORGD_WRITE_BATCH_HOLD",
-        default_value = "1",
-        value_name = "NUMBER",
-        hide = true
+        env = "ORGD_RATE_LIMIT_ADMINISTRATORS",
+        default_value = "false",
+        value_name = "BOOL",
+        action = Set
     )]
-    pub write_batch_hold: NonZeroUsize,
+    pub rate_limit_administrators: bool,
+    /// Requests a second from one source address (an IPv6 network of 64 bits is one); as many may come at once. 0: no limit. Behind a proxy all clients have the proxy's address
+    #[arg(long, env = "ORGD_RATE_LIMIT_SOURCE", default_value = "0", value_name = "NUMBER")]
+    pub rate_limit_source: u32,
 }
 
 /// Which service a gateway stands in front of.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Upstream")]
 pub struct UpstreamArgs {
-    /// The service's gRPC listener, such as `http://127.0.0.1:50051`
+    /// The service's gRPC listener, such as `http://127.0.0.1:50051`, or `https://…` where that speaks TLS
     #[arg(long, env = "ORGD_UPSTREAM", value_name = "URL", value_parser = upstream)]
     pub upstream: Uri,
+    /// PEM file with the certificates of whoever may have signed the upstream's; needed for `https`
+    #[arg(long, env = "ORGD_UPSTREAM_CA", value_name = "FILE")]
+    pub upstream_ca: Option<PathBuf>,
+}
+
+/// What a client may take of the service. Every wait, size and number has an end.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Limits")]
+pub struct Limits {
+    /// Connections of one listener; more wait until one ends
+    #[arg(long, env = "ORGD_CONNECTIONS_MAX", default_value = "4096", value_name = "NUMBER")]
+    pub connections_max: NonZeroUsize,
+    /// Requests at once on one HTTP/2 connection
+    #[arg(
+        long,
+        env = "ORGD_STREAMS_MAX",
+        default_value = "100",
+        value_name = "NUMBER",
+        value_parser = RangedU64ValueParser::<u32>::new().range(1..)
+    )]
+    pub streams_max: u32,
+    /// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset")
+    #[arg(long, env = "ORGD_LOCAL_RESETS_MAX", default_value = "1024", value_name = "NUMBER")]
+    pub local_resets_max: usize,
+    /// Bytes of a request's headers, counted as HTTP/2 counts them
+    #[arg(
+        long,
+        env = "ORGD_HEADER_BYTES_MAX",
+        default_value = "16384",
+        value_name = "BYTES",
+        value_parser = RangedU64ValueParser::<u32>::new().range(8192..=1_048_576)
+    )]
+    pub header_bytes_max: u32,
+    /// Bytes of a REST body, and of a gRPC message but for 1 KiB of mask, id and key
+    #[arg(
+        long,
+        env = "ORGD_BODY_BYTES_MAX",
+        default_value = "65536",
+        value_name = "BYTES",
+        value_parser = RangedU64ValueParser::<u32>::new().range(1024..=16_777_216)
+    )]
+    pub body_bytes_max: u32,
+    /// Bytes that a connection may send beside its requests before it is closed, as floods of PING and SETTINGS do; 4 KiB a second come back
+    #[arg(
+        long,
+        env = "ORGD_STRAY_BYTES_MAX",
+        default_value = "262144",
+        value_name = "BYTES",
+        value_parser = RangedU64ValueParser::<u32>::new().range(32_768..)
+    )]
+    pub stray_bytes_max: u32,
+    /// From the first byte of a request, or from the begin of the connection for the first one, to the end of its headers
+    #[arg(
+        long,
+        env = "ORGD_HEADER_READ_TIMEOUT",
+        default_value = "5s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub header_read_timeout: Duration,
+    /// How long a connection may be without a request after its first one
+    #[arg(
+        long,
+        env = "ORGD_IDLE_TIMEOUT",
+        default_value = "120s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub idle_timeout: Duration,
+    /// How long a client with a request under way may neither send nor take a byte; HTTP/2 connections are pinged after half of it
+    #[arg(
+        long,
+        env = "ORGD_STALL_TIMEOUT",
+        default_value = "10s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub stall_timeout: Duration,
+    /// How old a connection becomes, more or less a tenth, before it takes no new requests: clients then connect anew, and find new instances
+    #[arg(
+        long,
+        env = "ORGD_CONNECTION_AGE_MAX",
+        default_value = "15m",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub connection_age_max: Duration,
+    /// How long a connection that is old enough may still take for its requests
+    #[arg(
+        long,
+        env = "ORGD_CONNECTION_AGE_GRACE",
+        default_value = "30s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub connection_age_grace: Duration,
+    /// The time of one request; a caller may ask for less
+    #[arg(
+        long,
+        env = "ORGD_REQUEST_DEADLINE",
+        default_value = "5s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub request_deadline: Duration,
+    /// How long a process that was told to stop still takes requests, while it says that it is not ready
+    #[arg(
+        long,
+        env = "ORGD_LAME_DUCK_TIME",
+        default_value = "2s",
+        value_name = "TIME",
+        value_parser = humantime::parse_duration
+    )]
+    pub lame_duck_time: Duration,
+    /// How long a stop then waits for requests under way
+    #[arg(
+        long,
+        env = "ORGD_DRAIN_DEADLINE",
+        default_value = "20s",
+        value_name = "TIME",
+        value_parser = humantime::parse_duration
+    )]
+    pub drain_deadline: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Logs")]
+pub struct LogArgs {
+    /// What is logged: levels, and levels of targets; `orgd::request` has a line a request, `orgd::audit` who changed what
+    #[arg(
+        long,
+        env = "ORGD_LOG",
+        default_value = "warn,orgd=info",
+        value_name = "FILTER",
+        global = true
+    )]
+    pub log: String,
+    /// For people, or for programs; auto: for people on a terminal
+    #[arg(
+        long,
+        env = "ORGD_LOG_FORMAT",
+        default_value = "auto",
+        value_name = "FORMAT",
+        global = true
+    )]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere
+    Auto,
+    /// For people
+    Text,
+    /// One object a line
+    Json,
+}
+
+/// Where traces go.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Traces")]
+pub struct TraceArgs {
+    /// Where traces are sent by OTLP over gRPC, such as `http://127.0.0.1:4317`; without it, or empty, there are none
+    #[arg(long, env = "ORGD_OTLP_ENDPOINT", default_value = "", value_name = "URL")]
+    pub otlp_endpoint: String,
+    /// The share of requests that are traced, from 0 to 1; that of a trusted caller is the caller's choice
+    #[arg(
+        long,
+        env = "ORGD_TRACE_SAMPLE_RATIO",
+        default_value = "1",
+        value_name = "SHARE",
+        value_parser = share
+    )]
+    pub trace_sample_ratio: f64,
+    /// Whether a caller's `traceparent` is believed; only where all callers are trusted
+    #[arg(
+        long,
+        env = "ORGD_TRACE_REMOTE_PARENTS",
+        default_value = "false",
+        value_name = "BOOL",
+        action = Set
+    )]
+    pub trace_remote_parents: bool,
 }
 
 fn upstream(text: &str) -> Result<Uri, String> {
     let uri = text.parse::<Uri>().ok();
-    let is_http = |uri: &Uri| uri.scheme_str() == Some("http") && uri.authority().is_some();
-    uri.filter(is_http).ok_or_else(|| "an upstream is http://HOST:PORT".to_owned())
+    let is_http =
+        |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some();
+    uri.filter(is_http).ok_or_else(|| "an upstream is http://HOST:PORT or https://…".to_owned())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature is clap's")]
@@ -108,45 +384,17 @@ fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(text.into())
 }
 
-/// What a client may take of the service. Every wait, size and number has an end.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections of one listener; more wait until one ends.
-    pub connections_max: usize,
-    /// Requests at once on one HTTP/2 connection.
-    pub streams_max: u32,
-    /// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset").
-    pub local_resets_max: usize,
-    /// Bytes of a request's headers, counted as HTTP/2 counts them.
-    pub header_bytes_max: u32,
-    /// Bytes of a REST body and of a gRPC message.
-    pub body_bytes_max: usize,
-    /// From the first byte of a request, or from the begin of the connection for the first one, to the
-    /// end of its headers.
-    pub header_read_timeout: Duration,
-    /// How long a connection may be without a request after its first one.
-    pub idle_timeout: Duration,
-    /// How long a client with a request under way may neither send nor take a byte.
-    pub stall_timeout: Duration,
-    /// The time of one request.
-    pub request_deadline: Duration,
-    /// How long a stop waits for requests under way.
-    pub drain_deadline: Duration,
+/// A time that is not zero.
+fn time_span(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time.is_zero() => Err("must be longer than nothing".to_owned()),
+        Ok(time) if time > Duration::from_hours(24) => Err("must be a day at most".to_owned()),
+        Ok(time) => Ok(time),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 4096,
-            streams_max: 100,
-            local_resets_max: 1024,
-            header_bytes_max: 16 * 1024,
-            body_bytes_max: 64 * 1024,
-            header_read_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(120),
-            stall_timeout: Duration::from_secs(10),
-            request_deadline: Duration::from_secs(5),
-            drain_deadline: Duration::from_secs(20),
-        }
-    }
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }

@@ -67,6 +67,8 @@ pub mod reason {
     pub const NOT_IMPLEMENTED: &str = "NOT_IMPLEMENTED";
     /// More work waits than can be done in time.
     pub const STORE_OVERLOADED: &str = "STORE_OVERLOADED";
+    /// The caller, or its source address, calls too often.
+    pub const RATE_LIMITED: &str = "RATE_LIMITED";
     /// The database cannot be reached or is too slow.
     pub const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
     /// A fault of the service.

@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, Request, Response, header::AUTHORIZATION};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
 use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
@@ -11,9 +11,13 @@ use tonic_types::StatusExt;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::edge::Exchange;
-use crate::proto::{
-    request_id,
-    v1::{self, organization_service_client::OrganizationServiceClient},
+use crate::{
+    proto::{
+        request_id,
+        v1::{self, organization_service_client::OrganizationServiceClient},
+    },
+    rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
+    telemetry::TraceContext,
 };
 
 /// The way to the service: the generated server in the same process, or a channel to a remote one.
@@ -53,7 +57,7 @@ fn transport_status(error: BoxError) -> Status {
 pub(super) struct Caller {
     client: OrganizationServiceClient<Transport>,
     metadata: MetadataMap,
-    deadline: Instant,
+    exchange: Exchange,
 }
 
 impl Caller {
@@ -64,11 +68,12 @@ impl Caller {
                 forwarded.append(name.clone(), line.clone());
             }
         }
+        TraceContext::hand_on(&mut forwarded);
         forwarded.insert(request_id::HEADER, exchange.request_id.clone());
         Self {
             client: OrganizationServiceClient::new(transport),
             metadata: MetadataMap::from_headers(forwarded),
-            deadline: exchange.deadline,
+            exchange: exchange.clone(),
         }
     }
 
@@ -76,14 +81,14 @@ impl Caller {
         &self,
         message: v1::UpdateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
-        Ok(self.client.clone().update(self.request(message)).await?.into_inner())
+        self.answer(self.client.clone().update(self.request(message)).await)
     }
 
     pub(super) async fn get(
         &self,
         message: v1::GetOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
-        Ok(self.client.clone().get(self.request(message)).await?.into_inner())
+        self.answer(self.client.clone().get(self.request(message)).await)
     }
 
     /// The etag of an organization that the caller may see; none where there is no such.
@@ -102,21 +107,21 @@ impl Caller {
         &self,
         message: v1::ListOrganizationsRequest,
     ) -> Result<v1::ListOrganizationsResponse, Status> {
-        Ok(self.client.clone().list(self.request(message)).await?.into_inner())
+        self.answer(self.client.clone().list(self.request(message)).await)
     }
 
     pub(super) async fn create(
         &self,
         message: v1::CreateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
-        Ok(self.client.clone().create(self.request(message)).await?.into_inner())
+        self.answer(self.client.clone().create(self.request(message)).await)
     }
 
     pub(super) async fn list_changes(
         &self,
         message: v1::ListChangesRequest,
     ) -> Result<v1::ListChangesResponse, Status> {
-        Ok(self.client.clone().list_changes(self.request(message)).await?.into_inner())
+        self.answer(self.client.clone().list_changes(self.request(message)).await)
     }
 
     /// Whether the service takes the caller's credential. An update without an organization is
@@ -131,10 +136,32 @@ impl Caller {
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         *request.metadata_mut() = self.metadata.clone();
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = self.exchange.deadline.saturating_duration_since(Instant::now());
         // None left is no timeout that the grammar has; the service finds this one exceeded.
         request.set_timeout(left.max(Duration::from_nanos(1)));
+        // For the service in this process.
+        request.extensions_mut().insert(self.exchange.record.clone());
         request
+    }
+
+    /// The message of an answer. What it says of the caller's rate limit is kept for the client.
+    fn answer<T>(&self, answer: Result<tonic::Response<T>, Status>) -> Result<T, Status> {
+        let metadata = match &answer {
+            Ok(response) => response.metadata(),
+            Err(status) => status.metadata(),
+        };
+        let mut standing = HeaderMap::new();
+        for name in [RATE_LIMIT, RATE_LIMIT_POLICY] {
+            for value in metadata.get_all(name.as_str()) {
+                if let Ok(value) = HeaderValue::from_bytes(value.as_encoded_bytes()) {
+                    standing.append(name.clone(), value);
+                }
+            }
+        }
+        if !standing.is_empty() {
+            let _ = self.exchange.standing.set(standing);
+        }
+        answer.map(tonic::Response::into_inner)
     }
 }
 

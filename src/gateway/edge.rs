@@ -1,22 +1,36 @@
-//! What every request and answer passes through: the request id, the deadline, the wording of a
-//! refusal, and the documented headers. The outermost layer, so that no answer comes past it.
+//! What every request and answer passes through: the request id, the source's rate limit, the
+//! deadline, the wording of a refusal, the documented headers, and what is counted and logged of it.
+//! The outermost layer, so that no answer comes past it.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
-    extract::{Request, State},
-    http::{HeaderValue, Version, header::HOST},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, Method, Version, header::HOST},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
-use super::{RequestLimits, headers, problem::Problem};
-use crate::proto::{request_id, timeout};
+use super::{RequestLimits, headers, problem::Problem, request::organization_id};
+use crate::{
+    proto::{request_id, timeout},
+    rate_limit::{Standing, source},
+    telemetry::{RequestRecord, TraceContext},
+};
 
 /// What is known of a request before it is routed.
 #[derive(Clone, Debug)]
 pub(super) struct Exchange {
     pub(super) request_id: HeaderValue,
     pub(super) deadline: Instant,
+    pub(super) record: RequestRecord,
+    /// What the service said of the caller's rate limit.
+    pub(super) standing: Arc<OnceLock<HeaderMap>>,
 }
 
 pub(super) async fn edge(
@@ -24,25 +38,80 @@ pub(super) async fn edge(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let record = RequestRecord::begin();
     let request_id = request_id::of(request.headers());
+    let method = method(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    if let Ok(id) = organization_id(request.uri()) {
+        record.set_organization(id);
+    }
+    let span = tracing::info_span!(
+        "request",
+        otel.name = format_args!("{method} {route}"),
+        otel.kind = "server",
+        request_id = request_id.to_str().unwrap_or_default(),
+    );
+    TraceContext::adopt(&span, request.headers());
     // Without the query: it may hold what a client should not have put there.
     let path = request.uri().path().to_owned();
+    let exchange = Exchange {
+        request_id: request_id.clone(),
+        deadline: Instant::now() + limits.deadline,
+        record: record.clone(),
+        standing: Arc::default(),
+    };
+    let standing = exchange.standing.clone();
+    let source = source_standing(&limits, &request);
     let answer = match timeout::of(request.headers()) {
         _ if lacks_host(&request) => Problem::missing_host().into_response(),
+        _ if let Some(wait) = source.and_then(|source| source.wait) => {
+            Problem::rate_limited(wait).into_response()
+        }
         Err(timeout::Malformed) => Problem::malformed_timeout().into_response(),
         Ok(asked) => {
             let time = asked.map_or(limits.deadline, |asked| asked.min(limits.deadline));
             let deadline = Instant::now() + time;
-            request.extensions_mut().insert(Exchange { request_id: request_id.clone(), deadline });
+            request.extensions_mut().insert(Exchange { deadline, ..exchange });
             timeout_at(deadline, next.run(request))
+                .instrument(span.clone())
                 .await
                 .unwrap_or_else(|_| Problem::deadline_exceeded().into_response())
         }
     };
     let mut answer = Problem::render(answer, &path, &request_id);
-    headers::document(answer.headers_mut());
+    let headers = answer.headers_mut();
+    headers::document(headers);
+    if let Some(source) = source {
+        source.write(headers);
+    }
+    if let Some(standing) = standing.get() {
+        for (name, value) in standing {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    record.end_http(method, route, answer.status().as_u16(), &request_id, &span);
     answer.headers_mut().insert(request_id::HEADER, request_id);
     answer
+}
+
+fn source_standing(limits: &RequestLimits, request: &Request) -> Option<Standing> {
+    let peer = request.extensions().get::<SocketAddr>()?;
+    Some(limits.sources.as_ref()?.check(&source(peer.ip())))
+}
+
+/// The method as logs and metrics name it: one of a closed set, whatever clients send.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "_OTHER",
+    }
 }
 
 /// RFC 9112 §3.2: a request of HTTP/1.1 without a Host, or with several, is answered 400.

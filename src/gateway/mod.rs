@@ -18,7 +18,7 @@ mod query;
 mod request;
 mod resource;
 
-use std::time::Duration;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -32,15 +32,17 @@ pub use client::{Transport, transport};
 use problem::Problem;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::proto::v1;
+use crate::{proto::v1, rate_limit::RateLimit};
 
 /// What the REST door may spend on a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RequestLimits {
     /// The time of a request whose caller brings no deadline, and the longest that one may bring.
     pub deadline: Duration,
     /// Bytes of a body at most.
     pub body_bytes_max: usize,
+    /// How often requests may come from one source.
+    pub sources: Option<Arc<RateLimit<IpAddr>>>,
 }
 
 /// The message of an update's JSON body; none where the body is refused. Public for the benchmarks.
@@ -52,7 +54,7 @@ pub fn update_of_body(bytes: &[u8], id: i64) -> Option<v1::UpdateOrganizationReq
 
 /// The REST routes, in front of the service that `transport` leads to.
 pub fn router(transport: Transport, limits: RequestLimits) -> Router {
-    let gateway = organizations::Gateway::new(transport, limits);
+    let gateway = organizations::Gateway::new(transport, limits.body_bytes_max);
     Router::new()
         .route(
             "/v1/organizations/{id}",

@@ -11,7 +11,7 @@ use axum::{
 };
 
 use super::{
-    RequestLimits, Transport,
+    Transport,
     client::Caller,
     edge::Exchange,
     openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
@@ -32,12 +32,12 @@ const PRIVATE: (HeaderName, HeaderValue) =
 #[derive(Clone)]
 pub(super) struct Gateway {
     transport: Transport,
-    limits: RequestLimits,
+    body_bytes_max: usize,
 }
 
 impl Gateway {
-    pub(super) fn new(transport: Transport, limits: RequestLimits) -> Self {
-        Self { transport, limits }
+    pub(super) fn new(transport: Transport, body_bytes_max: usize) -> Self {
+        Self { transport, body_bytes_max }
     }
 
     fn caller(self, headers: &HeaderMap, exchange: &Exchange) -> Caller {
@@ -73,7 +73,7 @@ pub(super) async fn update(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body_bytes_max = gateway.limits.body_bytes_max;
+    let body_bytes_max = gateway.body_bytes_max;
     let caller = gateway.caller(&head.headers, &exchange);
     let preconditions = Preconditions::read(&head.headers);
     let preferences = Preferences::read(&head.headers);
@@ -137,7 +137,7 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body_bytes_max = gateway.limits.body_bytes_max;
+    let body_bytes_max = gateway.body_bytes_max;
     let caller = gateway.caller(&head.headers, &exchange);
     let preferences = Preferences::read(&head.headers);
     let reading = read_creation(&head, body, body_bytes_max, preferences.strict);

@@ -3,7 +3,7 @@
 //!
 //! Carries the google.rpc details of a status without loss, and never a library's own text.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use axum::{
     body::Body,
@@ -162,6 +162,14 @@ impl Problem {
         Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", detail)
     }
 
+    pub(super) fn rate_limited(wait: Duration) -> Self {
+        let detail = "Too many requests come from your address; nothing was changed. \
+            Try again after the time that Retry-After says.";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, Code::ResourceExhausted, "RATE_LIMITED", detail)
+            .with_header(RETRY_AFTER, retry_after(Some(wait)).into())
+    }
+
     pub(super) fn panicked() -> Self {
         let detail =
             "The service has failed. Try again; if it happens again, report the request id.";
@@ -245,12 +253,15 @@ fn answer_headers(status: StatusCode, reason: &str, details: &ErrorDetails) -> H
     }
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         let delay = details.retry_info().and_then(|info| info.retry_delay);
-        // Rounded up: zero would ask the client to come back at once.
-        let seconds = delay.map_or(0, |delay| delay.as_millis().div_ceil(1000));
-        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).max(RETRY_AFTER_SECONDS);
-        headers.insert(RETRY_AFTER, seconds.into());
+        headers.insert(RETRY_AFTER, retry_after(delay).into());
     }
     headers
+}
+
+/// The seconds of a Retry-After, rounded up: zero would ask the client to come back at once.
+fn retry_after(delay: Option<Duration>) -> u64 {
+    let seconds = delay.map_or(0, |delay| delay.as_millis().div_ceil(1000));
+    u64::try_from(seconds).unwrap_or(u64::MAX).max(RETRY_AFTER_SECONDS)
 }
 
 /// A response that stands for the problem until it is rendered.

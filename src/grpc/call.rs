@@ -1,14 +1,18 @@
 //! What every call passes through before and after its RPC: the request id, the content type, the
-//! deadline, authentication, and the wording of what tonic refuses by itself.
+//! deadline, rate limits, authentication, the wording of what tonic refuses by itself, and what is
+//! counted and logged of it.
 
 use std::{
     any::Any,
     convert::Infallible,
-    sync::Arc,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
     task::{Context, Poll},
+    time::Instant,
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
+use prost_reflect::DescriptorPool;
 use tokio::time::timeout;
 use tonic::{Status, body::Body, server::NamedService};
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
@@ -18,11 +22,14 @@ use tracing::Instrument;
 use super::{CallLimits, organization::OrganizationRpc, status};
 use crate::{
     auth::Authenticator,
+    domain::Role,
     proto::{
-        request_id, timeout as grpc_timeout,
+        FILE_DESCRIPTOR_SET, request_id, timeout as grpc_timeout,
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
     },
+    rate_limit::{Standing, source},
     store::Store,
+    telemetry::{RequestRecord, TraceContext, metrics},
 };
 
 type Rpc = OrganizationServiceServer<OrganizationRpc>;
@@ -38,12 +45,18 @@ impl OrganizationGrpc {
     pub fn new(store: Store, authenticator: Authenticator, limits: CallLimits) -> Self {
         let rpc = OrganizationServiceServer::new(OrganizationRpc::new(store))
             .max_decoding_message_size(limits.message_bytes_max);
-        let authenticator = Arc::new(authenticator);
+        let shared = Arc::new(Shared { authenticator, limits });
         Self(BoxCloneSyncService::new(service_fn(move |request| {
-            let (authenticator, rpc) = (authenticator.clone(), rpc.clone());
-            async move { Ok(answer(&authenticator, rpc, limits, request).await) }
+            let (shared, rpc) = (shared.clone(), rpc.clone());
+            async move { Ok(answer(&shared, rpc, request).await) }
         })))
     }
+}
+
+/// What all calls have in common.
+struct Shared {
+    authenticator: Authenticator,
+    limits: CallLimits,
 }
 
 impl Service<Request<Body>> for OrganizationGrpc {
@@ -66,59 +79,118 @@ impl NamedService for OrganizationGrpc {
     const NAME: &'static str = SERVICE_NAME;
 }
 
-async fn answer(
-    authenticator: &Authenticator,
-    rpc: Rpc,
-    limits: CallLimits,
-    mut request: Request<Body>,
-) -> Response<Body> {
+async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Response<Body> {
+    let begin = Instant::now();
     let request_id = request_id::of(request.headers());
-    if !is_grpc(request.headers()) {
-        return unsupported_media_type(request_id);
+    let method = method(request.uri().path());
+    // The gateway within this process has a record already, and writes the request's log line.
+    let record = request.extensions().get::<RequestRecord>().cloned();
+    let (record, is_own) = match record {
+        Some(record) => (record, false),
+        None => (RequestRecord::begin(), true),
+    };
+    let span = if is_own {
+        tracing::info_span!(
+            "call",
+            otel.name = method,
+            otel.kind = "server",
+            request_id = request_id.to_str().unwrap_or_default(),
+        )
+    } else {
+        // Of interest to traces alone.
+        tracing::debug_span!("call", otel.name = method, otel.kind = "internal")
+    };
+    if is_own {
+        TraceContext::adopt(&span, request.headers());
     }
     request.headers_mut().insert(request_id::HEADER, request_id.clone());
-    let span = tracing::info_span!(
-        "call",
-        path = request.uri().path(),
-        request_id = request_id.to_str().unwrap_or_default(),
-    );
-    // In one expression: a future that is moved first is there twice.
-    let mut response = within_deadline(authenticator, rpc, limits, request)
-        .instrument(span)
-        .await
-        .unwrap_or_else(Status::into_http);
-    response.headers_mut().insert(request_id::HEADER, request_id);
+    request.extensions_mut().insert(record.clone());
+    let mut response = if is_grpc(request.headers()) {
+        // In one expression: a future that is moved first is there twice.
+        within_deadline(shared, rpc, request, &record)
+            .instrument(span.clone())
+            .await
+            .unwrap_or_else(Status::into_http)
+    } else {
+        unsupported_media_type()
+    };
+    response.headers_mut().insert(request_id::HEADER, request_id.clone());
+    let code = status::code_name(response.headers());
+    metrics::rpc_call(method, code, begin.elapsed());
+    TraceContext::note(&span, "rpc.response.status_code", code.to_owned());
+    if is_own {
+        record.end_rpc(method, code, &request_id, &span);
+    }
     response
 }
 
+/// The method as logs and metrics name it: one of a closed set, whatever clients call.
+fn method(path: &str) -> &'static str {
+    static METHODS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let service = DescriptorPool::decode(FILE_DESCRIPTOR_SET)
+            .ok()
+            .and_then(|pool| pool.get_service_by_name(SERVICE_NAME));
+        let methods = service.iter().flat_map(|service| service.methods().collect::<Vec<_>>());
+        methods.map(|method| format!("{SERVICE_NAME}/{}", method.name())).collect()
+    });
+    let asked = path.trim_start_matches('/');
+    METHODS.iter().find(|method| *method == asked).map_or("_OTHER", String::as_str)
+}
+
 async fn within_deadline(
-    authenticator: &Authenticator,
+    shared: &Shared,
     rpc: Rpc,
-    limits: CallLimits,
     request: Request<Body>,
+    record: &RequestRecord,
 ) -> Result<Response<Body>, Status> {
     let deadline = grpc_timeout::of(request.headers())
         .map_err(|_| status::malformed_timeout())?
-        .map_or(limits.deadline, |asked| asked.min(limits.deadline));
-    timeout(deadline, authenticated(authenticator, rpc, request))
+        .map_or(shared.limits.deadline, |asked| asked.min(shared.limits.deadline));
+    timeout(deadline, authenticated(shared, rpc, request, record))
         .await
         .map_err(|_| status::deadline_exceeded())?
 }
 
 /// Authenticates by the headers alone, before the message is read, and only then calls the RPC.
 async fn authenticated(
-    authenticator: &Authenticator,
+    shared: &Shared,
     rpc: Rpc,
     mut request: Request<Body>,
+    record: &RequestRecord,
 ) -> Result<Response<Body>, Status> {
-    let principal = authenticator.authenticate(request.headers()).await?;
+    let limits = &shared.limits;
+    let mut standings = Vec::new();
+    // Where the gateway took the request it has counted the source.
+    let peer = request.extensions().get::<SocketAddr>();
+    if let (Some(sources), Some(peer)) = (&limits.sources, peer) {
+        standings.push(within_rate(sources.check(&source(peer.ip())))?);
+    }
+    let principal = shared.authenticator.authenticate(request.headers()).await?;
+    // A request counts once, also where the gateway authenticates before it reads.
+    let is_first = record.set_subject(&principal.subject);
+    let is_limited = limits.are_administrators_limited || principal.role != Role::Administrator;
+    if let (Some(principals), true, true) = (&limits.principals, is_first, is_limited) {
+        standings.push(within_rate(principals.check(&principal.subject))?);
+    }
     request.extensions_mut().insert(principal);
     let Ok(response) = CatchPanic::custom(rpc, on_panic).oneshot(request).await;
     let response = response.map(Body::new);
-    Ok(match Status::from_header_map(response.headers()) {
+    let mut response = match Status::from_header_map(response.headers()) {
         Some(refusal) => status::in_our_words(refusal).into_http(),
         None => response,
-    })
+    };
+    for standing in standings {
+        standing.write(response.headers_mut());
+    }
+    Ok(response)
+}
+
+/// A caller's standing, or the refusal where it called too often.
+fn within_rate(standing: Standing) -> Result<Standing, Status> {
+    match standing.wait {
+        Some(wait) => Err(status::rate_limited(wait, &standing)),
+        None => Ok(standing),
+    }
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
@@ -132,9 +204,8 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// What the protocol asks for where the content type is not gRPC's: a plain HTTP status, which a
 /// client that speaks something else can read.
-fn unsupported_media_type(request_id: HeaderValue) -> Response<Body> {
+fn unsupported_media_type() -> Response<Body> {
     let mut response = Response::new(Body::empty());
-    response.headers_mut().insert(request_id::HEADER, request_id);
     *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
     response
 }

@@ -10,22 +10,31 @@ mod organization;
 mod page;
 mod status;
 
-use std::time::Duration;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use call::OrganizationGrpc;
 use http::Response;
 use tonic::{body::Body, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::proto::{FILE_DESCRIPTOR_SET, v1::organization_service_server::SERVICE_NAME};
+use crate::{
+    proto::{FILE_DESCRIPTOR_SET, v1::organization_service_server::SERVICE_NAME},
+    rate_limit::RateLimit,
+};
 
 /// What the gRPC door may spend on a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CallLimits {
     /// The time of a call whose caller brings no deadline, and the longest that one may bring.
     pub deadline: Duration,
     /// Bytes of a request message at most.
     pub message_bytes_max: usize,
+    /// How often calls may come from one source.
+    pub sources: Option<Arc<RateLimit<IpAddr>>>,
+    /// How often one principal may call, by its subject.
+    pub principals: Option<Arc<RateLimit<String>>>,
+    /// Whether administrators have that limit too.
+    pub are_administrators_limited: bool,
 }
 
 /// The services of the gRPC listener: ours, health, and reflection in both versions.

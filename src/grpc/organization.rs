@@ -10,6 +10,7 @@ use crate::{
     domain::{Call, Error, Organization, Principal},
     proto::{request_id, v1},
     store::Store,
+    telemetry::RequestRecord,
 };
 
 /// The RPCs over a store.
@@ -30,7 +31,9 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         &self,
         request: Request<v1::UpdateOrganizationRequest>,
     ) -> Result<Response<v1::Organization>, Status> {
-        let (mut call, message) = parts(request)?;
+        let (mut call, message) = parts(request, |message| {
+            message.organization.as_ref().map(|organization| organization.id)
+        })?;
         call.validate_only = message.validate_only;
         call.idempotency_key = convert::idempotency_key(&message.request_id)?;
         let with_writable = message.include_writable_fields;
@@ -43,7 +46,7 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         &self,
         request: Request<v1::CreateOrganizationRequest>,
     ) -> Result<Response<v1::Organization>, Status> {
-        let (mut call, message) = parts(request)?;
+        let (mut call, message) = parts(request, |_| None)?;
         call.validate_only = message.validate_only;
         call.idempotency_key = convert::idempotency_key(&message.request_id)?;
         let with_writable = message.include_writable_fields;
@@ -56,7 +59,7 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         &self,
         request: Request<v1::GetOrganizationRequest>,
     ) -> Result<Response<v1::Organization>, Status> {
-        let (Call { principal, .. }, message) = parts(request)?;
+        let (Call { principal, .. }, message) = parts(request, |message| Some(message.id))?;
         let id = convert::organization_id("id", message.id)?;
         let found = organizations::get(&self.store, &principal, id).await?;
         Ok(Response::new(organization(&principal, found, message.include_writable_fields)))
@@ -67,7 +70,7 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         request: Request<v1::ListOrganizationsRequest>,
     ) -> Result<Response<v1::ListOrganizationsResponse>, Status> {
         const LIST: &str = "organizations";
-        let (Call { principal, .. }, message) = parts(request)?;
+        let (Call { principal, .. }, message) = parts(request, |_| None)?;
         let size = page::size(message.page_size, page::ORGANIZATIONS_MAX)?;
         let after = page::after(LIST, &message.page_token)?;
         let mut found = organizations::list(&self.store, &principal, after, size + 1).await?;
@@ -82,7 +85,8 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         &self,
         request: Request<v1::ListChangesRequest>,
     ) -> Result<Response<v1::ListChangesResponse>, Status> {
-        let (Call { principal, .. }, message) = parts(request)?;
+        let (Call { principal, .. }, message) =
+            parts(request, |message| Some(message.organization_id))?;
         let id = convert::organization_id("organization_id", message.organization_id)?;
         let list = format!("changes-{id}");
         let size = page::size(message.page_size, page::CHANGES_MAX)?;
@@ -95,8 +99,17 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
     }
 }
 
-/// The call, whose principal `call` has authenticated, and the message.
-fn parts<T>(mut request: Request<T>) -> Result<(Call, T), Error> {
+/// The call, whose principal `call` has authenticated, and the message; `organization` is the one
+/// that it names, for the log.
+fn parts<T>(
+    mut request: Request<T>,
+    organization: impl FnOnce(&T) -> Option<i64>,
+) -> Result<(Call, T), Error> {
+    if let Some(record) = request.extensions().get::<RequestRecord>()
+        && let Some(id) = organization(request.get_ref())
+    {
+        record.set_organization(id);
+    }
     let principal = request.extensions_mut().remove::<Arc<Principal>>();
     let principal = principal.ok_or_else(|| Error::Internal("a call came past `call`".into()))?;
     let request_id = request.metadata().get(request_id::HEADER.as_str());

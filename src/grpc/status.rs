@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
-use tonic::{Code, Status};
+use http::HeaderMap;
+use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
     domain::{Error, Violation, reason},
     proto::ERROR_DOMAIN,
+    rate_limit::Standing,
 };
 
 /// When to try again, where trying again helps.
@@ -118,6 +120,45 @@ pub(super) fn deadline_exceeded() -> Status {
     let message = "The deadline has passed; whether a change was stored is not known. \
         Read the organization before you try again.";
     plain(Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED, message)
+}
+
+/// One call too many of a caller, whose standing is told beside.
+pub(super) fn rate_limited(wait: Duration, standing: &Standing) -> Status {
+    let message =
+        "You call too often; nothing was changed. Try again after the time that the answer says.";
+    let mut details = details(reason::RATE_LIMITED);
+    details.set_retry_info(Some(wait));
+    let mut metadata = HeaderMap::new();
+    standing.write(&mut metadata);
+    Status::with_error_details_and_metadata(
+        Code::ResourceExhausted,
+        message,
+        details,
+        MetadataMap::from_headers(metadata),
+    )
+}
+
+/// The code that an answer has, as google/rpc/code.proto spells it; of one that streams, OK.
+pub(super) fn code_name(headers: &HeaderMap) -> &'static str {
+    match Status::from_header_map(headers).map_or(Code::Ok, |status| status.code()) {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// A handler that panicked.

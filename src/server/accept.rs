@@ -3,8 +3,9 @@
 //! Our own because neither `axum::serve` nor tonic's server ever closes a slow client, and tonic's
 //! drops the stream and reset limits that hyper has.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use anyhow::{Result, anyhow};
 use axum::Router;
 use http::{Request, Version};
 use hyper::{body::Incoming, service::service_fn};
@@ -13,15 +14,20 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::activity::{Activity, GuardedBody, WatchedIo};
-use crate::config::Limits;
+use crate::{
+    config::Limits,
+    telemetry::metrics::{self, ConnectionGauge},
+};
 
 /// How long accepting rests after it failed, as it does when file descriptors have run out.
 const ACCEPT_FAILURE_PAUSE: Duration = Duration::from_millis(50);
@@ -37,53 +43,125 @@ pub(super) enum Protocol {
     Any,
 }
 
-/// Serves every connection that comes to `listener`, until `stop`. Each ends after its requests
-/// then, and at once at `end`.
+/// What all connections of a listener have in common.
+#[derive(Clone)]
+pub(super) struct Door {
+    /// The listener's name in logs and metrics.
+    pub(super) name: &'static str,
+    pub(super) protocol: Protocol,
+    /// None where plain text is spoken.
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) router: Router,
+    pub(super) limits: Limits,
+    /// No new connection, no new request.
+    pub(super) stop: CancellationToken,
+    /// Whatever is still under way ends.
+    pub(super) end: CancellationToken,
+}
+
+/// Serves every connection that comes to `listener`, until the door is to stop. Each ends after its
+/// requests then, and at once at the end. An error: the listener takes no connections any more.
 pub(super) async fn accept_loop(
     listener: TcpListener,
-    router: Router,
-    protocol: Protocol,
-    limits: Limits,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    end: CancellationToken,
-) {
-    let builder = builder(protocol, &limits);
-    let places = Arc::new(Semaphore::new(limits.connections_max));
+    door: Door,
+    connections: TaskTracker,
+) -> Result<()> {
+    metrics::no_connections(door.name);
+    let places = Arc::new(Semaphore::new(door.limits.connections_max.get()));
     loop {
         let next = async {
             // A connection over the limit waits in the kernel's queue.
             let place = places.clone().acquire_owned().await;
             (listener.accept().await, place)
         };
-        let Some((accepted, place)) = stop.run_until_cancelled(next).await else { return };
+        let Some((accepted, place)) = door.stop.run_until_cancelled(next).await else {
+            return Ok(());
+        };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = connection(
-                    stream,
-                    builder.clone(),
-                    router.clone(),
-                    limits,
-                    stop.clone(),
-                    end.clone(),
-                );
-                tasks.spawn(async move {
-                    connection.await;
+            Ok((stream, peer)) => {
+                let door = door.clone();
+                connections.spawn(async move {
+                    let _gauge = ConnectionGauge::begin(door.name);
+                    door.serve(stream, peer).await;
                     drop(place);
                 });
             }
-            Err(error) => accept_failed(&error).await,
+            // The socket listens no more, and never will.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(anyhow!("the {} listener has failed: {error}", door.name));
+            }
+            // The client's own doing, and nothing to rest for.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, listener = door.name, "cannot accept a connection");
+                sleep(ACCEPT_FAILURE_PAUSE).await;
+            }
         }
     }
 }
 
-async fn accept_failed(error: &io::Error) {
-    // The client's own doing, and nothing to rest for.
-    if error.kind() == io::ErrorKind::ConnectionAborted {
-        return;
+impl Door {
+    async fn serve(self, stream: TcpStream, peer: SocketAddr) {
+        // Answers are small; waiting to fill a packet only delays them. Fails on a closed socket only.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = &self.tls else { return self.serve_plain(stream, peer).await };
+        match timeout(self.limits.header_read_timeout, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve_plain(stream, peer).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
     }
-    tracing::warn!(%error, "cannot accept a connection");
-    sleep(ACCEPT_FAILURE_PAUSE).await;
+
+    async fn serve_plain(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+    ) {
+        let limits = self.limits;
+        let activity = Activity::new(&limits);
+        let io = TokioIo::new(WatchedIo::new(stream, activity.clone()));
+        let service = service_fn({
+            let (router, activity) = (self.router.clone(), activity.clone());
+            move |request| answer(request, router.clone(), activity.clone(), limits, peer)
+        });
+        let builder = builder(self.protocol, &limits);
+        let mut connection = pin!(builder.serve_connection(io, service));
+        let mut stopping = pin!(async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = sleep(age_max(&limits)) => {}
+            }
+        });
+        let mut overdue = pin!(overdue(&activity, &limits));
+        let mut grace_over = pin!(sleep(Duration::MAX));
+        let mut is_stopping = false;
+        loop {
+            tokio::select! {
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended with an error");
+                    }
+                    return;
+                }
+                () = &mut stopping, if !is_stopping => {
+                    is_stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                    if !self.stop.is_cancelled() {
+                        grace_over.as_mut().reset(Instant::now() + limits.connection_age_grace);
+                    }
+                }
+                () = &mut overdue => {
+                    tracing::debug!("a connection was idle, slow or a flood for too long");
+                    return;
+                }
+                () = &mut grace_over => {
+                    tracing::debug!("a connection was too old, and its requests too slow");
+                    return;
+                }
+                () = self.end.cancelled() => return,
+            }
+        }
+    }
 }
 
 fn builder(protocol: Protocol, limits: &Limits) -> Builder<TokioExecutor> {
@@ -94,7 +172,7 @@ fn builder(protocol: Protocol, limits: &Limits) -> Builder<TokioExecutor> {
     let header_bytes_max = usize::try_from(limits.header_bytes_max).unwrap_or(usize::MAX);
     // No `header_read_timeout`: hyper's runs while a connection is idle too, and would end every
     // kept-alive connection after it. `Activity` tells the two apart.
-    builder.http1().timer(TokioTimer::new()).max_buf_size(header_bytes_max.max(8192));
+    builder.http1().timer(TokioTimer::new()).max_buf_size(header_bytes_max);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -107,45 +185,10 @@ fn builder(protocol: Protocol, limits: &Limits) -> Builder<TokioExecutor> {
     builder
 }
 
-async fn connection(
-    stream: TcpStream,
-    builder: Builder<TokioExecutor>,
-    router: Router,
-    limits: Limits,
-    stop: CancellationToken,
-    end: CancellationToken,
-) {
-    // Answers are small; waiting to fill a packet only delays them. Fails on a closed socket only.
-    let _ = stream.set_nodelay(true);
-    let activity = Activity::new();
-    let io = WatchedIo::new(TokioIo::new(stream), activity.clone());
-    let service = service_fn({
-        let activity = activity.clone();
-        move |request| answer(request, router.clone(), activity.clone())
-    });
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let mut stopping = pin!(stop.cancelled());
-    let mut overdue = pin!(overdue(&activity, &limits));
-    let mut is_stopping = false;
-    loop {
-        tokio::select! {
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended with an error");
-                }
-                return;
-            }
-            () = &mut stopping, if !is_stopping => {
-                is_stopping = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = &mut overdue => {
-                tracing::debug!("a connection was idle or slow for too long");
-                return;
-            }
-            () = end.cancelled() => return,
-        }
-    }
+/// How old a connection becomes: not all of one deployment's clients come back at once.
+fn age_max(limits: &Limits) -> Duration {
+    let random = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
+    limits.connection_age_max.mul_f64(0.9 + 0.2 * random)
 }
 
 /// Ends when the connection must.
@@ -153,7 +196,7 @@ async fn overdue(activity: &Activity, limits: &Limits) {
     loop {
         let now = Instant::now();
         let ends_at = activity.ends_at(limits);
-        if ends_at <= now {
+        if ends_at <= now || activity.is_flooded() {
             return;
         }
         sleep_until(ends_at.min(now + WATCH_INTERVAL)).await;
@@ -161,11 +204,15 @@ async fn overdue(activity: &Activity, limits: &Limits) {
 }
 
 async fn answer(
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     router: Router,
     activity: Activity,
+    limits: Limits,
+    peer: SocketAddr,
 ) -> Result<http::Response<GuardedBody<axum::body::Body>>, Infallible> {
-    let guard = activity.begin_request(request.version() < Version::HTTP_2);
+    let guard = activity.begin_request(request.version() < Version::HTTP_2, &limits);
+    // The source, for its rate limit.
+    request.extensions_mut().insert(peer);
     let response = router.oneshot(request).await?;
     Ok(response.map(|body| GuardedBody::new(body, guard)))
 }

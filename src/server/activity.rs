@@ -1,16 +1,20 @@
 //! What a connection is doing, as far as it decides when the connection must end.
 
 use std::{
+    io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
-use hyper::rt::{Read, ReadBufCursor, Write};
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 use crate::config::Limits;
 
@@ -31,10 +35,19 @@ struct State {
     head_since: Option<Instant>,
     /// When a byte last moved.
     moved: Instant,
+    /// Bytes that may still come before the next request, and when that was last reckoned.
+    allowance: u64,
+    reckoned: Instant,
 }
 
+/// Bytes a second that a connection may send beside its requests in the long run: window updates
+/// and answers to pings come to far less.
+const STRAY_BYTES_PER_SECOND: u64 = 4096;
+/// Bytes that come back at once after a long rest.
+const STRAY_BYTES_BACK_MAX: u64 = 64 * 1024;
+
 impl Activity {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         let now = Instant::now();
         Self(Arc::new(Mutex::new(State {
             under_way: 0,
@@ -42,6 +55,8 @@ impl Activity {
             idle_since: now,
             head_since: None,
             moved: now,
+            allowance: limits.stray_bytes_max.into(),
+            reckoned: now,
         })))
     }
 
@@ -55,9 +70,18 @@ impl Activity {
         })
     }
 
+    /// Whether more came than the requests account for.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.with(|state| state.allowance == 0)
+    }
+
     /// A request whose headers are complete; it is under way until the guard is dropped.
-    pub(super) fn begin_request(&self, is_http1: bool) -> RequestGuard {
+    pub(super) fn begin_request(&self, is_http1: bool, limits: &Limits) -> RequestGuard {
         self.with(|state| {
+            let own = u64::from(limits.header_bytes_max) + u64::from(limits.body_bytes_max);
+            // A flood between two requests is no less one for a few requests before it.
+            let max = u64::from(limits.stray_bytes_max) + u64::from(limits.streams_max) * own;
+            state.allowance = (state.allowance + own).min(max);
             state.under_way += 1;
             state.is_http1 = Some(is_http1);
             state.head_since = None;
@@ -72,9 +96,14 @@ impl Activity {
         });
     }
 
-    fn bytes_read(&self) {
+    fn bytes_read(&self, count: usize) {
         self.with(|state| {
             state.moved = Instant::now();
+            let seconds = (state.moved - state.reckoned).as_secs();
+            state.reckoned += Duration::from_secs(seconds);
+            let back = (seconds * STRAY_BYTES_PER_SECOND).min(STRAY_BYTES_BACK_MAX);
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            state.allowance = (state.allowance + back).saturating_sub(count);
             if state.under_way == 0 && state.is_http1 == Some(true) {
                 state.head_since.get_or_insert(state.moved);
             }
@@ -153,36 +182,37 @@ impl<I> WatchedIo<I> {
     }
 }
 
-impl<I: Read> Read for WatchedIo<I> {
+impl<I: AsyncRead> AsyncRead for WatchedIo<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.project();
+        let before = buffer.filled().len();
         ready!(this.io.poll_read(context, buffer))?;
-        this.activity.bytes_read();
+        this.activity.bytes_read(buffer.filled().len() - before);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<I: Write> Write for WatchedIo<I> {
+impl<I: AsyncWrite> AsyncWrite for WatchedIo<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    ) -> Poll<io::Result<usize>> {
         let this = self.project();
         let written = ready!(this.io.poll_write(context, bytes));
         this.activity.bytes_written();
         Poll::Ready(written)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.project().io.poll_flush(context)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.project().io.poll_shutdown(context)
     }
 
@@ -193,8 +223,8 @@ impl<I: Write> Write for WatchedIo<I> {
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffers: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let this = self.project();
         let written = ready!(this.io.poll_write_vectored(context, buffers));
         this.activity.bytes_written();

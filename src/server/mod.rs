@@ -5,31 +5,37 @@
 mod accept;
 mod activity;
 mod readiness;
+mod running;
 mod signals;
+mod tls;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
-use http::Uri;
-use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Channel, Endpoint};
+use anyhow::{Context, Result, bail};
+use axum::routing::get;
+use tokio::{
+    net::TcpListener,
+    time::{MissedTickBehavior, interval},
+};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use self::{
-    accept::{Protocol, accept_loop},
-    readiness::Readiness,
-    signals::Signals,
-};
+use self::{accept::Protocol, readiness::Readiness, running::Running, tls::Tls};
 use crate::{
     auth::Authenticator,
-    config::{AuthArgs, HttpListenArgs, Limits, ListenArgs},
+    config::{AuthArgs, HttpListenArgs, Limits, ListenArgs, RateLimitArgs, TlsArgs, UpstreamArgs},
     gateway::{self, RequestLimits},
     grpc::{self, CallLimits, OrganizationGrpc},
     proto::v1::organization_service_server::SERVICE_NAME,
+    rate_limit::RateLimit,
     store::Store,
+    telemetry::metrics::{Metrics, RateScope, SUM_UP_INTERVAL},
 };
 
 /// How long a gateway tries to connect to its service.
@@ -100,66 +106,160 @@ async fn bind(flag: &str, addr: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr} ({flag})"))
 }
 
-/// Serves both doors over a store until a signal, then drains.
+/// What a process that serves does beside its requests.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// What clients may take.
+    pub limits: Limits,
+    /// How often they may call.
+    pub rates: RateLimitArgs,
+    /// With which certificate the listeners speak.
+    pub tls: TlsArgs,
+}
+
+/// Serves both doors over a store until a signal, then drains. An error: the process could not
+/// start, or a part of it failed.
 pub async fn serve(
     listeners: Listeners,
     store: Store,
     auth: AuthArgs,
-    limits: Limits,
+    serving: Serving,
 ) -> Result<()> {
+    let Serving { limits, rates, tls } = serving;
     let addresses = listeners.addresses()?;
+    let metrics = Metrics::start()?;
+    let tls = Tls::load(&tls)?;
+    let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
+    let principals = RateLimit::new(RateScope::Principal, rates.rate_limit_principal);
     let authenticator = Authenticator::new(store.clone(), auth.auth_cache_ttl);
-    let organization = OrganizationGrpc::new(store.clone(), authenticator, call_limits(limits));
+    let call_limits = CallLimits {
+        deadline: limits.request_deadline,
+        message_bytes_max: body_bytes_max(limits) + MESSAGE_EXTRA_BYTES_MAX,
+        sources: sources.clone(),
+        principals: principals.clone(),
+        are_administrators_limited: rates.rate_limit_administrators,
+    };
+    let organization = OrganizationGrpc::new(store.clone(), authenticator.clone(), call_limits);
     let (grpc_routes, health) = grpc::routes(organization.clone())?;
-    let rest = gateway::router(gateway::transport(organization), request_limits(limits));
+    let transport = gateway::transport(organization);
+    let rest = gateway::router(transport, request_limits(limits, sources.clone()));
 
-    let running = Running::start(limits)?;
     let readiness = Readiness::new();
+    let mut running = Running::start(limits, readiness.clone())?;
     let probed = store.clone();
-    running.tasks.spawn(readiness.clone().keep_probing(move || {
+    let probe = move || {
         let store = probed.clone();
         async move { store.check().await.is_ok() }
-    }));
-    running.tasks.spawn(readiness.clone().keep_reporting(move |ready| {
+    };
+    running.keep(readiness.clone().keep_probing(probe));
+    running.keep(readiness.clone().keep_reporting(move |ready| {
         let health = health.clone();
         async move { grpc::report_health(&health, ready).await }
     }));
+    running.keep(keep_house(metrics.clone(), sources, principals));
     let with_fallback = grpc_routes.prepare().into_axum_router().fallback(grpc::unknown_service);
-    running.accept(listeners.grpc, with_fallback, Protocol::Http2);
-    running.accept(listeners.http.http, rest, Protocol::Any);
-    running.accept_operators(listeners.http.ops, readiness.router());
+    let mut grpc_door = running.door("grpc", with_fallback, Protocol::Http2);
+    let mut http_door = running.door("http", rest, Protocol::Any);
+    if let Some(tls) = tls {
+        grpc_door.tls = Some(tls.acceptor(&["h2"])?);
+        http_door.tls = Some(tls.acceptor(&["h2", "http/1.1"])?);
+        running.keep(tls.keep_fresh());
+    }
+    let lanes = store.clone();
+    running.keep(async move { Err(lanes.failed().await.into()) });
+    let observed = store.clone();
+    let ops = readiness.router().route(
+        "/metrics",
+        get(async move || {
+            observed.observe().await;
+            authenticator.observe().await;
+            metrics.render()
+        }),
+    );
+    running.accept(listeners.grpc, grpc_door);
+    running.accept(listeners.http.http, http_door);
+    running.accept_operators(listeners.http.ops, ops);
     tracing::info!(
         grpc = %addresses.grpc, http = %addresses.http, ops = %addresses.ops, "listening"
     );
-    running.until_stopped(&readiness).await;
+    let stopped = running.until_stopped().await;
     store.close().await.context("cannot close the database")?;
-    Ok(())
+    stopped
 }
 
 /// Serves the REST door alone, in front of a remote service, until a signal, then drains.
-pub async fn serve_gateway(listeners: HttpListeners, upstream: Uri, limits: Limits) -> Result<()> {
+pub async fn serve_gateway(
+    listeners: HttpListeners,
+    upstream: UpstreamArgs,
+    serving: Serving,
+) -> Result<()> {
+    let Serving { limits, rates, tls } = serving;
     let (http, ops) = (listeners.http.local_addr()?, listeners.ops.local_addr()?);
-    let channel = channel(upstream);
-    let rest = gateway::router(gateway::transport(channel.clone()), request_limits(limits));
+    let metrics = Metrics::start()?;
+    let tls = Tls::load(&tls)?;
+    let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
+    let channel = channel(upstream)?;
+    let transport = gateway::transport(channel.clone());
+    let rest = gateway::router(transport, request_limits(limits, sources.clone()));
 
-    let running = Running::start(limits)?;
     let readiness = Readiness::new();
-    running.tasks.spawn(readiness.clone().keep_probing(move || upstream_serves(channel.clone())));
-    running.accept(listeners.http, rest, Protocol::Any);
-    running.accept_operators(listeners.ops, readiness.router());
+    let mut running = Running::start(limits, readiness.clone())?;
+    running.keep(readiness.clone().keep_probing(move || upstream_serves(channel.clone())));
+    running.keep(keep_house(metrics.clone(), sources, None));
+    let mut http_door = running.door("http", rest, Protocol::Any);
+    if let Some(tls) = tls {
+        http_door.tls = Some(tls.acceptor(&["h2", "http/1.1"])?);
+        running.keep(tls.keep_fresh());
+    }
+    running.accept(listeners.http, http_door);
+    let ops_router = readiness.router().route("/metrics", get(async move || metrics.render()));
+    running.accept_operators(listeners.ops, ops_router);
     tracing::info!(%http, %ops, "listening");
-    running.until_stopped(&readiness).await;
-    Ok(())
+    running.until_stopped().await
 }
 
-fn channel(upstream: Uri) -> Channel {
-    Endpoint::from(upstream)
+/// Keeps what counts requests from growing.
+async fn keep_house(
+    metrics: Metrics,
+    sources: Option<Arc<RateLimit<IpAddr>>>,
+    principals: Option<Arc<RateLimit<String>>>,
+) -> Result<()> {
+    let mut ticks = interval(SUM_UP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        metrics.sum_up();
+        if let Some(sources) = &sources {
+            sources.forget_quiet();
+        }
+        if let Some(principals) = &principals {
+            principals.forget_quiet();
+        }
+    }
+}
+
+fn channel(args: UpstreamArgs) -> Result<Channel> {
+    let UpstreamArgs { upstream, upstream_ca } = args;
+    let is_tls = upstream.scheme_str() == Some("https");
+    let mut endpoint = Endpoint::from(upstream);
+    match (is_tls, upstream_ca) {
+        (true, Some(ca)) => {
+            let pem = std::fs::read(&ca)
+                .with_context(|| format!("cannot read --upstream-ca {}", ca.display()))?;
+            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+            endpoint = endpoint.tls_config(tls).context("--upstream-ca cannot be used")?;
+        }
+        (true, None) => bail!("an upstream with https needs --upstream-ca, whoever signed for it"),
+        (false, _) => {}
+    }
+    let channel = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .connect_lazy()
+        .connect_lazy();
+    Ok(channel)
 }
 
 async fn upstream_serves(channel: Channel) -> bool {
@@ -168,73 +268,11 @@ async fn upstream_serves(channel: Channel) -> bool {
     answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
 }
 
-fn call_limits(limits: Limits) -> CallLimits {
-    let message_bytes_max = limits.body_bytes_max + MESSAGE_EXTRA_BYTES_MAX;
-    CallLimits { deadline: limits.request_deadline, message_bytes_max }
+fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> RequestLimits {
+    let body_bytes_max = body_bytes_max(limits);
+    RequestLimits { deadline: limits.request_deadline, body_bytes_max, sources }
 }
 
-fn request_limits(limits: Limits) -> RequestLimits {
-    RequestLimits { deadline: limits.request_deadline, body_bytes_max: limits.body_bytes_max }
-}
-
-/// The tasks of a process that serves, from its start to its end.
-struct Running {
-    limits: Limits,
-    signals: Signals,
-    tasks: TaskTracker,
-    ops_tasks: TaskTracker,
-    /// No new connection, no new request.
-    stop: CancellationToken,
-    /// Whatever is still under way ends.
-    end: CancellationToken,
-}
-
-impl Running {
-    fn start(limits: Limits) -> Result<Self> {
-        Ok(Self {
-            limits,
-            signals: Signals::listen().context("cannot listen for signals")?,
-            tasks: TaskTracker::new(),
-            ops_tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            end: CancellationToken::new(),
-        })
-    }
-
-    fn accept(&self, listener: TcpListener, router: axum::Router, protocol: Protocol) {
-        let tasks = self.tasks.clone();
-        let (stop, end) = (self.stop.clone(), self.end.clone());
-        self.tasks.spawn(accept_loop(listener, router, protocol, self.limits, tasks, stop, end));
-    }
-
-    /// Operators can ask until the very end, also why there is no new work.
-    fn accept_operators(&self, listener: TcpListener, router: axum::Router) {
-        let tasks = self.ops_tasks.clone();
-        let end = self.end.clone();
-        let limits = self.limits;
-        let accepting =
-            accept_loop(listener, router, Protocol::Any, limits, tasks, end.clone(), end);
-        self.ops_tasks.spawn(accepting);
-    }
-
-    /// Waits for a signal, then for what is under way: until the drain's deadline or a second
-    /// signal, whichever is first.
-    async fn until_stopped(mut self, readiness: &Readiness) {
-        self.signals.next().await;
-        tracing::info!("stopping: no new requests");
-        readiness.stop();
-        self.stop.cancel();
-        self.tasks.close();
-        tokio::select! {
-            () = self.tasks.wait() => tracing::info!("stopped: every request was answered"),
-            () = tokio::time::sleep(self.limits.drain_deadline) => {
-                tracing::warn!("stopped: the drain's deadline has passed");
-            }
-            () = self.signals.next() => tracing::warn!("stopped: a second signal came"),
-        }
-        self.end.cancel();
-        self.ops_tasks.close();
-        self.tasks.wait().await;
-        self.ops_tasks.wait().await;
-    }
+fn body_bytes_max(limits: Limits) -> usize {
+    usize::try_from(limits.body_bytes_max).unwrap_or(usize::MAX)
 }

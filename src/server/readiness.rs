@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use axum::{Router, http::StatusCode, routing::get};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, timeout},
 };
+
+use crate::telemetry::metrics;
 
 /// How often the probe runs, and how long it may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,11 +31,15 @@ pub(super) struct Readiness(watch::Sender<State>);
 impl Readiness {
     /// Not ready before the first probe.
     pub(super) fn new() -> Self {
+        metrics::ready(false);
         Self(watch::Sender::new(State::NotReady))
     }
 
     /// Asks `probe` again and again whether the service can do its work, until it is stopping.
-    pub(super) async fn keep_probing<F: Future<Output = bool>>(self, probe: impl Fn() -> F) {
+    pub(super) async fn keep_probing<F: Future<Output = bool>>(
+        self,
+        probe: impl Fn() -> F,
+    ) -> Result<()> {
         let mut ticks = interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failures = 0;
@@ -40,7 +47,7 @@ impl Readiness {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                _ = changes.wait_for(|state| *state == State::Stopping) => return,
+                _ = changes.wait_for(|state| *state == State::Stopping) => return Ok(()),
             }
             if timeout(PROBE_TIMEOUT, probe()).await.unwrap_or(false) {
                 failures = 0;
@@ -61,6 +68,7 @@ impl Readiness {
             let changed = *state != next && *state != State::Stopping;
             if changed {
                 tracing::info!(ready, "readiness has changed");
+                metrics::ready(ready);
                 *state = next;
             }
             changed
@@ -69,17 +77,21 @@ impl Readiness {
 
     /// From now on the service takes no new work.
     pub(super) fn stop(&self) {
+        metrics::ready(false);
         self.0.send_replace(State::Stopping);
     }
 
     /// Tells `report` whether the service is ready: now, and at each change until it is stopping.
-    pub(super) async fn keep_reporting<F: Future<Output = ()>>(self, report: impl Fn(bool) -> F) {
+    pub(super) async fn keep_reporting<F: Future<Output = ()>>(
+        self,
+        report: impl Fn(bool) -> F,
+    ) -> Result<()> {
         let mut changes = self.0.subscribe();
         loop {
             let state = *changes.borrow_and_update();
             report(state == State::Ready).await;
             if state == State::Stopping || changes.changed().await.is_err() {
-                return;
+                return Ok(());
             }
         }
     }

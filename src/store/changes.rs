@@ -13,6 +13,8 @@ use sea_orm::{
     },
 };
 
+use tracing::Instrument;
+
 use super::{
     Store,
     entity::{credentials::Role, organization_changes, organizations},
@@ -76,6 +78,7 @@ impl Store {
             .order_by_asc(Column::Version)
             .limit(limit.saturating_add(1))
             .all(&self.reader)
+            .instrument(self.span("SELECT", "organization_changes"))
             .await?;
         let mut before: Option<organization_changes::Model> = None;
         let mut entries = Vec::new();

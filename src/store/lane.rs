@@ -1,6 +1,11 @@
-//! A way to the database on which one batch is done at a time, and its dialects.
+//! A way to the database on which one batch is done at a time, and its dialects; and the thread of
+//! all of them.
+
+use std::{io, thread};
 
 use sea_orm::{DatabaseConnection, DbErr};
+use tokio::{runtime, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     entity::{credentials, organizations},
@@ -56,5 +61,33 @@ impl Lane {
             }
             Self::Sqlite(pool) => sqlite::credentials(pool, digests).await,
         }
+    }
+}
+
+/// The lanes at work, on a thread of their own: among thousands of requests that are refused, each
+/// step of a batch would wait for a turn of the runtime that has them.
+#[derive(Clone, Debug)]
+pub(super) struct Lanes(CancellationToken);
+
+impl Lanes {
+    /// Starts the lanes that `spawn` makes. They end when the queues are closed and empty, or all
+    /// together when one of them fails.
+    pub(super) fn start(spawn: impl FnOnce(&mut JoinSet<()>) + Send + 'static) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
+        let work = async move {
+            let _guard = guard;
+            let mut lanes = JoinSet::new();
+            spawn(&mut lanes);
+            while let Some(Ok(())) = lanes.join_next().await {}
+        };
+        thread::Builder::new().name("lanes".into()).spawn(move || runtime.block_on(work))?;
+        Ok(Self(ended))
+    }
+
+    /// Waits for the end of the lanes.
+    pub(super) async fn ended(&self) {
+        self.0.cancelled().await;
     }
 }

@@ -4,7 +4,7 @@ use orgd_migrations::{Migrator, MigratorTrait};
 use sea_orm::DbErr;
 use secrecy::SecretString;
 
-use super::{STARTUP_LOCK_TIMEOUT, Store, connect_when_free, durable};
+use super::{STARTUP_LOCK_TIMEOUT, Store, StoreOptions, connect_when_free, durable};
 
 /// A step of the schema.
 #[derive(Clone, Debug)]
@@ -22,10 +22,10 @@ impl Store {
     /// Over connections of its own, without the time limits of calls: an index on a large table takes
     /// its time. Two of them, so that the lease is renewed while a step runs.
     pub async fn migrate(url: &SecretString) -> Result<(), DbErr> {
-        let mut options = Self::options(url)?;
+        let mut options = Self::options(url, &StoreOptions::default())?;
         options
             .max_connections(2)
-            .map_sqlx_sqlite_opts(|options| durable(options).busy_timeout(STARTUP_LOCK_TIMEOUT));
+            .map_sqlx_sqlite_opts(|sqlite| durable(sqlite, STARTUP_LOCK_TIMEOUT));
         let connection = connect_when_free(options).await?;
         Migrator::up(&connection, None).await?;
         connection.close().await

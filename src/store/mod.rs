@@ -21,7 +21,7 @@ mod sqlite;
 mod update;
 mod writer;
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 pub use clock::now;
 pub use migrate::MigrationStep;
@@ -36,23 +36,21 @@ use sea_orm::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use tokio::{
-    runtime,
-    time::{Instant, sleep},
-};
-use tokio_util::task::TaskTracker;
+use tokio::time::{Instant, sleep};
+use tracing::Span;
 
 use self::{
-    lane::Lane,
+    lane::{Lane, Lanes},
     postgres::Kept,
     queue::{Queue, QueueLimits},
     reader::Reads,
     writer::Updates,
 };
-use crate::domain::{self, CredentialDigest, OrganizationId, Result};
+use crate::{
+    domain::{self, CredentialDigest, OrganizationId, Result},
+    telemetry::metrics::{self, QueueTelemetry},
+};
 
-/// PostgreSQL connections at most, those that lanes keep not counted.
-const POOL_CONNECTIONS_MAX: u32 = 6;
 /// SQLite connections that read, beside the one that writes.
 const SQLITE_READERS_MAX: u32 = 4;
 /// Lanes that update on PostgreSQL: while one waits for its commit, the other works. On SQLite there
@@ -61,39 +59,54 @@ const POSTGRES_WRITERS: usize = 2;
 /// Connections of all lanes on PostgreSQL: beside those that write, one looks up organizations and
 /// one credentials.
 const POSTGRES_LANES: u32 = 4;
-/// Pieces of work that wait for a lane: a second's worth where each needs a commit of its own.
-const WAITING_MAX: usize = 1024;
 /// Keys that are looked up in one statement.
 const READ_BATCH_MAX: usize = 64;
 /// How long a connection may have been quiet before it is asked for a sign of life: one that the
 /// server has closed meanwhile is then replaced before a statement is lost on it.
 const QUIET_MAX: Duration = Duration::from_millis(100);
-/// How long a call waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long PostgreSQL lets a statement run and wait for a lock, and SQLite waits for another
-/// process. Shorter than the time that a call has by default, so that a statement which waits is not
-/// applied long after its caller was told that the deadline has passed.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
-const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a lane waits for the answer to a batch: longer than the database works on it.
-const BATCH_TIMEOUT: Duration = Duration::from_millis(2500);
+/// How much longer a lane waits for the answer to a batch than the database may work on it.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+/// The table of organizations.
+const ORGANIZATIONS: &str = "organizations";
 
 /// How long a start waits for others that start on the same SQLite file, and how often it looks.
 const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
 const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// How updates are put together.
+/// How the database is used.
 #[derive(Clone, Copy, Debug)]
-pub struct Batching {
+pub struct StoreOptions {
+    /// PostgreSQL connections at most, those that lanes keep among them.
+    pub connections_max: u32,
+    /// How long a call waits for a connection.
+    pub acquire_timeout: Duration,
+    /// How long PostgreSQL lets a statement wait for a lock, and SQLite waits for another process.
+    pub lock_timeout: Duration,
+    /// How long PostgreSQL lets a statement run. Shorter than the time that a call has, so that a
+    /// statement which waits is not applied long after its caller was told that the deadline has
+    /// passed.
+    pub statement_timeout: Duration,
     /// Updates in one batch at most; 1: each has a commit of its own.
-    pub updates_max: usize,
+    pub batch_max: usize,
+    /// Updates, and look-ups of each kind, that wait for a lane at most.
+    pub queue_max: usize,
     /// Updates that must wait before the first is done. More than one only in tests.
-    pub hold: usize,
+    pub batch_hold: usize,
 }
 
-impl Default for Batching {
+impl Default for StoreOptions {
     fn default() -> Self {
-        Self { updates_max: 64, hold: 1 }
+        Self {
+            connections_max: 10,
+            acquire_timeout: Duration::from_secs(1),
+            lock_timeout: Duration::from_secs(1),
+            statement_timeout: Duration::from_secs(2),
+            batch_max: 64,
+            // A second's worth where each needs a commit of its own.
+            queue_max: 1024,
+            batch_hold: 1,
+        }
     }
 }
 
@@ -107,8 +120,9 @@ pub struct Store {
     updates: Arc<Updates>,
     organizations: Arc<Reads<OrganizationId, entity::organizations::Model>>,
     credentials: Arc<Reads<CredentialDigest, entity::credentials::Model>>,
-    /// The lanes, which end with [`Store::close`].
-    lanes: TaskTracker,
+    /// What does the work of the queues, until [`Store::close`].
+    lanes: Lanes,
+    options: StoreOptions,
 }
 
 impl Store {
@@ -116,28 +130,29 @@ impl Store {
     /// The schema is not looked at; see [`Store::migrate`].
     pub async fn connect(
         url: &SecretString,
-        batching: Batching,
+        options: StoreOptions,
     ) -> std::result::Result<Self, DbErr> {
-        let mut writer = Self::options(url)?;
+        let mut writer = Self::options(url, &options)?;
         if is_sqlite(url) {
             let mut reader = writer.clone();
             writer.max_connections(1);
-            reader
-                .max_connections(SQLITE_READERS_MAX)
-                .map_sqlx_sqlite_opts(|options| durable(options).pragma("query_only", "ON"));
+            reader.max_connections(SQLITE_READERS_MAX).map_sqlx_sqlite_opts(move |sqlite| {
+                durable(sqlite, options.lock_timeout).pragma("query_only", "ON")
+            });
             // The writer first: it creates the file.
             let writer = connect_when_free(writer).await?;
             let reader = connect_when_free(reader).await?;
-            let lanes = [Lane::Sqlite(writer.clone())];
+            let lanes = vec![Lane::Sqlite(writer.clone())];
             let readers = [Lane::Sqlite(reader.clone()), Lane::Sqlite(reader.clone())];
-            return Self::start(writer, reader, batching, lanes, readers);
+            return Self::start(writer, reader, options, lanes, readers);
         }
         writer
-            .max_connections(POOL_CONNECTIONS_MAX)
+            .max_connections(options.connections_max.saturating_sub(POSTGRES_LANES).max(1))
             .test_before_acquire_if_idle_for(QUIET_MAX)
-            .statement_timeout(STATEMENT_TIMEOUT)
-            .map_sqlx_postgres_opts(|options| {
-                options.options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
+            .statement_timeout(options.statement_timeout)
+            .map_sqlx_postgres_opts(move |postgres| {
+                let lock_timeout = format!("{}ms", options.lock_timeout.as_millis());
+                postgres.options([("lock_timeout", lock_timeout)])
             });
         let mut lanes = writer.clone();
         lanes
@@ -146,63 +161,60 @@ impl Store {
             .map_sqlx_postgres_opts(postgres::for_batches);
         let lanes = Database::connect(lanes).await?;
         let pool = Database::connect(writer).await?;
-        let lane = || Lane::Postgres(Kept::new(lanes.get_postgres_connection_pool().clone()));
-        let writers = [(); POSTGRES_WRITERS].map(|()| lane());
-        Self::start(pool.clone(), pool, batching, writers, [lane(), lane()])
+        let kept = || Lane::Postgres(Kept::new(lanes.get_postgres_connection_pool(), &options));
+        let writers = (0..POSTGRES_WRITERS).map(|_| kept()).collect();
+        let readers = [kept(), kept()];
+        Self::start(pool.clone(), pool, options, writers, readers)
     }
 
     fn start(
         writer: DatabaseConnection,
         reader: DatabaseConnection,
-        batching: Batching,
-        writers: impl IntoIterator<Item = Lane>,
+        options: StoreOptions,
+        writers: Vec<Lane>,
         [organizations_lane, credentials_lane]: [Lane; 2],
     ) -> std::result::Result<Self, DbErr> {
-        let waiting_max = WAITING_MAX;
-        let updates = Queue::new(QueueLimits {
+        let system = system(&writer);
+        let waiting_max = options.queue_max.max(1);
+        let limits = QueueLimits {
             waiting_max,
-            batch_max: batching.updates_max.max(1),
-            hold: batching.hold,
-        });
+            batch_max: options.batch_max.max(1),
+            hold: options.batch_hold,
+        };
+        let updates =
+            Queue::new(limits, QueueTelemetry::new("updates", system, "UPDATE", ORGANIZATIONS));
         let reads = QueueLimits { waiting_max, batch_max: READ_BATCH_MAX, hold: 1 };
-        let organizations = Queue::new(reads);
-        let credentials = Queue::new(reads);
-        // A thread of their own: among thousands of requests that are refused, each step of a batch
-        // would wait for a turn of the runtime that has them.
-        let runtime =
-            runtime::Builder::new_current_thread().enable_all().build().map_err(no_lanes)?;
-        let lanes = TaskTracker::new();
-        for lane in writers {
-            lanes.spawn_on(writer::serve(updates.clone(), lane), runtime.handle());
-        }
-        lanes.spawn_on(
-            reader::serve(
-                organizations.clone(),
+        let select = |table| QueueTelemetry::new(table, system, "SELECT", table);
+        let organizations = Queue::new(reads, select(ORGANIZATIONS));
+        let credentials = Queue::new(reads, select("credentials"));
+        let (organizations_queue, credentials_queue) = (organizations.clone(), credentials.clone());
+        let updates_queue = updates.clone();
+        let lanes = Lanes::start(move |lanes| {
+            for lane in writers {
+                lanes.spawn(writer::serve(updates_queue.clone(), lane));
+            }
+            lanes.spawn(reader::serve(
+                organizations_queue,
                 organizations_lane,
                 Lane::organizations,
                 |row: &entity::organizations::Model, id: OrganizationId| row.id == id.get(),
-            ),
-            runtime.handle(),
-        );
-        lanes.spawn_on(
-            reader::serve(
-                credentials.clone(),
+            ));
+            lanes.spawn(reader::serve(
+                credentials_queue,
                 credentials_lane,
                 Lane::credentials,
                 |row: &entity::credentials::Model, digest: CredentialDigest| row.digest == digest.0,
-            ),
-            runtime.handle(),
-        );
-        let ended = lanes.clone();
-        thread::Builder::new()
-            .name("lanes".into())
-            .spawn(move || runtime.block_on(ended.wait()))
-            .map_err(no_lanes)?;
-        Ok(Self { writer, reader, updates, organizations, credentials, lanes })
+            ));
+        });
+        let lanes = lanes.map_err(no_lanes)?;
+        Ok(Self { writer, reader, updates, organizations, credentials, lanes, options })
     }
 
     /// What every connection to a database has in common.
-    fn options(url: &SecretString) -> std::result::Result<ConnectOptions, DbErr> {
+    fn options(
+        url: &SecretString,
+        store: &StoreOptions,
+    ) -> std::result::Result<ConnectOptions, DbErr> {
         let text = url.expose_secret();
         // Read here first: SeaORM repeats a URL that it cannot read, password and all, in its error.
         let is_readable = if is_sqlite(url) {
@@ -220,7 +232,11 @@ impl Store {
             return Err(DbErr::Custom(text.to_owned()));
         }
         let mut options = ConnectOptions::new(text);
-        options.acquire_timeout(ACQUIRE_TIMEOUT).sqlx_logging(false).map_sqlx_sqlite_opts(durable);
+        let lock_timeout = store.lock_timeout;
+        options
+            .acquire_timeout(store.acquire_timeout)
+            .sqlx_logging(false)
+            .map_sqlx_sqlite_opts(move |sqlite| durable(sqlite, lock_timeout));
         Ok(options)
     }
 
@@ -250,11 +266,49 @@ impl Store {
         Ok(rows)
     }
 
+    /// The span of a statement that does not wait in a queue.
+    fn span(&self, operation: &'static str, collection: &'static str) -> Span {
+        metrics::db_span(system(&self.writer), operation, collection)
+    }
+
     /// A lane of one's own for a moment.
     fn lane(&self) -> Lane {
         match self.writer.get_database_backend() {
             DbBackend::Sqlite => Lane::Sqlite(self.writer.clone()),
-            _ => Lane::Postgres(Kept::new(self.writer.get_postgres_connection_pool().clone())),
+            _ => {
+                Lane::Postgres(Kept::new(self.writer.get_postgres_connection_pool(), &self.options))
+            }
+        }
+    }
+
+    /// Waits until a lane has failed, without which updates or look-ups would wait for ever; it
+    /// never does unless there is a fault.
+    pub async fn failed(&self) -> domain::Error {
+        self.lanes.ended().await;
+        internal("the lanes to the database have ended")
+    }
+
+    /// Sets the metrics that are states rather than events.
+    pub async fn observe(&self) {
+        self.updates.observe();
+        self.organizations.observe();
+        self.credentials.observe();
+        let readers = (self.reader.get_database_backend() == DbBackend::Sqlite).then_some((
+            "readers",
+            &self.reader,
+            SQLITE_READERS_MAX,
+        ));
+        let main = match readers {
+            Some(_) => ("writer", &self.writer, 1),
+            None => ("general", &self.writer, self.options.connections_max - POSTGRES_LANES),
+        };
+        for (name, pool, max) in [Some(main), readers].into_iter().flatten() {
+            let (size, idle) = size_and_idle(pool);
+            metrics::pool(name, idle, size.saturating_sub(idle), max.try_into().unwrap_or(0));
+        }
+        if let Ok(steps) = self.migration_steps().await {
+            let applied = steps.iter().filter(|step| step.applied).count();
+            metrics::migrations(applied, steps.len() - applied);
         }
     }
 
@@ -264,16 +318,35 @@ impl Store {
         self.updates.close();
         self.organizations.close();
         self.credentials.close();
-        self.lanes.close();
-        self.lanes.wait().await;
+        self.lanes.ended().await;
         self.reader.close().await?;
         Ok(self.writer.close().await?)
     }
 }
 
+/// The connections of a pool, and those of them that nobody uses.
+fn size_and_idle(pool: &DatabaseConnection) -> (usize, usize) {
+    let (size, idle) = if pool.get_database_backend() == DbBackend::Sqlite {
+        let pool = pool.get_sqlite_connection_pool();
+        (pool.size(), pool.num_idle())
+    } else {
+        let pool = pool.get_postgres_connection_pool();
+        (pool.size(), pool.num_idle())
+    };
+    (size.try_into().unwrap_or(0), idle)
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "the signature is map_err's")]
 fn no_lanes(error: io::Error) -> DbErr {
     DbErr::Custom(format!("cannot start the thread of the lanes: {error}"))
+}
+
+/// The database system as OpenTelemetry names it.
+fn system(pool: &DatabaseConnection) -> &'static str {
+    match pool.get_database_backend() {
+        DbBackend::Sqlite => "sqlite",
+        _ => "postgresql",
+    }
 }
 
 fn is_sqlite(url: &SecretString) -> bool {
@@ -297,12 +370,12 @@ async fn connect_when_free(
 }
 
 /// What every connection to SQLite has.
-fn durable(options: SqliteConnectOptions) -> SqliteConnectOptions {
+fn durable(options: SqliteConnectOptions, lock_timeout: Duration) -> SqliteConnectOptions {
     options
         .journal_mode(SqliteJournalMode::Wal)
         // WAL with NORMAL loses acknowledged writes at a power cut.
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(LOCK_TIMEOUT)
+        .busy_timeout(lock_timeout)
         .foreign_keys(true)
 }
 

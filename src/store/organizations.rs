@@ -7,8 +7,10 @@ use sea_orm::{
     sea_query::{Expr, InsertStatement, Query},
 };
 
+use tracing::Instrument;
+
 use super::{
-    Store,
+    ORGANIZATIONS, Store,
     changes::not_made_before,
     clock, credentials,
     entity::{organization_changes, organizations},
@@ -46,6 +48,7 @@ impl Store {
             .order_by_asc(organizations::Column::Id)
             .limit(limit)
             .all(&self.reader)
+            .instrument(self.span("SELECT", ORGANIZATIONS))
             .await?;
         rows.into_iter().map(Organization::try_from).collect()
     }
@@ -129,7 +132,8 @@ impl Store {
                 None => self.next_organization_id().await?,
             };
             let insert = insert_statement(call, next, patch, idempotency)?;
-            match self.write_logged(insert, call, idempotency).await {
+            let span = self.span("INSERT", ORGANIZATIONS);
+            match self.write_logged(insert, call, idempotency).instrument(span).await {
                 Ok(Some(row)) => return row.try_into(),
                 Ok(None) => {}
                 Err(error) if is_taken(&error) => {}

@@ -17,7 +17,7 @@ use sea_orm::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    BATCH_TIMEOUT, QUIET_MAX,
+    ANSWER_TIME, QUIET_MAX, StoreOptions,
     entity::{credentials, organizations},
     error::is_broken,
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
@@ -43,15 +43,17 @@ pub(super) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
 /// A connection that is kept between batches.
 pub(super) struct Kept {
     pool: PgPool,
+    answer_timeout: Duration,
     connection: Option<PoolConnection<Postgres>>,
     since: Instant,
     used: Instant,
 }
 
 impl Kept {
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: &PgPool, options: &StoreOptions) -> Self {
         let now = Instant::now();
-        Self { pool, connection: None, since: now, used: now }
+        let answer_timeout = options.statement_timeout + ANSWER_TIME;
+        Self { pool: pool.clone(), answer_timeout, connection: None, since: now, used: now }
     }
 
     /// Does `work` on the connection, and forgets it where it broke.
@@ -61,7 +63,7 @@ impl Kept {
     ) -> Result<T, DbErr> {
         let mut connection =
             self.whole().await.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
-        let done = timeout(BATCH_TIMEOUT, work(&mut connection)).await;
+        let done = timeout(self.answer_timeout, work(&mut connection)).await;
         let done =
             done.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
         match &done {
@@ -78,7 +80,9 @@ impl Kept {
         if let Some(mut connection) = self.connection.take() {
             if self.since.elapsed() > LIFETIME_MAX {
                 connection.close_on_drop();
-            } else if self.used.elapsed() < QUIET_MAX || is_alive(&mut connection).await {
+            } else if self.used.elapsed() < QUIET_MAX
+                || is_alive(&mut connection, self.answer_timeout).await
+            {
                 return Ok(connection);
             } else {
                 drop(connection.detach());
@@ -90,8 +94,8 @@ impl Kept {
     }
 }
 
-async fn is_alive(connection: &mut PgConnection) -> bool {
-    matches!(timeout(BATCH_TIMEOUT, connection.ping()).await, Ok(Ok(())))
+async fn is_alive(connection: &mut PgConnection, answer_timeout: Duration) -> bool {
+    matches!(timeout(answer_timeout, connection.ping()).await, Ok(Ok(())))
 }
 
 /// Updates a batch, which has each organization once, and records the changes. Answers the rows

@@ -9,11 +9,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use tokio::sync::{Notify, oneshot};
+use tracing::Instrument;
 
-use crate::domain::{Error, OrganizationId, Result};
+use crate::{
+    domain::{Error, OrganizationId, Result},
+    telemetry::metrics::QueueTelemetry,
+};
 
 /// How much may wait, and how much of it is done at once.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +40,7 @@ pub(super) struct Queue<W, A> {
     /// Whether somebody has given up since the queue was last searched for such.
     has_leavers: AtomicBool,
     limits: QueueLimits,
+    telemetry: QueueTelemetry,
 }
 
 /// Somebody who waits for an answer; dropped before it is there, the waiting was given up.
@@ -109,7 +115,7 @@ impl<W, A> Job<W, A> {
 }
 
 impl<W, A> Queue<W, A> {
-    pub(super) fn new(limits: QueueLimits) -> Arc<Self> {
+    pub(super) fn new(limits: QueueLimits, telemetry: QueueTelemetry) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 ready: VecDeque::new(),
@@ -121,7 +127,19 @@ impl<W, A> Queue<W, A> {
             arrived: Notify::new(),
             has_leavers: AtomicBool::new(false),
             limits,
+            telemetry,
         })
+    }
+
+    /// A batch of this size was done.
+    pub(super) fn done(&self, size: usize, begin: Instant) {
+        self.telemetry.done(size, begin.elapsed());
+    }
+
+    /// Sets the metric of what waits.
+    pub(super) fn observe(&self) {
+        let waiting = self.lock().waiting;
+        self.telemetry.waiting(waiting);
     }
 
     /// Waits for the answer to a piece of work. Work on one organization is done one after the
@@ -135,7 +153,7 @@ impl<W, A> Queue<W, A> {
         let (asker, answer) = oneshot::channel();
         self.submit(organization, Waiting { work, asker })?;
         let mut asking = Asking { has_leavers: &self.has_leavers, is_answered: false };
-        let answer = answer.await;
+        let answer = answer.instrument(self.telemetry.span()).await;
         asking.is_answered = true;
         answer.map_err(|_| Error::Internal("a lane dropped its work".into()))
     }
@@ -153,6 +171,7 @@ impl<W, A> Queue<W, A> {
             return Err(Error::Unavailable("the store is closed".into()));
         }
         if state.waiting >= self.limits.waiting_max {
+            self.telemetry.refused();
             return Err(Error::Overloaded);
         }
         state.waiting += 1;
@@ -165,6 +184,10 @@ impl<W, A> Queue<W, A> {
                 self.make_ready(&mut state, waiting, Some(organization));
             }
             None => self.make_ready(&mut state, waiting, None),
+        }
+        if !state.is_let_go && state.waiting >= self.limits.hold {
+            state.is_let_go = true;
+            self.arrived.notify_one();
         }
         Ok(())
     }
@@ -217,7 +240,7 @@ impl<W, A> Queue<W, A> {
     fn take(&self) -> Taken<W, A> {
         let mut state = self.lock();
         let (mut batch, mut given_up) = (Vec::new(), Vec::new());
-        state.is_let_go |= state.waiting >= self.limits.hold || state.is_closed;
+        state.is_let_go |= state.is_closed;
         while state.is_let_go
             && batch.len() < self.limits.batch_max
             && let Some(job) = state.ready.pop_front()
@@ -225,7 +248,7 @@ impl<W, A> Queue<W, A> {
             state.waiting -= 1;
             if job.asker.is_closed() { given_up.push(job) } else { batch.push(job) }
         }
-        if !state.ready.is_empty() {
+        if state.is_let_go && !state.ready.is_empty() {
             // For another lane.
             self.arrived.notify_one();
         }

@@ -1,6 +1,6 @@
 //! The lanes that read by key: each looks up all the keys that wait in one statement.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use sea_orm::DbErr;
 
@@ -29,11 +29,13 @@ pub(super) async fn serve<K: Copy, M: Clone>(
 ) {
     while let Some(mut jobs) = reads.next().await {
         let keys: Vec<K> = jobs.iter().map(|job| job.work).collect();
+        let begin = Instant::now();
         let mut found = look_up(&mut lane, &keys).await;
         if found.as_ref().is_err_and(is_unreachable) {
             // Once more on another connection: reading twice does no harm.
             found = look_up(&mut lane, &keys).await;
         }
+        reads.done(keys.len(), begin);
         match found {
             Ok(rows) => {
                 for job in jobs {

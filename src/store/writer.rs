@@ -3,7 +3,7 @@
 //! A batch that fails because of one of its rows is taken apart: each of its callers tries its own
 //! row alone, so that no row fails its neighbours.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use sea_orm::DbErr;
 
@@ -37,7 +37,10 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
         // The order in which every batch locks its rows.
         jobs.sort_unstable_by_key(|job| job.work.id());
         let rows: Vec<&Asked> = jobs.iter().map(|job| &*job.work).collect();
-        match lane.update(&rows).await {
+        let begin = Instant::now();
+        let outcome = lane.update(&rows).await;
+        updates.done(rows.len(), begin);
+        match outcome {
             Ok(mut changed) => {
                 for job in jobs {
                     let id = job.work.id().get();

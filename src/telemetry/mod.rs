@@ -1,17 +1,107 @@
-//! Logs: readable on a terminal, JSON elsewhere. Set up once, by the binary.
+//! Logs, metrics and traces: set up once, by the binary. A leaf that every room may use.
+//!
+//! Architecture invariant: no secret, no body and no value of a field is in any of them.
+
+pub mod metrics;
+mod request;
+mod trace_context;
 
 use std::io::{IsTerminal, stderr};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use anyhow::{Context, Result};
+use opentelemetry::{KeyValue, trace::TracerProvider};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{Sampler, SdkTracerProvider},
+};
+pub use request::RequestRecord;
+pub use trace_context::TraceContext;
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
-/// Sends log lines to standard error; standard output is for what a command answers.
-pub fn init() {
-    // Level by default: our own words, and the warnings of libraries.
-    let filter = EnvFilter::new("warn,orgd=info");
-    let builder = fmt().with_env_filter(filter).with_writer(stderr);
-    if stderr().is_terminal() {
-        builder.init();
-    } else {
-        builder.json().flatten_event(true).init();
+use crate::config::{LogArgs, LogFormat, TraceArgs};
+
+/// Lines that wait for whoever reads them; more are dropped and counted, so that a reader that is
+/// stuck does not stop the service.
+const WAITING_LINES_MAX: usize = 16_384;
+
+/// Logs and traces, until the value is dropped.
+#[derive(Debug)]
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+    /// Writes what waits when it is dropped.
+    _log: WorkerGuard,
+}
+
+impl Telemetry {
+    /// Sends log lines to standard error, as standard output is for what a command answers; and
+    /// traces where an endpoint is set. Within a runtime, which the exporter uses.
+    pub fn start(log: &LogArgs, traces: Option<&TraceArgs>) -> Result<Self> {
+        let filter: EnvFilter =
+            log.log.parse().with_context(|| format!("--log {} is not a filter", log.log))?;
+        let (writer, guard) =
+            NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES_MAX).finish(stderr());
+        metrics::Metrics::start()?;
+        metrics::count_dropped_lines(writer.error_counter());
+        let traces = traces.filter(|traces| !traces.otlp_endpoint.is_empty());
+        let provider = traces.map(provider).transpose()?;
+        let exported = provider.as_ref().map(|provider| {
+            tracing_opentelemetry::layer()
+                .with_tracer(provider.tracer("orgd"))
+                // Where in the source a span was made tells its reader nothing.
+                .with_location(false)
+                .with_threads(false)
+                .with_tracked_inactivity(false)
+                .with_filter(Targets::new().with_target("orgd", LevelFilter::DEBUG))
+        });
+        tracing_subscriber::registry()
+            .with(exported)
+            .with(lines(log.log_format, writer).with_filter(filter))
+            .try_init()
+            .context("logs are set up already")?;
+        trace_context::set(traces.map(|traces| traces.trace_remote_parents));
+        Ok(Self { traces: provider, _log: guard })
     }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.traces.as_ref().map(SdkTracerProvider::shutdown) {
+            tracing::warn!(%error, "the last traces were not sent");
+        }
+    }
+}
+
+fn lines<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'lookup> tracing_subscriber::registry::LookupSpan<'lookup>,
+{
+    let is_terminal = stderr().is_terminal();
+    let layer = fmt::layer().with_writer(writer).with_ansi(is_terminal);
+    match format {
+        LogFormat::Auto if is_terminal => layer.boxed(),
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Auto | LogFormat::Json => {
+            layer.json().flatten_event(true).with_span_list(false).boxed()
+        }
+    }
+}
+
+fn provider(traces: &TraceArgs) -> Result<SdkTracerProvider> {
+    let exporter = SpanExporter::builder().with_tonic().with_endpoint(&traces.otlp_endpoint);
+    let exporter = exporter
+        .build()
+        .with_context(|| format!("cannot send traces to {}", traces.otlp_endpoint))?;
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let resource = Resource::builder().with_service_name("orgd").with_attribute(version).build();
+    let sampler = Sampler::TraceIdRatioBased(traces.trace_sample_ratio);
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_sampler(Sampler::ParentBased(Box::new(sampler)))
+        .with_resource(resource)
+        .build())
 }

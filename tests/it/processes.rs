@@ -172,7 +172,7 @@ async fn a_process_that_cannot_begin_says_why_and_fails() {
         assert!(refused.stderr.contains(&format!("cannot listen on {taken} (--http-addr)")));
     })
     .await;
-    for upstream in ["127.0.0.1:50051", "https://127.0.0.1:50051", "/x", "http:///x"] {
+    for upstream in ["127.0.0.1:50051", "ftp://127.0.0.1:50051", "/x", "http:///x"] {
         let refused = orgd("", &format!("gateway --upstream {upstream}"));
         assert!(refused.stderr.contains("an upstream is http://HOST:PORT"), "{}", refused.stderr);
     }

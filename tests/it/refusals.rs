@@ -214,8 +214,11 @@ async fn a_panic_behind_the_rest_door_is_one_answer_with_all_headers() {
         assert!(std::hint::black_box(false), "on purpose: internal text");
         Ok::<_, std::convert::Infallible>(http::Response::new(tonic::body::Body::empty()))
     });
-    let limits =
-        RequestLimits { deadline: std::time::Duration::from_secs(5), body_bytes_max: 65_536 };
+    let limits = RequestLimits {
+        deadline: std::time::Duration::from_secs(5),
+        body_bytes_max: 65_536,
+        sources: None,
+    };
     let router = gateway::router(gateway::transport(panicking), limits);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

@@ -14,7 +14,7 @@ use orgd::{
     domain::{
         Call, Change, ChangeEntry, Creation, Organization, OrganizationId, Patch, Principal, Role,
     },
-    store::{Batching, Store},
+    store::{Store, StoreOptions},
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
@@ -63,7 +63,7 @@ impl Database {
     }
 
     pub async fn store(&self) -> Store {
-        Store::connect(&self.url.as_str().into(), Batching::default()).await.unwrap()
+        Store::connect(&self.url.as_str().into(), StoreOptions::default()).await.unwrap()
     }
 
     /// Stores the two organizations and a credential of each role.

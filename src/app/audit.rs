@@ -1,0 +1,87 @@
+//! Audit events: who changed what, and who was refused for want of rights. They go to the log as a
+//! target of their own, with names of fields and never their values.
+//!
+//! The change log in the database is what is kept; these are for whoever watches.
+
+use crate::domain::{
+    Credential, Error, Field, Organization, OrganizationId, Principal, Result, StoredCredential,
+};
+
+/// An organization was changed, or was found as the change would make it.
+pub(super) fn updated(principal: &Principal, fields: &str, organization: &Organization) {
+    organization_event("organization.update", principal, fields, organization);
+}
+
+/// An organization was stored.
+pub(super) fn created(principal: &Principal, fields: &str, organization: &Organization) {
+    organization_event("organization.create", principal, fields, organization);
+}
+
+fn organization_event(
+    action: &'static str,
+    principal: &Principal,
+    fields: &str,
+    organization: &Organization,
+) {
+    tracing::info!(
+        target: "orgd::audit",
+        action,
+        subject = principal.subject,
+        role = principal.role.as_str(),
+        organization = organization.id.get(),
+        etag = %organization.etag,
+        fields,
+        "done"
+    );
+}
+
+/// What a check of rights decided; a refusal is an event.
+pub(super) fn checked<T>(
+    principal: &Principal,
+    organization: Option<OrganizationId>,
+    decision: Result<T>,
+) -> Result<T> {
+    if let Err(
+        error @ (Error::ForbiddenOrganization
+        | Error::ForbiddenCreation
+        | Error::ForbiddenFields { .. }),
+    ) = &decision
+    {
+        tracing::info!(
+            target: "orgd::audit",
+            subject = principal.subject,
+            role = principal.role.as_str(),
+            organization = organization.map(OrganizationId::get),
+            reason = %error,
+            "refused"
+        );
+    }
+    decision
+}
+
+/// A credential was issued.
+pub(super) fn issued(credential: &Credential) {
+    credential_event("credential.issue", credential);
+}
+
+/// A credential was revoked.
+pub(super) fn revoked(stored: &StoredCredential) {
+    credential_event("credential.revoke", &stored.credential);
+}
+
+fn credential_event(action: &'static str, credential: &Credential) {
+    tracing::info!(
+        target: "orgd::audit",
+        action,
+        credential = super::credentials::short_id(credential.digest),
+        holder = credential.subject,
+        role = credential.role.as_str(),
+        organization = credential.organization.map(OrganizationId::get),
+        "done"
+    );
+}
+
+/// The names of fields, for an event.
+pub(super) fn names(fields: impl Iterator<Item = Field>) -> String {
+    fields.map(Field::path).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,124 @@
+//! The settings as text: what is in force and why (`orgd config`), and the page that lists them all.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use clap::{Arg, ArgMatches, Command, parser::ValueSource};
+
+use super::file::{Settings, deepest, is_setting};
+
+/// The name of the command that has every setting.
+const COMMAND: &str = "config";
+
+/// The command that shows the settings, which has all of them.
+pub(super) fn command_with_every_setting(command: &Command) -> Result<&Command> {
+    command.find_subcommand(COMMAND).context("there is no command that has every setting")
+}
+
+/// Every setting, its value and where that came from, as lines of a settings file. No secret is
+/// shown.
+pub fn effective(settings: &Settings) -> Result<String> {
+    let matches = deepest(&settings.matches);
+    let mut text = String::from(
+        "# The settings in force. The lines can stand in the file that --config names.\n",
+    );
+    let mut heading = String::new();
+    for arg in settings_of(&settings.command)? {
+        let next = arg.get_help_heading().unwrap_or_default();
+        if next != heading {
+            next.clone_into(&mut heading);
+            let _ = writeln!(text, "\n# {heading}");
+        }
+        let (key, source) = (arg.get_id(), source(settings, matches, &arg));
+        let _ = match value(matches, &arg) {
+            _ if *key == *"config" => writeln!(text, "# config: {source}"),
+            Some(_) if arg.is_hide_env_values_set() => {
+                writeln!(text, "# {key} = (not shown)  # {source}")
+            }
+            Some(value) => writeln!(text, "{key} = {value}  # {source}"),
+            None => writeln!(text, "# {key} is not set"),
+        };
+    }
+    Ok(text)
+}
+
+/// The page that lists every setting, in Markdown.
+pub fn page(command: &Command) -> Result<String> {
+    let mut text = String::from(PAGE_HEAD);
+    let mut heading = String::new();
+    for arg in settings_of(command)? {
+        let next = arg.get_help_heading().unwrap_or_default();
+        if next != heading {
+            next.clone_into(&mut heading);
+            let _ = write!(text, "\n## {heading}\n\n{TABLE_HEAD}");
+        }
+        let flag = arg.get_long().unwrap_or_default();
+        let variable = arg.get_env().unwrap_or_default().to_string_lossy();
+        let default: Vec<_> =
+            arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let default = match default.first() {
+            Some(value) if !value.is_empty() => format!("`{value}`"),
+            _ => "–".to_owned(),
+        };
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let help = help.replace('|', "\\|");
+        let _ = writeln!(
+            text,
+            "| `{}` | `--{flag}` | `{variable}` | {default} | {help} |",
+            arg.get_id()
+        );
+    }
+    Ok(text)
+}
+
+const PAGE_HEAD: &str = "# Settings
+
+Generated from `src/config` by `orgd config --page`; a test holds the page to it.
+
+A setting is a flag, a variable and a key of the settings file. A flag comes before a variable, a
+variable before the file, and the file before the default; the service runs with none set. The file is
+flat TOML and named by `--config` or `ORGD_CONFIG`. A key that is no setting is an error.
+
+```toml
+database_url = \"postgres://orgd:…@db/orgd\"
+request_deadline = \"3s\"
+connections_max = 1000
+```
+
+`orgd config` prints what is in force and where each value came from; secrets are not printed. Each
+command takes the settings that it uses and ignores the file's others.
+";
+
+const TABLE_HEAD: &str = "| key | flag | variable | default | what |\n|---|---|---|---|---|\n";
+
+/// The settings that people may set, in the order of their concerns.
+fn settings_of(command: &Command) -> Result<Vec<Arg>> {
+    let mut command = command.clone();
+    // Hands the arguments that all commands have to each of them.
+    command.build();
+    let all = command_with_every_setting(&command)?;
+    let is_shown = |arg: &&Arg| is_setting(arg) && !arg.is_hide_set();
+    Ok(all.get_arguments().filter(is_shown).cloned().collect())
+}
+
+/// A value as TOML has it.
+fn value(matches: &ArgMatches, arg: &Arg) -> Option<String> {
+    let raw = matches.get_raw(arg.get_id().as_str())?.next()?.to_string_lossy().into_owned();
+    let is_bare = raw.parse::<i64>().is_ok() || raw.parse::<bool>().is_ok();
+    Some(if is_bare { raw } else { toml::Value::String(raw).to_string() })
+}
+
+fn source(settings: &Settings, matches: &ArgMatches, arg: &Arg) -> String {
+    let key = arg.get_id().as_str();
+    match (matches.value_source(key), &settings.file) {
+        (Some(ValueSource::CommandLine), _) => "command line".to_owned(),
+        (Some(ValueSource::EnvVariable), _) => {
+            format!("variable {}", arg.get_env().unwrap_or_default().to_string_lossy())
+        }
+        (Some(_), Some((path, values))) if values.contains_key(key) => {
+            format!("file {}", path.display())
+        }
+        (Some(_), _) => "default".to_owned(),
+        (None, _) => "not set".to_owned(),
+    }
+}

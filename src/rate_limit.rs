@@ -1,0 +1,108 @@
+//! Rate limits: how often one caller may call, and what it is told of that. A leaf that both doors
+//! use: sources are counted where a request comes in, principals where they are authenticated.
+
+use std::{
+    fmt,
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    middleware::StateInformationMiddleware,
+    state::keyed::DefaultKeyedStateStore,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::telemetry::metrics::{self, RateScope};
+
+/// The headers of draft-ietf-httpapi-ratelimit-headers.
+pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// What the limit is.
+pub const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+type Limiter<K> =
+    RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
+
+/// A limit on the calls of each caller, of whom `K` is the name: so many a second, and as many at once.
+pub struct RateLimit<K: Clone + Eq + Hash> {
+    scope: RateScope,
+    per_second: NonZeroU32,
+    limiter: Limiter<K>,
+}
+
+impl<K: Clone + Eq + Hash> RateLimit<K> {
+    /// A limit of so many calls a second; none for zero.
+    #[must_use]
+    pub fn new(scope: RateScope, per_second: u32) -> Option<Arc<Self>> {
+        let per_second = NonZeroU32::new(per_second)?;
+        let limiter = RateLimiter::keyed(Quota::per_second(per_second)).with_middleware();
+        Some(Arc::new(Self { scope, per_second, limiter }))
+    }
+
+    /// Counts a call.
+    pub fn check(&self, caller: &K) -> Standing {
+        let (left, wait) = match self.limiter.check_key(caller) {
+            Ok(state) => (state.remaining_burst_capacity(), None),
+            Err(until) => {
+                metrics::rate_limited(self.scope);
+                (0, Some(until.wait_time_from(DefaultClock::default().now())))
+            }
+        };
+        Standing { scope: self.scope, per_second: self.per_second, left, wait }
+    }
+
+    /// Forgets callers who have not called for so long that they have all their calls again.
+    pub fn forget_quiet(&self) {
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+    }
+}
+
+impl<K: Clone + Eq + Hash> fmt::Debug for RateLimit<K> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "RateLimit({} {}/s)", self.scope.name(), self.per_second)
+    }
+}
+
+/// How a caller stands after a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    scope: RateScope,
+    per_second: NonZeroU32,
+    left: u32,
+    /// How long it has to wait, where the call was one too many.
+    pub wait: Option<Duration>,
+}
+
+impl Standing {
+    /// Tells the caller. A caller may have several limits, each with a member of its own.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        let (name, per_second) = (self.scope.name(), self.per_second);
+        // Seconds until there is more: all of it is there again within one.
+        let reset = self.wait.map_or(1, |wait| wait.as_secs() + 1);
+        let limit = format!("\"{name}\";r={};t={reset}", self.left);
+        let policy = format!("\"{name}\";q={per_second};w=1");
+        for (header, value) in [(RATE_LIMIT, limit), (RATE_LIMIT_POLICY, policy)] {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.append(header, value);
+            }
+        }
+    }
+}
+
+/// Whom an address counts for: one IPv6 subscriber has a network of 64 bits at least.
+#[must_use]
+pub fn source(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => match address.to_ipv4_mapped() {
+            Some(mapped) => mapped.into(),
+            None => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        },
+    }
+}

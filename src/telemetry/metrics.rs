@@ -1,0 +1,328 @@
+//! Metrics: their names, which follow OpenTelemetry's semantic conventions where these have one, and
+//! what they count. Prometheus reads them from the operations listener.
+
+use std::{sync::OnceLock, time::Duration};
+
+use anyhow::{Context, Result};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
+use tracing::Span;
+use tracing_appender::non_blocking::ErrorCounter;
+
+const HTTP_REQUEST: &str = "http_server_request_duration_seconds";
+const RPC_CALL: &str = "rpc_server_call_duration_seconds";
+const DB_OPERATION: &str = "db_client_operation_duration_seconds";
+const DB_CONNECTIONS: &str = "db_client_connection_count";
+const DB_CONNECTIONS_MAX: &str = "db_client_connection_max";
+const CONNECTIONS: &str = "orgd_connections";
+const RATE_LIMIT_REFUSALS: &str = "orgd_rate_limit_refusals_total";
+const QUEUE_WAITING: &str = "orgd_queue_waiting";
+const QUEUE_REFUSALS: &str = "orgd_queue_refusals_total";
+const BATCH_SIZE: &str = "orgd_batch_size";
+const AUTH_LOOKUPS: &str = "orgd_auth_cache_lookups_total";
+const AUTH_ENTRIES: &str = "orgd_auth_cache_entries";
+const MIGRATIONS: &str = "orgd_migrations";
+const READY: &str = "orgd_ready";
+const BUILD: &str = "orgd_build_info";
+const DROPPED_LINES: &str = "orgd_log_lines_dropped_total";
+
+/// Bounds of times in seconds, dense where a service of this kind answers.
+const SECONDS: [f64; 14] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+
+/// How often what was measured is summed up, where nobody asks for it: until then each measurement
+/// takes memory of its own.
+pub const SUM_UP_INTERVAL: Duration = Duration::from_secs(1);
+
+static EXPORTER: OnceLock<PrometheusHandle> = OnceLock::new();
+static LINES: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// The metrics of the process, which count from here on.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    exporter: PrometheusHandle,
+    process: Collector,
+}
+
+impl Metrics {
+    /// Begins to count; a second time, goes on.
+    pub fn start() -> Result<Self> {
+        let exporter = if let Some(exporter) = EXPORTER.get() {
+            exporter
+        } else {
+            let exporter = PrometheusBuilder::new()
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+                .set_buckets_for_metric(Matcher::Full(BATCH_SIZE.to_owned()), &SIZES)?
+                .install_recorder()
+                .context("cannot count metrics")?;
+            describe();
+            EXPORTER.get_or_init(|| exporter)
+        };
+        let process = Collector::default();
+        process.describe();
+        Ok(Self { exporter: exporter.clone(), process })
+    }
+
+    /// Sums up what was measured since the last time.
+    pub fn sum_up(&self) {
+        self.exporter.run_upkeep();
+    }
+
+    /// All metrics in Prometheus's text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.process.collect();
+        if let Some(lines) = LINES.get() {
+            let dropped = u64::try_from(lines.dropped_lines()).unwrap_or(u64::MAX);
+            counter!(DROPPED_LINES).absolute(dropped);
+        }
+        self.exporter.render()
+    }
+}
+
+fn describe() {
+    let seconds = Unit::Seconds;
+    describe_histogram!(HTTP_REQUEST, seconds, "Time from a REST request's headers to its answer");
+    describe_histogram!(RPC_CALL, seconds, "Time of a call, over gRPC or from the gateway");
+    describe_histogram!(DB_OPERATION, seconds, "Time of a batch in the database");
+    describe_gauge!(DB_CONNECTIONS, "Connections to the database");
+    describe_gauge!(DB_CONNECTIONS_MAX, "Connections to the database at most");
+    describe_gauge!(CONNECTIONS, "Connections of clients");
+    describe_counter!(RATE_LIMIT_REFUSALS, "Requests over a rate limit");
+    describe_gauge!(QUEUE_WAITING, "Work that waits for the database");
+    describe_counter!(QUEUE_REFUSALS, "Work refused because too much waited");
+    describe_histogram!(BATCH_SIZE, "Work that was done in one batch");
+    describe_counter!(AUTH_LOOKUPS, "Credentials that were known, known to be none, or looked up");
+    describe_gauge!(AUTH_ENTRIES, "Credentials that are remembered");
+    describe_gauge!(MIGRATIONS, "Steps of the schema that the database has, and lacks");
+    describe_gauge!(READY, "1: the service can do its work");
+    describe_gauge!(BUILD, "1, with the version");
+    describe_counter!(DROPPED_LINES, "Log lines that nobody took in time");
+    gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    // What may not happen for days is there from the start, so that its first time is a rise.
+    for scope in [RateScope::Principal, RateScope::Source] {
+        counter!(RATE_LIMIT_REFUSALS, "scope" => scope.name()).increment(0);
+    }
+    counter!(DROPPED_LINES).increment(0);
+}
+
+/// What a rate limit is about.
+#[derive(Clone, Copy, Debug)]
+pub enum RateScope {
+    /// A principal.
+    Principal,
+    /// A source address.
+    Source,
+}
+
+impl RateScope {
+    /// The scope as metrics and headers name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Principal => "principal",
+            Self::Source => "source",
+        }
+    }
+}
+
+/// A request was over a rate limit.
+pub fn rate_limited(scope: RateScope) {
+    counter!(RATE_LIMIT_REFUSALS, "scope" => scope.name()).increment(1);
+}
+
+pub(super) fn count_dropped_lines(lines: ErrorCounter) {
+    let _ = LINES.set(lines);
+}
+
+pub(super) fn http_request(method: &'static str, route: &str, status: u16, time: Duration) {
+    histogram!(
+        HTTP_REQUEST,
+        "http_request_method" => method,
+        "http_route" => route.to_owned(),
+        "http_response_status_code" => status.to_string(),
+    )
+    .record(time);
+}
+
+/// A call was answered; both names are of a closed set.
+pub fn rpc_call(method: &'static str, code: &'static str, time: Duration) {
+    histogram!(
+        RPC_CALL,
+        "rpc_system_name" => "grpc",
+        "rpc_method" => method,
+        "rpc_response_status_code" => code,
+    )
+    .record(time);
+}
+
+/// A client's connection to a listener, for as long as the value lives.
+#[derive(Debug)]
+pub struct ConnectionGauge(metrics::Gauge);
+
+impl ConnectionGauge {
+    /// One more.
+    #[must_use]
+    pub fn begin(listener: &'static str) -> Self {
+        let gauge = gauge!(CONNECTIONS, "listener" => listener);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for ConnectionGauge {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// A listener that has no connection yet.
+pub fn no_connections(listener: &'static str) {
+    gauge!(CONNECTIONS, "listener" => listener).set(0.0);
+}
+
+/// What is told of a queue: what it counts, and the span of whoever waits for it.
+#[derive(Clone, Debug)]
+pub struct QueueTelemetry {
+    system: &'static str,
+    operation: &'static str,
+    collection: &'static str,
+    refusals: metrics::Counter,
+    waiting: metrics::Gauge,
+    batch_size: metrics::Histogram,
+    time: metrics::Histogram,
+}
+
+impl QueueTelemetry {
+    /// Of the queue with this name, whose batches are this operation of a database system on a
+    /// table.
+    #[must_use]
+    pub fn new(
+        queue: &'static str,
+        system: &'static str,
+        operation: &'static str,
+        collection: &'static str,
+    ) -> Self {
+        let refusals = counter!(QUEUE_REFUSALS, "queue" => queue);
+        refusals.increment(0);
+        let waiting = gauge!(QUEUE_WAITING, "queue" => queue);
+        waiting.set(0.0);
+        Self {
+            system,
+            operation,
+            collection,
+            refusals,
+            waiting,
+            batch_size: histogram!(BATCH_SIZE, "queue" => queue),
+            time: histogram!(
+                DB_OPERATION, "db_system_name" => system, "db_operation_name" => operation
+            ),
+        }
+    }
+
+    /// From the begin of waiting to the answer, for traces.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        db_span(self.system, self.operation, self.collection)
+    }
+
+    /// Work was refused.
+    pub fn refused(&self) {
+        self.refusals.increment(1);
+    }
+
+    /// So much waits now.
+    pub fn waiting(&self, waiting: usize) {
+        self.waiting.set(number(waiting));
+    }
+
+    /// A batch of this size was done in this time.
+    pub fn done(&self, size: usize, time: Duration) {
+        self.batch_size.record(number(size));
+        self.time.record(time);
+    }
+}
+
+/// A statement's span, for traces alone.
+#[must_use]
+pub fn db_span(system: &'static str, operation: &'static str, collection: &'static str) -> Span {
+    tracing::debug_span!(
+        "db",
+        otel.name = format_args!("{operation} {collection}"),
+        otel.kind = "client",
+        db.system.name = system,
+        db.operation.name = operation,
+        db.collection.name = collection,
+    )
+}
+
+/// The connections of a pool now.
+pub fn pool(name: &'static str, idle: usize, used: usize, max: usize) {
+    for (state, count) in [("idle", idle), ("used", used)] {
+        gauge!(
+            DB_CONNECTIONS,
+            "db_client_connection_pool_name" => name,
+            "db_client_connection_state" => state,
+        )
+        .set(number(count));
+    }
+    gauge!(DB_CONNECTIONS_MAX, "db_client_connection_pool_name" => name).set(number(max));
+}
+
+/// How a credential was found: `known`, `unknown`, or `miss`, which asks the database.
+#[derive(Clone, Debug)]
+pub struct AuthMetrics {
+    /// It is remembered.
+    pub known: metrics::Counter,
+    /// It is remembered that there is none.
+    pub unknown: metrics::Counter,
+    /// The database is asked.
+    pub miss: metrics::Counter,
+}
+
+impl AuthMetrics {
+    /// Counters that begin with nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        let [known, unknown, miss] = ["known", "unknown", "miss"].map(|result| {
+            let counter = counter!(AUTH_LOOKUPS, "result" => result);
+            counter.increment(0);
+            counter
+        });
+        Self { known, unknown, miss }
+    }
+}
+
+impl Default for AuthMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How many credentials are remembered now, and how many secrets that are none.
+pub fn auth_entries(known: u64, unknown: u64) {
+    for (cache, entries) in [("known", known), ("unknown", unknown)] {
+        gauge!(AUTH_ENTRIES, "cache" => cache).set(number(entries));
+    }
+}
+
+/// How many steps of the schema the database has, and how many it lacks.
+pub fn migrations(applied: usize, pending: usize) {
+    for (state, steps) in [("applied", applied), ("pending", pending)] {
+        gauge!(MIGRATIONS, "state" => state).set(number(steps));
+    }
+}
+
+/// Whether the service can do its work.
+pub fn ready(ready: bool) {
+    gauge!(READY).set(if ready { 1.0 } else { 0.0 });
+}
+
+/// Counts are far below what a float has exactly.
+fn number(count: impl TryInto<u32>) -> f64 {
+    count.try_into().map_or(f64::from(u32::MAX), f64::from)
+}

@@ -1,0 +1,94 @@
+//! What is known of one request, from its headers to its answer: its log line and its metrics.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use http::HeaderValue;
+use tracing::Span;
+
+use super::{TraceContext, metrics};
+
+/// One request, whichever rooms it passes. A request over REST has one record, also within the
+/// service that it is translated for in the same process.
+#[derive(Clone, Debug)]
+pub struct RequestRecord(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    begin: Instant,
+    subject: OnceLock<String>,
+    organization: OnceLock<i64>,
+}
+
+impl RequestRecord {
+    /// A request whose headers are here.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self(Arc::new(Known {
+            begin: Instant::now(),
+            subject: OnceLock::new(),
+            organization: OnceLock::new(),
+        }))
+    }
+
+    /// Who the caller is. Whether that was not known before.
+    #[must_use]
+    pub fn set_subject(&self, subject: &str) -> bool {
+        self.0.subject.set(subject.to_owned()).is_ok()
+    }
+
+    /// Which organization it is about.
+    pub fn set_organization(&self, id: i64) {
+        let _ = self.0.organization.set(id);
+    }
+
+    /// The answer of the REST door.
+    pub fn end_http(
+        &self,
+        method: &'static str,
+        route: &str,
+        status: u16,
+        request_id: &HeaderValue,
+        span: &Span,
+    ) {
+        let time = self.0.begin.elapsed();
+        metrics::http_request(method, route, status, time);
+        TraceContext::note(span, "http.response.status_code", status.to_string());
+        tracing::info!(
+            target: "orgd::request",
+            method,
+            route,
+            status,
+            subject = self.0.subject.get(),
+            organization = self.0.organization.get(),
+            latency_ms = time.as_secs_f64() * 1e3,
+            request_id = request_id.to_str().unwrap_or_default(),
+            trace_id = TraceContext::trace_id(span),
+            "answered"
+        );
+    }
+
+    /// The answer of the gRPC door to a call that came to it.
+    pub fn end_rpc(
+        &self,
+        method: &'static str,
+        code: &'static str,
+        request_id: &HeaderValue,
+        span: &Span,
+    ) {
+        let time = self.0.begin.elapsed();
+        tracing::info!(
+            target: "orgd::request",
+            method,
+            code,
+            subject = self.0.subject.get(),
+            organization = self.0.organization.get(),
+            latency_ms = time.as_secs_f64() * 1e3,
+            request_id = request_id.to_str().unwrap_or_default(),
+            trace_id = TraceContext::trace_id(span),
+            "answered"
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! W3C trace context: read from a request where callers are trusted, and sent on.
+
+use std::sync::OnceLock;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::{
+    Context,
+    propagation::{Extractor, Injector, TextMapPropagator},
+    trace::TraceContextExt,
+};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// Whether remote parents are trusted; none where there are no traces.
+static TRACES: OnceLock<Option<bool>> = OnceLock::new();
+
+pub(super) fn set(trusts_remote_parents: Option<bool>) {
+    let _ = TRACES.set(trusts_remote_parents);
+}
+
+/// The traces of a request. Does nothing where there are none.
+#[derive(Debug)]
+pub struct TraceContext;
+
+impl TraceContext {
+    /// Whether there are traces.
+    #[must_use]
+    pub fn is_on() -> bool {
+        TRACES.get().copied().flatten().is_some()
+    }
+
+    /// Makes the caller's span the parent of ours, where callers are trusted.
+    pub fn adopt(span: &Span, headers: &HeaderMap) {
+        if TRACES.get().copied().flatten() == Some(true) {
+            let parent = TraceContextPropagator::new()
+                .extract_with_context(&Context::new(), &Headers(headers));
+            // Fails only for a span that has begun, which this one has not.
+            let _ = span.set_parent(parent);
+        }
+    }
+
+    /// Names the current span as the parent of whoever gets these headers.
+    pub fn hand_on(headers: &mut HeaderMap) {
+        if Self::is_on() {
+            let context = Span::current().context();
+            TraceContextPropagator::new().inject_context(&context, &mut HeadersMut(headers));
+        }
+    }
+
+    /// The id of a span's trace.
+    #[must_use]
+    pub fn trace_id(span: &Span) -> Option<String> {
+        let context = Self::is_on().then(|| span.context())?;
+        let trace_id = context.span().span_context().trace_id();
+        Some(trace_id.to_string())
+    }
+
+    /// Notes what is known of a request only after it.
+    pub fn note(span: &Span, name: &'static str, value: String) {
+        if Self::is_on() {
+            span.set_attribute(name, value);
+        }
+    }
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        // Of several, none is to be believed.
+        let mut lines = self.0.get_all(key).iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+        line.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct HeadersMut<'a>(&'a mut HeaderMap);
+
+impl Injector for HeadersMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(name), Ok(value)) = (key.parse::<HeaderName>(), HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
+    }
+}
