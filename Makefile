@@ -37,7 +37,7 @@ $(PEER): $(wildcard benches/peer/*)
 	npm ci --silent --no-audit --no-fund --prefix target/peer
 	@touch $@
 
-# What the tests need beside Rust: a PostgreSQL server, curl, a docker-compose that reads the compose
+# What the tests need beside Rust: a PostgreSQL server, curl, sqlite3, a docker-compose that reads the compose
 # file, Python with grpcio and schemathesis, and buf. Installed from the distribution's packages where missing.
 tools: $(PYTHON) buf
 	@missing=""; \
@@ -45,6 +45,7 @@ tools: $(PYTHON) buf
 	command -v git >/dev/null || missing="$$missing git"; \
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
+	command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
 	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
 

@@ -11,8 +11,12 @@ mod m20261123_000002_create_credentials;
 mod m20261123_000003_create_organization_changes;
 mod m20261123_000004_index_organization_changes_idempotency;
 
-use sea_orm_migration::prelude::*;
 pub use sea_orm_migration::{Migration, MigrationStatus, MigratorTrait};
+use sea_orm_migration::{
+    prelude::*,
+    sea_orm::{DatabaseConnection, EntityTrait},
+    seaql_migrations,
+};
 
 /// Brings a database to the schema of this version, whoever else tries to at the same time.
 pub struct Migrator;
@@ -43,6 +47,18 @@ impl MigratorTrait for Migrator {
         };
         lease::while_held(&db, Unleased::up::<SchemaManagerConnection<'_>>(borrowed, steps)).await
     }
+}
+
+/// The steps that a database has and this version does not know, because a later one applied them.
+/// Writes nothing.
+pub async fn unknown_steps(db: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    if !SchemaManager::new(db).has_table("seaql_migrations").await? {
+        return Ok(Vec::new());
+    }
+    let known: Vec<_> = Migrator::migrations().iter().map(|step| step.name().to_owned()).collect();
+    let applied = seaql_migrations::Entity::find().all(db).await?;
+    let applied = applied.into_iter().map(|step| step.version);
+    Ok(applied.filter(|step| !known.contains(step)).collect())
 }
 
 /// The same steps as sea-orm-migration applies them, without the lease.

@@ -12,6 +12,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgMatches, Command};
 use toml::Value;
 
+/// The name of the command that has every setting.
+const EVERY_SETTING: &str = "config";
+
 /// A command line that was read, and where its settings came from.
 #[derive(Debug)]
 pub struct Settings {
@@ -26,9 +29,13 @@ pub struct Settings {
 /// Reads the command line, the environment, and the settings file that either of them names. Ends
 /// the process where clap does: at a mistake in the first two, and for help.
 pub fn read(command: Command, words: &[OsString]) -> Result<Settings> {
-    // What is missing may be in the file.
-    let first = changed(command.clone(), &|arg| arg.required(false)).get_matches_from(words);
-    let Some(path) = deepest(&first).get_one::<PathBuf>("config").cloned() else {
+    // Whoever wants to see the settings need not have all of them.
+    let command =
+        command.mut_subcommand(EVERY_SETTING, |inner| changed(inner, &|arg| arg.required(false)));
+    // What is missing may be in the file. Any other mistake, and help, are the command's to say.
+    let first = changed(command.clone(), &|arg| arg.required(false)).try_get_matches_from(words);
+    let path = first.ok().and_then(|first| deepest(&first).get_one::<PathBuf>("config").cloned());
+    let Some(path) = path else {
         let matches = command.clone().get_matches_from(words);
         return Ok(Settings { command, matches, file: None });
     };
@@ -41,6 +48,11 @@ pub fn read(command: Command, words: &[OsString]) -> Result<Settings> {
     let command = changed(command, &with_default);
     let matches = command.clone().get_matches_from(words);
     Ok(Settings { command, matches, file: Some((path, values)) })
+}
+
+/// The command that has every setting.
+pub(super) fn command_with_every_setting(command: &Command) -> Result<&Command> {
+    command.find_subcommand(EVERY_SETTING).context("there is no command that has every setting")
 }
 
 /// Whether an argument is a setting, which has a variable and may be in the file.
@@ -63,7 +75,10 @@ fn values(path: &Path, command: &Command) -> Result<BTreeMap<String, String>> {
     let name = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     let table: toml::Table = text.parse().with_context(|| format!("{name} is not TOML"))?;
-    let all = super::show::command_with_every_setting(command)?;
+    let mut built = command.clone();
+    // Hands the arguments that all commands have to each of them.
+    built.build();
+    let all = command_with_every_setting(&built)?;
     let mut words = vec![command.get_name().to_owned(), all.get_name().to_owned()];
     let mut values = BTreeMap::new();
     for (key, value) in table {

@@ -2,18 +2,10 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 
-use super::file::{Settings, deepest, is_setting};
-
-/// The name of the command that has every setting.
-const COMMAND: &str = "config";
-
-/// The command that shows the settings, which has all of them.
-pub(super) fn command_with_every_setting(command: &Command) -> Result<&Command> {
-    command.find_subcommand(COMMAND).context("there is no command that has every setting")
-}
+use super::file::{Settings, command_with_every_setting, deepest, is_setting};
 
 /// Every setting, its value and where that came from, as lines of a settings file. No secret is
 /// shown.

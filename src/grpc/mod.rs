@@ -66,3 +66,11 @@ pub async fn report_health(reporter: &HealthReporter, ready: bool) {
         reporter.set_service_status(service, status).await;
     }
 }
+
+/// Ends the streams of those who watch the health: else they would hold the process to the end of
+/// its drain.
+pub async fn end_health_watches(mut reporter: HealthReporter) {
+    for service in ["", SERVICE_NAME] {
+        reporter.clear_service_status(service).await;
+    }
+}

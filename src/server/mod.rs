@@ -152,10 +152,17 @@ pub async fn serve(
         async move { store.check().await.is_ok() }
     };
     running.keep(readiness.clone().keep_probing(probe));
+    let reported = health.clone();
     running.keep(readiness.clone().keep_reporting(move |ready| {
-        let health = health.clone();
+        let health = reported.clone();
         async move { grpc::report_health(&health, ready).await }
     }));
+    let stopping = running.stopping();
+    running.keep(async move {
+        stopping.await;
+        grpc::end_health_watches(health).await;
+        Ok(())
+    });
     running.keep(keep_house(metrics.clone(), sources, principals));
     let with_fallback = grpc_routes.prepare().into_axum_router().fallback(grpc::unknown_service);
     let mut grpc_door = running.door("grpc", with_fallback, Protocol::Http2);

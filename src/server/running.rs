@@ -57,6 +57,11 @@ impl Running {
         self.services.spawn(task);
     }
 
+    /// Waits until no new requests are taken.
+    pub(super) fn stopping(&self) -> impl Future<Output = ()> + use<> {
+        self.stop.clone().cancelled_owned()
+    }
+
     pub(super) fn door(
         &self,
         name: &'static str,

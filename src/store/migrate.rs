@@ -1,7 +1,7 @@
 //! The schema: brought up to date under a lease, and its state.
 
-use orgd_migrations::{Migrator, MigratorTrait};
-use sea_orm::DbErr;
+use orgd_migrations::{Migrator, MigratorTrait, unknown_steps};
+use sea_orm::{DatabaseConnection, DbErr};
 use secrecy::SecretString;
 
 use super::{STARTUP_LOCK_TIMEOUT, Store, StoreOptions, connect_when_free, durable};
@@ -27,6 +27,7 @@ impl Store {
             .max_connections(2)
             .map_sqlx_sqlite_opts(|sqlite| durable(sqlite, STARTUP_LOCK_TIMEOUT));
         let connection = connect_when_free(options).await?;
+        refuse_newer(&connection).await?;
         Migrator::up(&connection, None).await?;
         connection.close().await
     }
@@ -35,6 +36,7 @@ impl Store {
     pub async fn migration_steps(&self) -> Result<Vec<MigrationStep>, DbErr> {
         use orgd_migrations::MigrationStatus;
 
+        refuse_newer(&self.reader).await?;
         let steps = Migrator::get_migration_with_status_read_only(&self.reader).await?;
         let step = |step: &orgd_migrations::Migration| MigrationStep {
             name: step.name().to_owned(),
@@ -42,4 +44,17 @@ impl Store {
         };
         Ok(steps.iter().map(step).collect())
     }
+}
+
+/// What a later version's steps mean, this version cannot know.
+async fn refuse_newer(connection: &DatabaseConnection) -> Result<(), DbErr> {
+    let unknown = unknown_steps(connection).await?;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(DbErr::Migration(format!(
+        "the database is newer than this version of orgd: it has steps that this version does not \
+         know ({}). Start the version that applied them, or restore a backup from before them",
+        unknown.join(", ")
+    )))
 }

@@ -42,9 +42,18 @@ pub fn orgd(database_url: &str, words: &str) -> Command {
 
 /// The same, with standard input.
 pub fn orgd_with_input(database_url: &str, words: &str, input: &str) -> Command {
+    run(&[("ORGD_DATABASE_URL", database_url)], words, input)
+}
+
+/// Runs `orgd` with these words and variables.
+pub fn orgd_with(variables: &[(&str, &str)], words: &str) -> Command {
+    run(variables, words, "")
+}
+
+fn run(variables: &[(&str, &str)], words: &str, input: &str) -> Command {
     let mut child = binary()
         .args(words.split(' '))
-        .env("ORGD_DATABASE_URL", database_url)
+        .envs(variables.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -3,15 +3,18 @@
 mod command;
 mod database;
 mod http;
+mod http2;
 mod postgres;
 mod service;
 
 use std::sync::Arc;
 
 pub use self::{
-    command::{orgd, orgd_with_input},
+    command::{orgd, orgd_with, orgd_with_input},
     database::Database,
     http::{Answer, Request},
+    http2::{RawHttp2, kind},
+    postgres::binaries,
     service::{ANY_PORT, Service, authorized},
 };
 

@@ -1,0 +1,113 @@
+//! An HTTP/2 client that sends the frames that it is told, and answers nothing by itself.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// More than any limit that is waited for, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Types of frames (RFC 9113 §6).
+pub mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const RST_STREAM: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+}
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+#[derive(Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// The error code of a `RST_STREAM` or of a `GOAWAY`.
+    pub fn error_code(&self) -> u32 {
+        let (_, code) = self.payload.split_at(if self.kind == kind::GOAWAY { 4 } else { 0 });
+        u32::from_be_bytes(code[..4].try_into().unwrap())
+    }
+}
+
+pub struct RawHttp2(TcpStream);
+
+impl RawHttp2 {
+    /// A connection with its preface and its empty SETTINGS.
+    pub async fn connect(addr: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        let mut client = Self(stream);
+        assert!(client.send(kind::SETTINGS, 0, 0, &[]).await);
+        client
+    }
+
+    /// Sends a frame; whether the connection still took it.
+    pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        self.0.write_all(&[&head, payload].concat()).await.is_ok()
+    }
+
+    /// Begins a gRPC call, and sends its one message unless it is to stay open.
+    pub async fn call(&mut self, stream: u32, path: &str, message: Option<&[u8]>) -> bool {
+        // POST and http from the static table, everything else literal (RFC 7541 §6.2.2).
+        let mut block = vec![0x83, 0x86];
+        for (name, value) in [
+            (":path", path),
+            (":authority", "x"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ] {
+            block.push(0);
+            for text in [name, value] {
+                block.push(text.len().try_into().unwrap());
+                block.extend(text.as_bytes());
+            }
+        }
+        let is_sent = self.send(kind::HEADERS, END_HEADERS, stream, &block).await;
+        let Some(message) = message else { return is_sent };
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let body = [&[0], &length[..], message].concat();
+        is_sent && self.send(kind::DATA, END_STREAM, stream, &body).await
+    }
+
+    /// Begins to watch the service's health, a stream without an end.
+    pub async fn watch_health(&mut self, stream: u32) -> bool {
+        self.call(stream, "/grpc.health.v1.Health/Watch", Some(&[])).await
+    }
+
+    /// The next frame; none once the connection has ended.
+    pub async fn next(&mut self) -> Option<Frame> {
+        let reading = async {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await.ok()?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length.try_into().unwrap()];
+            self.0.read_exact(&mut payload).await.ok()?;
+            let stream = u32::from_be_bytes(head[5..].try_into().unwrap());
+            Some(Frame { kind: head[3], stream, payload })
+        };
+        timeout(PATIENCE, reading).await.expect("a frame, or the end of the connection")
+    }
+
+    /// The next frame of a kind; none if the connection ends before.
+    pub async fn next_of(&mut self, kind: u8) -> Option<Frame> {
+        loop {
+            let frame = self.next().await?;
+            if frame.kind == kind {
+                return Some(frame);
+            }
+        }
+    }
+}

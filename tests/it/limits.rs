@@ -1,0 +1,297 @@
+//! Each limit is crossed: what the client that does so gets, and that others are served meanwhile.
+//! The slow clients of the accept loop are in `listeners`.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use orgd::proto::v1::{GetOrganizationRequest, Organization, UpdateOrganizationRequest};
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tonic::Code;
+
+use crate::{
+    deadlines::hold,
+    harness::{
+        ADMINISTRATOR, Database, OWN, RawHttp2, Service, USER, authorized, kind,
+        on_both_databases_with,
+    },
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const OPTIONS: &[u8] = b"OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+async fn with(settings: &[(&str, &str)]) -> Service {
+    let database = Database::sqlite();
+    database.seed().await;
+    Service::start_with(Arc::new(database), settings).await
+}
+
+/// A connection on which a request was answered.
+async fn used(service: &Service) -> TcpStream {
+    let mut stream = TcpStream::connect(service.http_addr()).await.unwrap();
+    assert!(is_answered(&mut stream).await);
+    stream
+}
+
+/// Whether a request on a connection is answered; false once the connection has ended.
+async fn is_answered(stream: &mut TcpStream) -> bool {
+    if stream.write_all(OPTIONS).await.is_err() {
+        return false;
+    }
+    let mut answer = [0; 4096];
+    let read = timeout(PATIENCE, stream.read(&mut answer)).await.expect("an answer, or an end");
+    read.is_ok_and(|count| count > 0)
+}
+
+async fn until_closed(stream: &mut TcpStream) {
+    let closing = async { while stream.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {} };
+    timeout(PATIENCE, closing).await.expect("the connection ends");
+}
+
+async fn is_served(service: &Service) {
+    assert_eq!(service.put(OWN, USER, "{}").send().await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_connection_over_the_limit_waits_until_one_ends() {
+    let service = with(&[("ORGD_CONNECTIONS_MAX", "2")]).await;
+    let first = used(&service).await;
+    let _second = used(&service).await;
+    let mut third = TcpStream::connect(service.http_addr()).await.unwrap();
+    let waits = timeout(Duration::from_secs(1), is_answered(&mut third)).await;
+    assert!(waits.is_err(), "no third connection is served");
+    drop(first);
+    let mut answer = [0; 12];
+    timeout(PATIENCE, third.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 204");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let service = with(&[("ORGD_IDLE_TIMEOUT", "1s")]).await;
+    until_closed(&mut used(&service).await).await;
+}
+
+#[tokio::test]
+async fn an_old_connection_takes_no_new_requests_and_ends_after_its_grace() {
+    let settings = [("ORGD_CONNECTION_AGE_MAX", "1s"), ("ORGD_CONNECTION_AGE_GRACE", "1s")];
+    let service = with(&settings).await;
+    let mut kept = used(&service).await;
+    let mut watching = RawHttp2::connect(service.grpc_addr()).await;
+    assert!(watching.watch_health(1).await);
+    let busy = async {
+        while is_answered(&mut kept).await {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let old = async {
+        let goodbye = watching.next_of(kind::GOAWAY).await.expect("GOAWAY comes before the end");
+        assert_eq!(goodbye.error_code(), 0);
+        // The stream has no end of its own.
+        while watching.next().await.is_some() {}
+    };
+    timeout(PATIENCE, async { tokio::join!(busy, old) }).await.unwrap();
+    // A client of gRPC connects anew and notices nothing.
+    let mut client = service.grpc();
+    for _ in 0..30 {
+        let message = GetOrganizationRequest { id: OWN, ..GetOrganizationRequest::default() };
+        client.get(authorized(USER, message)).await.unwrap();
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_http2_that_does_not_answer_pings_is_closed() {
+    let service = with(&[("ORGD_STALL_TIMEOUT", "1s")]).await;
+    let mut watching = RawHttp2::connect(service.grpc_addr()).await;
+    assert!(watching.watch_health(1).await);
+    watching.next_of(kind::PING).await.expect("a ping comes before the end");
+    while watching.next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn a_stream_over_the_limit_is_refused() {
+    let service = with(&[("ORGD_STREAMS_MAX", "3")]).await;
+    let mut client = RawHttp2::connect(service.grpc_addr()).await;
+    for stream in [1, 3, 5, 7] {
+        assert!(client.watch_health(stream).await);
+    }
+    let refused = client.next_of(kind::RST_STREAM).await.expect("a refusal");
+    assert_eq!((refused.stream, refused.error_code()), (7, 7), "REFUSED_STREAM, of the fourth");
+}
+
+#[tokio::test]
+async fn a_client_that_makes_the_service_reset_streams_is_closed() {
+    let service = with(&[("ORGD_LOCAL_RESETS_MAX", "10")]).await;
+    let mut client = RawHttp2::connect(service.grpc_addr()).await;
+    for stream in (1..100).step_by(2) {
+        // A window that grows too large is an error of the stream (CVE-2025-8671).
+        if !client.call(stream, "/x/y", None).await
+            || !client.send(kind::WINDOW_UPDATE, 0, stream, &i32::MAX.to_be_bytes()).await
+        {
+            break;
+        }
+    }
+    let goodbye = client.next_of(kind::GOAWAY).await.expect("GOAWAY comes before the end");
+    assert_eq!(goodbye.error_code(), 11, "ENHANCE_YOUR_CALM");
+    is_served(&service).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_or_settings_is_closed() {
+    let service = with(&[("ORGD_STRAY_BYTES_MAX", "32768")]).await;
+    for (kind, payload) in [(kind::PING, &[0; 8][..]), (kind::SETTINGS, &[])] {
+        let mut client = RawHttp2::connect(service.grpc_addr()).await;
+        // Not a client that says nothing: one with a request under way.
+        assert!(client.watch_health(1).await);
+        let flood = async {
+            let mut sent: u64 = 0;
+            loop {
+                for _ in 0..100 {
+                    if !client.send(kind, 0, 0, payload).await {
+                        return sent;
+                    }
+                    sent += 1;
+                }
+                // Takes the answers, as a client that has not stalled does.
+                while let Ok(frame) = timeout(Duration::from_millis(1), client.next()).await {
+                    if frame.is_none() {
+                        return sent;
+                    }
+                }
+            }
+        };
+        let sent = timeout(PATIENCE, flood).await.expect("the flood is ended");
+        assert!(sent > 1000, "{sent} frames are no flood yet");
+        is_served(&service).await;
+    }
+}
+
+#[tokio::test]
+async fn sizes_over_the_limits_are_refused() {
+    let service = with(&[("ORGD_BODY_BYTES_MAX", "1024"), ("ORGD_HEADER_BYTES_MAX", "8192")]).await;
+    let long = "x".repeat(3000);
+    let name = format!(r#"{{"name": "{long}"}}"#);
+    let too_large = service.put(OWN, USER, &name).send().await;
+    assert_eq!((too_large.status(), too_large.reason().as_str()), (413, "BODY_TOO_LARGE"));
+    let organization = Organization { id: OWN, name: Some(long), ..Organization::default() };
+    let message = UpdateOrganizationRequest {
+        organization: Some(organization),
+        ..UpdateOrganizationRequest::default()
+    };
+    let refused = service.grpc().update(authorized(USER, message)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let with_headers = service.put(OWN, USER, "{}").header("x-long", &"x".repeat(9000));
+    assert_eq!(with_headers.send().await.status(), 431);
+    is_served(&service).await;
+}
+
+#[tokio::test]
+async fn a_request_ends_with_its_deadline() {
+    let settings =
+        [("ORGD_REQUEST_DEADLINE", "800ms"), ("ORGD_DATABASE_STATEMENT_TIMEOUT", "400ms")];
+    let service = with(&settings).await;
+    let mut stream = TcpStream::connect(service.http_addr()).await.unwrap();
+    let head = format!(
+        "PUT /v1/organizations/90 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {USER}\r\n\
+         Content-Length: 20\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    // Well before what would be the default.
+    timeout(Duration::from_secs(4), stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 504");
+}
+
+#[tokio::test]
+async fn updates_over_the_queue_are_refused() {
+    let settings = [("ORGD_WRITE_QUEUE_MAX", "4"), ("ORGD_WRITE_BATCH_HOLD", "100")];
+    on_both_databases_with(&settings, async |service| {
+        let updates = (0..6).map(|number| {
+            let body = format!(r#"{{"name": "Number {number}"}}"#);
+            service.put(OWN, ADMINISTRATOR, &body).header("grpc-timeout", "3S").send()
+        });
+        let mut answers = join_all(updates).await;
+        answers.sort_by_key(crate::harness::Answer::status);
+        let statuses: Vec<_> = answers.iter().map(crate::harness::Answer::status).collect();
+        assert_eq!(statuses, [429, 429, 504, 504, 504, 504]);
+        assert_eq!(answers[0].reason(), "STORE_OVERLOADED");
+        assert_eq!(answers[0].header("retry-after"), Some("1"));
+    })
+    .await;
+}
+
+/// What a locked row or a busy database file comes to, by the limit that is shorter.
+#[tokio::test]
+async fn a_statement_waits_no_longer_than_it_may() {
+    for (settings, postgres, sqlite) in [
+        (
+            [("ORGD_DATABASE_LOCK_TIMEOUT", "400ms"), ("ORGD_DATABASE_STATEMENT_TIMEOUT", "4s")],
+            "lock timeout",
+            Some("database is locked"),
+        ),
+        (
+            [("ORGD_DATABASE_LOCK_TIMEOUT", "4s"), ("ORGD_DATABASE_STATEMENT_TIMEOUT", "400ms")],
+            "statement timeout",
+            // SQLite has no such limit.
+            None,
+        ),
+    ] {
+        on_both_databases_with(&settings, async |service| {
+            let words = if service.database().is_sqlite() { sqlite } else { Some(postgres) };
+            let Some(words) = words else { return };
+            let held = hold(service.database()).await;
+            let answer = service.put(OWN, ADMINISTRATOR, r#"{"name": "Late"}"#).send().await;
+            assert_eq!((answer.status(), answer.reason().as_str()), (503, "STORE_UNAVAILABLE"));
+            service.until_logged(words).await;
+            held.rollback().await.unwrap();
+            is_served(&service).await;
+            assert_ne!(service.database().organization(OWN).await.name, "Late");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn the_pool_has_an_end_and_nobody_waits_for_it_for_long() {
+    let database = Database::postgres().await;
+    database.seed().await;
+    let settings = [
+        ("ORGD_DATABASE_CONNECTIONS", "5"),
+        ("ORGD_DATABASE_ACQUIRE_TIMEOUT", "300ms"),
+        ("ORGD_DATABASE_LOCK_TIMEOUT", "3s"),
+        ("ORGD_DATABASE_STATEMENT_TIMEOUT", "4s"),
+    ];
+    let service = Service::start_with(Arc::new(database), &settings).await;
+    let observer = service.database().connect().await;
+    let locked = observer.begin().await.unwrap();
+    locked.execute_unprepared("LOCK TABLE organizations").await.unwrap();
+    let bearer = format!("Bearer {ADMINISTRATOR}");
+    let list =
+        || service.request("GET", "/v1/organizations").header("authorization", &bearer).send();
+    let lists = async { join_all((0..20).map(|_| list())).await };
+    let looking = async {
+        sleep(Duration::from_millis(1500)).await;
+        let count = "SELECT count(*) AS count FROM pg_stat_activity WHERE datname = \
+            current_database() AND pid <> pg_backend_pid()";
+        let row = locked.query_one_raw(statement(count)).await.unwrap().unwrap();
+        let connections: i64 = row.try_get("", "count").unwrap();
+        // Those who found no connection were told so while the lock still held.
+        service.until_logged("pool timed out").await;
+        locked.rollback().await.unwrap();
+        connections
+    };
+    let (answers, connections) = tokio::join!(lists, looking);
+    assert!(connections <= 5, "{connections} connections");
+    let refused = answers.iter().filter(|answer| answer.status() == 503).count();
+    assert!(refused >= 15, "{refused} of 20 did not wait");
+    assert_eq!(list().await.status(), 200);
+}
+
+fn statement(text: &str) -> sea_orm::Statement {
+    sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, text)
+}

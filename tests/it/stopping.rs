@@ -1,0 +1,127 @@
+//! How a process ends: told to, told twice, or because a part of it failed. That it ends well, and
+//! what is under way is answered, is in `processes`.
+
+use std::{process::Command, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::harness::{ADMINISTRATOR, Database, OWN, Service};
+
+async fn with(settings: &[(&str, &str)]) -> Service {
+    let database = Database::sqlite();
+    database.seed().await;
+    Service::start_with(Arc::new(database), settings).await
+}
+
+/// A request whose body does not come.
+async fn slow_body(service: &Service) -> TcpStream {
+    let head = format!(
+        "PUT /v1/organizations/90 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMINISTRATOR}\r\n\
+         Content-Length: 15\r\n\r\n{{"
+    );
+    let mut stream = TcpStream::connect(service.http_addr()).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The service has it when it has answered another.
+    assert_eq!(service.put(OWN, ADMINISTRATOR, "{}").send().await.status(), 200);
+    stream
+}
+
+#[tokio::test]
+async fn a_service_that_is_told_to_stop_says_so_and_goes_on_for_its_lame_duck_time() {
+    let service = with(&[("ORGD_LAME_DUCK_TIME", "3s")]).await;
+    let request = || HealthCheckRequest { service: String::new() };
+    let mut watch =
+        HealthClient::new(service.channel()).watch(request()).await.unwrap().into_inner();
+    let first = watch.message().await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::Serving);
+
+    service.signal("TERM");
+    let told = Instant::now();
+    let next = timeout(Duration::from_secs(2), watch.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(next.status(), ServingStatus::NotServing);
+    assert_eq!(service.get_ops("/readyz").await.status(), 503);
+    assert_eq!(service.get_ops("/livez").await.status(), 200);
+    assert!(service.get_ops("/metrics").await.text().contains("\norgd_ready 0\n"));
+    // New connections and requests, as balancers send them until they have looked again.
+    let answer = service.put(OWN, ADMINISTRATOR, r#"{"name": "Lame duck"}"#).send().await;
+    assert_eq!(answer.status(), 200);
+    let status = HealthClient::new(service.channel()).check(request()).await.unwrap();
+    assert_eq!(status.get_ref().status(), ServingStatus::NotServing);
+    // Whoever watches the health does not hold the process.
+    while let Ok(Some(_)) = watch.message().await {}
+    assert!(service.ended().await.success());
+    assert!(told.elapsed() >= Duration::from_secs(3), "{:?}", told.elapsed());
+    assert!(told.elapsed() < Duration::from_secs(15), "{:?}", told.elapsed());
+}
+
+#[tokio::test]
+async fn a_slow_body_does_not_hold_the_process_past_the_drains_deadline() {
+    let settings = [("ORGD_DRAIN_DEADLINE", "1s"), ("ORGD_REQUEST_DEADLINE", "1h")];
+    let service = with(&[&settings[..], &[("ORGD_STALL_TIMEOUT", "1h")]].concat()).await;
+    let mut stream = slow_body(&service).await;
+    service.signal("TERM");
+    service.until_logged("the drain's deadline has passed").await;
+    assert!(service.ended().await.success());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_at_once() {
+    let settings = [("ORGD_DRAIN_DEADLINE", "1h"), ("ORGD_LAME_DUCK_TIME", "1h")];
+    let service = with(&settings).await;
+    let _stream = slow_body(&service).await;
+    service.signal("TERM");
+    service.until_logged("stopping").await;
+    sleep(Duration::from_millis(100)).await;
+    service.signal("TERM");
+    service.until_logged("a second signal came").await;
+    service.ended().await;
+}
+
+/// Ends the listening of another process's socket, as nothing but a fault could.
+const SHUT_DOWN: &str = "
+import ctypes, os, socket, sys
+pid, port = int(sys.argv[1]), int(sys.argv[2])
+libc, pidfd_getfd = ctypes.CDLL(None, use_errno=True), 438
+pidfd = os.pidfd_open(pid)
+for name in os.listdir(f'/proc/{pid}/fd'):
+    fd = libc.syscall(pidfd_getfd, pidfd, int(name), 0)
+    try:
+        with socket.socket(fileno=fd) as other:
+            if other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) \\
+                    and other.getsockname()[1] == port:
+                other.shutdown(socket.SHUT_RDWR)
+                print('shut down')
+    except (OSError, IndexError):
+        pass
+";
+
+#[tokio::test]
+async fn a_listener_that_fails_ends_the_process_with_a_sentence() {
+    for name in ["grpc", "http", "ops"] {
+        let service = with(&[("ORGD_LAME_DUCK_TIME", "1h")]).await;
+        let addr = match name {
+            "grpc" => service.grpc_addr(),
+            "http" => service.http_addr(),
+            _ => service.ops_addr(),
+        };
+        let output = Command::new("target/python/bin/python")
+            .args(["-c", SHUT_DOWN, &service.pid().to_string(), &addr.port().to_string()])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(printed.trim(), "shut down", "{}", String::from_utf8_lossy(&output.stderr));
+        service.until_logged(&format!("the {name} listener has failed")).await;
+        assert_eq!(service.ended().await.code(), Some(1), "{name}");
+    }
+}
