@@ -42,3 +42,5 @@ mod rest;
 mod rights;
 mod settings;
 mod stopping;
+mod telemetry;
+mod tls;

@@ -53,10 +53,19 @@ impl Service {
 
     /// `orgd gateway` in front of another process.
     pub async fn start_gateway(upstream: &Self) -> Self {
-        let url = format!("http://{}", upstream.grpc_addr());
+        Self::start_gateway_with(upstream, "http", &[]).await
+    }
+
+    /// The same with settings, over `http` or `https`.
+    pub async fn start_gateway_with(
+        upstream: &Self,
+        scheme: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let url = format!("{scheme}://{}", upstream.grpc_addr());
         let mut service = Self::spawn(
             &["gateway", "--upstream", &url, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT],
-            &[],
+            settings,
         );
         service.database = upstream.database.clone();
         service.until_ready().await;
