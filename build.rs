@@ -22,6 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out_dir.join("organization_descriptor.bin"), compiler.encode_file_descriptor_set())?;
 
     let files = FileDescriptorSet::decode(compiler.encode_file_descriptor_set().as_slice())?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(files)?;
+    // Maps keep an order, so that what is made of them is the same in every run.
+    let builder = tonic_prost_build::configure().build_transport(false).btree_map(".");
+    builder.compile_fds(files)?;
     Ok(())
 }

@@ -7,3 +7,4 @@ mod audit;
 pub mod credentials;
 mod idempotency;
 pub mod organizations;
+pub mod watch;

@@ -6,11 +6,13 @@ mod healthcheck;
 mod migrate;
 mod organization;
 mod output;
+mod remote;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::stdout, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::{
@@ -46,7 +48,7 @@ enum Command {
     Config(Box<ConfigArgs>),
     /// Bring the database's schema up to date, or show its state
     Migrate(migrate::MigrateArgs),
-    /// Create and show organizations, straight in the database
+    /// Create, show, change and follow organizations
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
     /// Issue, list and revoke credentials, straight in the database
@@ -56,6 +58,16 @@ enum Command {
     Healthcheck(OpsAddrArgs),
     /// Serve the two documented examples from a temporary database
     Demo(Box<DemoArgs>),
+    /// Print a shell's completions, such as for `source <(orgd completions bash)`
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+    /// Write the manual: a page for each command
+    Man {
+        /// The folder for the pages, which must exist
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -163,7 +175,14 @@ impl Command {
             Self::Config(args) if args.page => output::text(&config::page(&settings.command)?)?,
             Self::Config(_) => output::text(&config::effective(settings)?)?,
             Self::Migrate(args) => migrate::run(args).await?,
-            Self::Organization(command) => organization::run(command).await?,
+            Self::Organization(command) => return organization::run(command).await,
+            Self::Completions { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "orgd", &mut stdout());
+            }
+            Self::Man { folder } => {
+                clap_mangen::generate_to(Cli::command(), &folder)
+                    .with_context(|| format!("cannot write to {}", folder.display()))?;
+            }
             Self::Credential(command) => credential::run(command).await?,
             Self::Healthcheck(args) => return healthcheck::run(args.ops_addr).await,
             Self::Demo(args) => {

@@ -1,10 +1,15 @@
-//! `orgd organization`: organizations, straight in the database.
+//! `orgd organization`: organizations, straight in the database or by a running service.
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{open, operator_call, output};
+use super::{
+    open, operator_call, output,
+    remote::{self, ChangesArgs, EXIT_CODES, ListArgs, UpdateArgs},
+};
 use crate::{
     app::organizations,
     config::DatabaseArgs,
@@ -13,10 +18,19 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OrganizationCommand {
-    /// Store a new organization
+    /// Store a new organization, straight in the database
     Create(CreateArgs),
-    /// Show an organization
+    /// Show an organization, straight from the database
     Get(GetArgs),
+    /// Change an organization, by a running service
+    #[command(after_help = EXIT_CODES)]
+    Update(Box<UpdateArgs>),
+    /// List the organizations that the token may see, by a running service
+    #[command(after_help = EXIT_CODES)]
+    List(ListArgs),
+    /// Show the changes of an organization, by a running service
+    #[command(after_help = EXIT_CODES)]
+    Changes(ChangesArgs),
 }
 
 #[derive(Args, Debug)]
@@ -55,8 +69,13 @@ pub(super) fn organization_id(text: &str) -> Result<OrganizationId, String> {
     id.ok_or_else(|| format!("an id is a number from 1 to {}", OrganizationId::MAX))
 }
 
-pub(super) async fn run(command: OrganizationCommand) -> Result<()> {
+pub(super) async fn run(command: OrganizationCommand) -> Result<ExitCode> {
     match command {
+        OrganizationCommand::Update(args) => return remote::exit_code(remote::update(*args).await),
+        OrganizationCommand::List(args) => return remote::exit_code(remote::list(args).await),
+        OrganizationCommand::Changes(args) => {
+            return remote::exit_code(remote::changes(args).await);
+        }
         OrganizationCommand::Create(args) => {
             let set = |value: Option<String>| value.map_or(Change::Keep, Change::Set);
             let patch = Patch {
@@ -68,14 +87,15 @@ pub(super) async fn run(command: OrganizationCommand) -> Result<()> {
             let creation = Creation { id: args.id, patch };
             let created = organizations::create(&store, &operator_call(), creation).await?;
             print(args.json, &created)?;
-            Ok(store.close().await?)
+            store.close().await?;
         }
         OrganizationCommand::Get(args) => {
             let store = open(&args.database).await?;
             print(args.json, &store.get_organization(args.id).await?)?;
-            Ok(store.close().await?)
+            store.close().await?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print(json: bool, organization: &Organization) -> Result<()> {

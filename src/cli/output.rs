@@ -2,13 +2,19 @@
 
 use std::io::{Write, stdout};
 
+use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
+use prost_types::Timestamp;
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+const HEADING: Style = Style::new().bold();
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+
 /// Prints a line to standard output.
 pub(super) fn line(text: &str) -> Result<()> {
-    writeln!(stdout().lock(), "{text}").context("cannot write to standard output")
+    // Takes the colours away where nobody sees them.
+    writeln!(anstream::stdout(), "{text}").context("cannot write to standard output")
 }
 
 /// Prints lines to standard output.
@@ -35,7 +41,38 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
         let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("  ").trim_end().to_owned()
     };
-    lines.iter().map(aligned).collect::<Vec<_>>().join("\n")
+    let mut lines = lines.iter().map(aligned);
+    let head = lines.next().unwrap_or_default();
+    let head = format!("{HEADING}{head}{HEADING:#}");
+    std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
+}
+
+/// Prints values: each as JSON on a line of its own where `json` asks for it, else as `text` says
+/// them.
+pub(super) fn lines(
+    json: bool,
+    mut values: impl Iterator<Item = Value>,
+    text: impl FnOnce() -> String,
+) -> Result<()> {
+    if !json {
+        return line(&text());
+    }
+    values.try_for_each(|value| line(&value.to_string()))
+}
+
+/// Prints what went wrong to standard error.
+pub(super) fn error(text: &str) -> Result<()> {
+    writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {text}")
+        .context("cannot write to standard error")
+}
+
+/// A message's time as RFC 3339 writes it; empty where there is none.
+pub(super) fn timestamp(time: Option<Timestamp>) -> String {
+    let time = time.and_then(|time| {
+        let whole = OffsetDateTime::from_unix_timestamp(time.seconds).ok()?;
+        whole.replace_nanosecond(time.nanos.try_into().ok()?).ok()
+    });
+    time.map(self::time).unwrap_or_default()
 }
 
 /// A time as RFC 3339 writes it.

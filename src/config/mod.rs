@@ -178,6 +178,37 @@ pub struct RateLimitArgs {
     pub rate_limit_source: u32,
 }
 
+/// Which running service a command calls, and as whom.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Service")]
+pub struct ServerArgs {
+    /// The service's gRPC listener, such as `http://127.0.0.1:50051`, or `https://…` where that speaks TLS
+    #[arg(
+        long,
+        env = "ORGD_SERVER",
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL",
+        value_parser = upstream
+    )]
+    pub server: Uri,
+    /// PEM file with the certificates of whoever may have signed the server's; needed for `https`
+    #[arg(long, env = "ORGD_SERVER_CA", value_name = "FILE")]
+    pub server_ca: Option<PathBuf>,
+    /// File that holds the bearer token or API key; without it, the variable `ORGD_TOKEN` does
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The bearer token or API key. Of the environment alone: arguments are seen by everyone on the machine
+    #[arg(
+        long,
+        env = "ORGD_TOKEN",
+        hide = true,
+        hide_env_values = true,
+        value_name = "TOKEN",
+        value_parser = secret
+    )]
+    pub token: Option<SecretString>,
+}
+
 /// Which service a gateway stands in front of.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Upstream")]
@@ -290,6 +321,15 @@ pub struct Limits {
         value_parser = time_span
     )]
     pub request_deadline: Duration,
+    /// Watches of changes at once; more are refused
+    #[arg(
+        long,
+        env = "ORGD_WATCHES_MAX",
+        default_value = "1000",
+        value_name = "NUMBER",
+        value_parser = RangedU64ValueParser::<u32>::new().range(1..=100_000)
+    )]
+    pub watches_max: u32,
     /// How long a process that was told to stop still takes requests, while it says that it is not ready
     #[arg(
         long,

@@ -67,6 +67,10 @@ pub mod reason {
     pub const NOT_IMPLEMENTED: &str = "NOT_IMPLEMENTED";
     /// More work waits than can be done in time.
     pub const STORE_OVERLOADED: &str = "STORE_OVERLOADED";
+    /// As many watch as may.
+    pub const WATCHES_EXHAUSTED: &str = "WATCHES_EXHAUSTED";
+    /// The service stops, and with it what has no end of its own.
+    pub const SERVICE_STOPPING: &str = "SERVICE_STOPPING";
     /// The caller, or its source address, calls too often.
     pub const RATE_LIMITED: &str = "RATE_LIMITED";
     /// The database cannot be reached or is too slow.
@@ -163,6 +167,14 @@ pub enum Error {
         "The service cannot reach its database at the moment; whether a change was stored is not known. Try again with the same idempotency key, or read before you do."
     )]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// As many watch as may.
+    #[error(
+        "As many watch changes as may. Try again after the time that the answer says, or list the changes."
+    )]
+    TooManyWatches,
+    /// The service stops.
+    #[error("The service is stopping. Watch again, from the last version that you have seen.")]
+    Stopping,
     /// A fault of the service.
     #[error("The service has failed. Try again; if it happens again, report the request id.")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::
 use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
-use tonic::{Code, Status, TimeoutExpired, body::Body, metadata::MetadataMap};
+use tonic::{Code, Status, Streaming, TimeoutExpired, body::Body, metadata::MetadataMap};
 use tonic_types::StatusExt;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
@@ -122,6 +122,14 @@ impl Caller {
         message: v1::ListChangesRequest,
     ) -> Result<v1::ListChangesResponse, Status> {
         self.answer(self.client.clone().list_changes(self.request(message)).await)
+    }
+
+    /// The changes as they are made; the request's deadline is for the begin of the stream alone.
+    pub(super) async fn watch(
+        &self,
+        message: v1::WatchRequest,
+    ) -> Result<Streaming<v1::Change>, Status> {
+        self.answer(self.client.clone().watch(self.request(message)).await)
     }
 
     /// Whether the service takes the caller's credential. An update without an organization is

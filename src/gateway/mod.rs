@@ -17,6 +17,7 @@ mod problem;
 mod query;
 mod request;
 mod resource;
+mod watch;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -30,6 +31,7 @@ use axum::{
 };
 pub use client::{Transport, transport};
 use problem::Problem;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{proto::v1, rate_limit::RateLimit};
@@ -43,6 +45,10 @@ pub struct RequestLimits {
     pub body_bytes_max: usize,
     /// How often requests may come from one source.
     pub sources: Option<Arc<RateLimit<IpAddr>>>,
+    /// How often a stream without news sends a sign of life.
+    pub heartbeat: Duration,
+    /// When what has no end of its own is to end.
+    pub stopping: CancellationToken,
 }
 
 /// The message of an update's JSON body; none where the body is refused. Public for the benchmarks.
@@ -54,7 +60,7 @@ pub fn update_of_body(bytes: &[u8], id: i64) -> Option<v1::UpdateOrganizationReq
 
 /// The REST routes, in front of the service that `transport` leads to.
 pub fn router(transport: Transport, limits: RequestLimits) -> Router {
-    let gateway = organizations::Gateway::new(transport, limits.body_bytes_max);
+    let gateway = organizations::Gateway::new(transport, limits.clone());
     Router::new()
         .route(
             "/v1/organizations/{id}",

@@ -10,8 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use super::watch;
 use super::{
-    Transport,
+    RequestLimits, Transport,
     client::Caller,
     edge::Exchange,
     openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
@@ -32,15 +33,15 @@ const PRIVATE: (HeaderName, HeaderValue) =
 #[derive(Clone)]
 pub(super) struct Gateway {
     transport: Transport,
-    body_bytes_max: usize,
+    pub(super) limits: RequestLimits,
 }
 
 impl Gateway {
-    pub(super) fn new(transport: Transport, body_bytes_max: usize) -> Self {
-        Self { transport, body_bytes_max }
+    pub(super) fn new(transport: Transport, limits: RequestLimits) -> Self {
+        Self { transport, limits }
     }
 
-    fn caller(self, headers: &HeaderMap, exchange: &Exchange) -> Caller {
+    pub(super) fn caller(self, headers: &HeaderMap, exchange: &Exchange) -> Caller {
         Caller::new(self.transport, headers, exchange)
     }
 }
@@ -73,7 +74,7 @@ pub(super) async fn update(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body_bytes_max = gateway.body_bytes_max;
+    let body_bytes_max = gateway.limits.body_bytes_max;
     let caller = gateway.caller(&head.headers, &exchange);
     let preconditions = Preconditions::read(&head.headers);
     let preferences = Preferences::read(&head.headers);
@@ -137,7 +138,7 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body_bytes_max = gateway.body_bytes_max;
+    let body_bytes_max = gateway.limits.body_bytes_max;
     let caller = gateway.caller(&head.headers, &exchange);
     let preferences = Preferences::read(&head.headers);
     let reading = read_creation(&head, body, body_bytes_max, preferences.strict);
@@ -235,13 +236,17 @@ pub(super) async fn list(
     get,
     path = "/v1/organizations/{id}/changes",
     operation_id = "listOrganizationChanges",
-    summary = "List the changes of an organization",
+    summary = "List the changes of an organization, or follow them",
+    description = "With `Accept: text/event-stream`, follows the changes as server-sent events: each has the version as its id and the change as its data, and Last-Event-ID resumes.",
     params(
         ("id" = i64, Path, description = "Which organization", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 90),
         ("pageSize" = Option<i32>, Query, description = "Entries at most; 500 where it is more", minimum = 1, maximum = 2_147_483_647),
         ("pageToken" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The nextPageToken of the page before"),
     ),
-    responses((status = 200, description = "A page, the oldest first", body = ChangePage))
+    responses((status = 200, description = "A page, the oldest first; or the events, where Accept asks for them", content(
+        (ChangePage = "application/json"),
+        (String = "text/event-stream"),
+    )))
 )]
 pub(super) async fn list_changes(
     State(gateway): State<Gateway>,
@@ -249,6 +254,9 @@ pub(super) async fn list_changes(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, _) = request.into_parts();
+    if watch::is_asked(&head.headers) {
+        return watch::watch(gateway, &head, &exchange).await;
+    }
     let caller = gateway.caller(&head.headers, &exchange);
     let reading = async {
         let query = Query::read(&head.uri)?;

@@ -96,6 +96,12 @@ impl Problem {
         problem
     }
 
+    pub(super) fn malformed_event_id() -> Self {
+        let detail =
+            "Last-Event-ID must be the version of a change: a number that is not negative.";
+        Self::invalid("EVENT_ID_MALFORMED", detail)
+    }
+
     pub(super) fn repeated_header(detail: &'static str) -> Self {
         Self::invalid("HEADER_REPEATED", detail)
     }
@@ -296,18 +302,33 @@ impl Problem {
     /// The answer with its problem, where it is one, written into the body.
     pub(super) fn render(mut answer: Response, path: &str, request_id: &HeaderValue) -> Response {
         let Some(problem) = answer.extensions_mut().remove::<Self>() else { return answer };
+        let bytes = problem.body(path, request_id);
+        let headers = answer.headers_mut();
+        headers.extend(problem.headers);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_LENGTH, bytes.len().into());
+        *answer.body_mut() = Body::from(bytes);
+        answer
+    }
+
+    /// The data of the event with which a stream ends.
+    pub(super) fn event(&self, path: &str, request_id: &HeaderValue) -> String {
+        String::from_utf8(self.body(path, request_id)).unwrap_or_default()
+    }
+
+    fn body(&self, path: &str, request_id: &HeaderValue) -> Vec<u8> {
         let mut rendered = Rendered {
-            r#type: format!("urn:orgd:problem:{}", kebab(&problem.reason)),
-            title: title(problem.status),
-            status: problem.status.as_u16(),
-            detail: &problem.detail,
+            r#type: format!("urn:orgd:problem:{}", kebab(&self.reason)),
+            title: title(self.status),
+            status: self.status.as_u16(),
+            detail: &self.detail,
             instance: path.split_at(path.floor_char_boundary(INSTANCE_BYTES_MAX)).0,
-            code: code_name(problem.code),
-            reason: &problem.reason,
+            code: code_name(self.code),
+            reason: &self.reason,
             domain: ERROR_DOMAIN,
             request_id: request_id.to_str().unwrap_or_default(),
-            metadata: &problem.metadata,
-            errors: problem.errors.get(..ERRORS_MAX).unwrap_or(&problem.errors),
+            metadata: &self.metadata,
+            errors: self.errors.get(..ERRORS_MAX).unwrap_or(&self.errors),
         };
         let mut bytes = serde_json::to_vec(&rendered).unwrap_or_default();
         while bytes.len() > BODY_BYTES_MAX
@@ -316,12 +337,7 @@ impl Problem {
             rendered.errors = fewer;
             bytes = serde_json::to_vec(&rendered).unwrap_or_default();
         }
-        let headers = answer.headers_mut();
-        headers.extend(problem.headers);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(CONTENT_LENGTH, bytes.len().into());
-        *answer.body_mut() = Body::from(bytes);
-        answer
+        bytes
     }
 }
 

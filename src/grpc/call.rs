@@ -43,7 +43,7 @@ impl OrganizationGrpc {
     /// The service over a store, for callers that the authenticator knows.
     #[must_use]
     pub fn new(store: Store, authenticator: Authenticator, limits: CallLimits) -> Self {
-        let rpc = OrganizationServiceServer::new(OrganizationRpc::new(store))
+        let rpc = OrganizationServiceServer::new(OrganizationRpc::new(store, &limits))
             .max_decoding_message_size(limits.message_bytes_max);
         let shared = Arc::new(Shared { authenticator, limits });
         Self(BoxCloneSyncService::new(service_fn(move |request| {

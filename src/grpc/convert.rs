@@ -1,10 +1,13 @@
 //! Between messages and the domain: what a message's shape means, by AIP-134, AIP-161 and AIP-203.
 
+use std::collections::BTreeSet;
+
 use prost_types::{FieldMask, Timestamp};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    app::watch::Followed,
     domain::{
         Change, ChangeEntry, Creation, Error, Etag, Field, FieldChange, Organization,
         OrganizationId, Patch, Principal, Result, Role, Update, Violation, policy, reason,
@@ -14,6 +17,8 @@ use crate::{
 
 /// The mask that means every updatable field.
 const WILDCARD: &str = "*";
+/// Organizations that one watch may follow.
+const WATCHED_MAX: usize = 100;
 /// Fields that an update may name and that it never changes.
 const OUTPUT_ONLY: [&str; 5] = ["id", "date_created", "date_modified", "etag", "writable_fields"];
 
@@ -30,6 +35,25 @@ pub fn update(message: v1::UpdateOrganizationRequest) -> Result<Update<String>> 
 pub(super) fn creation(message: v1::CreateOrganizationRequest) -> Result<Creation<String>> {
     let organization = required(message.organization)?;
     Ok(Creation { id: None, patch: patch(organization, None)? })
+}
+
+/// What a message asks to follow, each organization once.
+pub(super) fn watch(message: v1::WatchRequest) -> Result<Vec<Followed>> {
+    let v1::WatchRequest { organization_ids: ids, from_versions: mut from } = message;
+    if ids.len() > WATCHED_MAX {
+        let description = format!("organization_ids may name {WATCHED_MAX} organizations at most.");
+        let reason = reason::FIELD_OUT_OF_RANGE;
+        return Err(Error::invalid(Violation::new("organization_ids", reason, description)));
+    }
+    if from.iter().any(|(id, version)| !ids.contains(id) || *version < 0) {
+        let description = "from_versions must name organizations of organization_ids, each with a \
+            version that is not negative.";
+        let reason = reason::FIELD_OUT_OF_RANGE;
+        return Err(Error::invalid(Violation::new("from_versions", reason, description)));
+    }
+    let ids: BTreeSet<i64> = ids.into_iter().collect();
+    let followed = |id| Ok((organization_id("organization_ids", id)?, from.remove(&id)));
+    ids.into_iter().map(followed).collect()
 }
 
 fn required(organization: Option<v1::Organization>) -> Result<v1::Organization> {

@@ -14,6 +14,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use call::OrganizationGrpc;
 use http::Response;
+use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -35,6 +36,10 @@ pub struct CallLimits {
     pub principals: Option<Arc<RateLimit<String>>>,
     /// Whether administrators have that limit too.
     pub are_administrators_limited: bool,
+    /// How many may watch changes at once.
+    pub watches_max: usize,
+    /// When what has no end of its own is to end.
+    pub stopping: CancellationToken,
 }
 
 /// The services of the gRPC listener: ours, health, and reflection in both versions.

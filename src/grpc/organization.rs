@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
-use super::{convert, page};
+use super::{CallLimits, convert, page};
 use crate::{
-    app::organizations,
+    app::{organizations, watch::Watches},
     domain::{Call, Error, Organization, Principal},
     proto::{request_id, v1},
     store::Store,
@@ -17,11 +18,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct OrganizationRpc {
     store: Store,
+    watches: Watches,
 }
 
 impl OrganizationRpc {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store }
+    pub(super) fn new(store: Store, limits: &CallLimits) -> Self {
+        let watches = Watches::new(limits.watches_max, limits.stopping.clone());
+        Self { store, watches }
     }
 }
 
@@ -96,6 +99,21 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         let next_page_token = page::cut(&list, &mut entries, size, |last| last.version);
         let changes = entries.into_iter().map(convert::change).collect();
         Ok(Response::new(v1::ListChangesResponse { changes, next_page_token }))
+    }
+
+    type WatchStream = BoxStream<'static, Result<v1::Change, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let (Call { principal, .. }, message) = parts(request, |message| {
+            // Several have no one id.
+            <[i64; 1]>::try_from(message.organization_ids.as_slice()).ok().map(|[id]| id)
+        })?;
+        let from = convert::watch(message)?;
+        let entries = self.watches.watch(&self.store, principal, from).await?;
+        Ok(Response::new(entries.map_ok(convert::change).map_err(Status::from).boxed()))
     }
 }
 

@@ -30,7 +30,7 @@ impl From<Error> for Status {
                 tracing::warn!(error = causes(source.as_ref()), "the database is unavailable");
                 details.set_retry_info(Some(RETRY_DELAY));
             }
-            Error::Overloaded => {
+            Error::Overloaded | Error::TooManyWatches | Error::Stopping => {
                 details.set_retry_info(Some(RETRY_DELAY));
             }
             Error::Internal(source) => {
@@ -81,6 +81,8 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::AlreadyExists(_) => (Code::AlreadyExists, reason::ORGANIZATION_ALREADY_EXISTS),
         Error::EtagMismatch { .. } => (Code::Aborted, reason::ETAG_MISMATCH),
         Error::Overloaded => (Code::ResourceExhausted, reason::STORE_OVERLOADED),
+        Error::TooManyWatches => (Code::ResourceExhausted, reason::WATCHES_EXHAUSTED),
+        Error::Stopping => (Code::Unavailable, reason::SERVICE_STOPPING),
         Error::Unavailable(_) => (Code::Unavailable, reason::STORE_UNAVAILABLE),
         Error::Internal(_) => (Code::Internal, reason::INTERNAL),
     }

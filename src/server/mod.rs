@@ -11,12 +11,14 @@ mod tls;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use axum::routing::get;
+use http::Uri;
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval},
@@ -132,20 +134,22 @@ pub async fn serve(
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
     let principals = RateLimit::new(RateScope::Principal, rates.rate_limit_principal);
     let authenticator = Authenticator::new(store.clone(), auth.auth_cache_ttl);
+    let readiness = Readiness::new();
+    let mut running = Running::start(limits, readiness.clone())?;
     let call_limits = CallLimits {
         deadline: limits.request_deadline,
         message_bytes_max: body_bytes_max(limits) + MESSAGE_EXTRA_BYTES_MAX,
         sources: sources.clone(),
         principals: principals.clone(),
         are_administrators_limited: rates.rate_limit_administrators,
+        watches_max: usize::try_from(limits.watches_max).unwrap_or(usize::MAX),
+        stopping: running.stopping(),
     };
     let organization = OrganizationGrpc::new(store.clone(), authenticator.clone(), call_limits);
     let (grpc_routes, health) = grpc::routes(organization.clone())?;
     let transport = gateway::transport(organization);
-    let rest = gateway::router(transport, request_limits(limits, sources.clone()));
-
-    let readiness = Readiness::new();
-    let mut running = Running::start(limits, readiness.clone())?;
+    let rest_limits = request_limits(limits, sources.clone(), &running);
+    let rest = gateway::router(transport, rest_limits);
     let probed = store.clone();
     let probe = move || {
         let store = probed.clone();
@@ -159,7 +163,7 @@ pub async fn serve(
     }));
     let stopping = running.stopping();
     running.keep(async move {
-        stopping.await;
+        stopping.cancelled().await;
         grpc::end_health_watches(health).await;
         Ok(())
     });
@@ -205,12 +209,14 @@ pub async fn serve_gateway(
     let metrics = Metrics::start()?;
     let tls = Tls::load(&tls)?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
-    let channel = channel(upstream)?;
+    let UpstreamArgs { upstream, upstream_ca } = upstream;
+    let ca = upstream_ca.as_deref();
+    let channel = channel(Peer { uri: &upstream, ca, ca_flag: "--upstream-ca" })?;
     let transport = gateway::transport(channel.clone());
-    let rest = gateway::router(transport, request_limits(limits, sources.clone()));
-
     let readiness = Readiness::new();
     let mut running = Running::start(limits, readiness.clone())?;
+    let rest_limits = request_limits(limits, sources.clone(), &running);
+    let rest = gateway::router(transport, rest_limits);
     running.keep(readiness.clone().keep_probing(move || upstream_serves(channel.clone())));
     running.keep(keep_house(metrics.clone(), sources, None));
     let mut http_door = running.door("http", rest, Protocol::Any);
@@ -245,18 +251,29 @@ async fn keep_house(
     }
 }
 
-fn channel(args: UpstreamArgs) -> Result<Channel> {
-    let UpstreamArgs { upstream, upstream_ca } = args;
-    let is_tls = upstream.scheme_str() == Some("https");
-    let mut endpoint = Endpoint::from(upstream);
-    match (is_tls, upstream_ca) {
+/// A service that is called over gRPC.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// Its listener, over `http` or `https`.
+    pub uri: &'a Uri,
+    /// Who may have signed its certificate, as a PEM file.
+    pub ca: Option<&'a Path>,
+    /// The flag that names that file.
+    pub ca_flag: &'static str,
+}
+
+/// A channel to a service, which connects when it is first used.
+pub fn channel(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Channel> {
+    let mut endpoint = Endpoint::from(uri.clone());
+    match (uri.scheme_str() == Some("https"), ca) {
         (true, Some(ca)) => {
-            let pem = std::fs::read(&ca)
-                .with_context(|| format!("cannot read --upstream-ca {}", ca.display()))?;
+            let pem = std::fs::read(ca)
+                .with_context(|| format!("cannot read {ca_flag} {}", ca.display()))?;
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-            endpoint = endpoint.tls_config(tls).context("--upstream-ca cannot be used")?;
+            endpoint =
+                endpoint.tls_config(tls).with_context(|| format!("{ca_flag} cannot be used"))?;
         }
-        (true, None) => bail!("an upstream with https needs --upstream-ca, whoever signed for it"),
+        (true, None) => bail!("{uri} needs {ca_flag}: who may have signed its certificate"),
         (false, _) => {}
     }
     let channel = endpoint
@@ -275,9 +292,19 @@ async fn upstream_serves(channel: Channel) -> bool {
     answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
 }
 
-fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> RequestLimits {
-    let body_bytes_max = body_bytes_max(limits);
-    RequestLimits { deadline: limits.request_deadline, body_bytes_max, sources }
+fn request_limits(
+    limits: Limits,
+    sources: Option<Arc<RateLimit<IpAddr>>>,
+    running: &Running,
+) -> RequestLimits {
+    RequestLimits {
+        deadline: limits.request_deadline,
+        body_bytes_max: body_bytes_max(limits),
+        sources,
+        // A stream on which nothing moves for longer counts as a client that stalls.
+        heartbeat: limits.stall_timeout / 2,
+        stopping: running.stopping(),
+    }
 }
 
 fn body_bytes_max(limits: Limits) -> usize {

@@ -57,9 +57,9 @@ impl Running {
         self.services.spawn(task);
     }
 
-    /// Waits until no new requests are taken.
-    pub(super) fn stopping(&self) -> impl Future<Output = ()> + use<> {
-        self.stop.clone().cancelled_owned()
+    /// Tells when no new requests are taken, and what has no end of its own is to end.
+    pub(super) fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     pub(super) fn door(

@@ -6,7 +6,7 @@ pub mod metrics;
 mod request;
 mod trace_context;
 
-use std::io::{IsTerminal, stderr};
+use std::io::{BufWriter, IsTerminal, stderr};
 
 use anyhow::{Context, Result};
 use opentelemetry::{KeyValue, trace::TracerProvider};
@@ -28,6 +28,8 @@ use crate::config::{LogArgs, LogFormat, TraceArgs};
 /// Lines that wait for whoever reads them; more are dropped and counted, so that a reader that is
 /// stuck does not stop the service.
 const WAITING_LINES_MAX: usize = 16_384;
+/// Bytes that are written at once at most.
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// Logs and traces, until the value is dropped.
 #[derive(Debug)]
@@ -43,8 +45,10 @@ impl Telemetry {
     pub fn start(log: &LogArgs, traces: Option<&TraceArgs>) -> Result<Self> {
         let filter: EnvFilter =
             log.log.parse().with_context(|| format!("--log {} is not a filter", log.log))?;
-        let (writer, guard) =
-            NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES_MAX).finish(stderr());
+        let (writer, guard) = NonBlockingBuilder::default()
+            .buffered_lines_limit(WAITING_LINES_MAX)
+            // Written as soon as no more lines wait: under load many by one system call.
+            .finish(BufWriter::with_capacity(WRITE_BYTES, stderr()));
         metrics::Metrics::start()?;
         metrics::count_dropped_lines(writer.error_counter());
         let traces = traces.filter(|traces| !traces.otlp_endpoint.is_empty());

@@ -111,12 +111,13 @@ async fn grpc(service: &Service, token: &str, id: i64, field: &str, change: &str
 
 /// For every RPC: a request that is fine, and whom it is refused to for want of rights. A list has
 /// nobody without rights; what a user may not see is left out of it.
-const RPCS: [(&str, &str, Option<&str>); 5] = [
+const RPCS: [(&str, &str, Option<&str>); 6] = [
     ("Update", r#"{"organization": {"id": "94", "name": "N"}}"#, Some(USER)),
     ("Get", r#"{"id": "94"}"#, Some(USER)),
     ("List", "{}", None),
     ("Create", r#"{"organization": {"name": "N"}}"#, Some(SUPPORT)),
     ("ListChanges", r#"{"organizationId": "94"}"#, Some(USER)),
+    ("Watch", r#"{"organizationIds": ["94"], "fromVersions": {"94": "0"}}"#, Some(USER)),
 ];
 
 #[tokio::test]

@@ -125,6 +125,22 @@ async fn one_key_twice_in_a_batch_makes_one_change() {
 }
 
 #[tokio::test]
+async fn a_batch_has_no_more_than_its_limit() {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "6"), ("ORGD_WRITE_BATCH_MAX", "2")];
+    on_both_databases_with(&settings, async |service| {
+        service.database().add_organizations(FIRST, FIRST + 5).await;
+        let updates = (FIRST..=FIRST + 5).map(|id| rename(&service, id, "In a batch").send());
+        assert!(join_all(updates).await.iter().all(|answer| answer.status() == 200));
+        let mut dates = BTreeSet::new();
+        for id in FIRST..=FIRST + 5 {
+            dates.insert(service.database().organization(id).await.date_modified);
+        }
+        assert_eq!(dates.len(), 3, "six updates, two in a batch");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn updates_of_one_organization_are_done_in_the_order_in_which_they_came() {
     on_both_databases_with(&[("ORGD_WRITE_BATCH_HOLD", "20")], async |service| {
         // Remembers the credential, so that none waits for it.

@@ -99,7 +99,7 @@ fn what_is_wrong_is_said_and_nothing_starts() {
         (
             "gateway --upstream https://127.0.0.1:1 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0"
                 .to_owned(),
-            ["needs --upstream-ca", ""],
+            ["needs --upstream-ca", "who may have signed"],
         ),
     ] {
         let refused = orgd_with(&[], &words);

@@ -1,7 +1,8 @@
 """Calls the organization service as a client of another language would: by reflection alone.
 
 call.py list ADDR "" ""              prints the names of the services
-call.py METHOD ADDR TOKEN MESSAGE    prints the answer, or the status of a refusal, as JSON
+call.py METHOD ADDR TOKEN MESSAGE    prints the answer, or the status of a refusal, as JSON;
+                                     of a stream, its first message
 """
 
 import json
@@ -31,7 +32,8 @@ def main(method, addr, token, message):
 def call(channel, method, token, message):
     request = message_factory.GetMessageClass(method.input_type)
     response = message_factory.GetMessageClass(method.output_type)
-    stub = channel.unary_unary(
+    kind = channel.unary_stream if method.server_streaming else channel.unary_unary
+    stub = kind(
         f"/{SERVICE}/{method.name}",
         request_serializer=request.SerializeToString,
         response_deserializer=response.FromString,
@@ -39,6 +41,8 @@ def call(channel, method, token, message):
     metadata = [("authorization", f"Bearer {token}")] if token else []
     try:
         answer = stub(json_format.Parse(message, request()), metadata=metadata, timeout=10)
+        if method.server_streaming:
+            answer = next(answer)
         return json_format.MessageToDict(answer)
     except grpc.RpcError as error:
         info = error_details_pb2.ErrorInfo()

@@ -10,7 +10,7 @@ mod service;
 use std::sync::Arc;
 
 pub use self::{
-    command::{orgd, orgd_with, orgd_with_input},
+    command::{Command, orgd, orgd_with, orgd_with_input},
     database::Database,
     http::{Answer, Request},
     http2::{RawHttp2, kind},

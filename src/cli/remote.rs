@@ -1,0 +1,339 @@
+//! `orgd organization update|list|changes`: calls of a running service over gRPC, as any client's.
+
+use std::{fmt::Write, fs, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use prost_types::FieldMask;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use tonic::{
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+use super::output;
+use crate::{
+    config::ServerArgs,
+    proto::{
+        request_id,
+        v1::{self, organization_service_client::OrganizationServiceClient},
+    },
+    server::{Peer, channel},
+};
+
+/// How long a call may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Entries of a page, the most that the service gives.
+const PAGE_SIZE: i32 = 1000;
+
+/// Exit codes beside 0, 1 for any other failure, and 2 for words that are wrong.
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  the command line is wrong
+  3  there is no such organization
+  4  the token is missing, wrong, or without the right
+  5  the organization was changed since (--etag)
+  6  the service cannot be reached, is too busy or too slow; try again";
+
+#[derive(Args, Debug)]
+pub(super) struct UpdateArgs {
+    /// Which organization
+    id: i64,
+    /// Its new name
+    #[arg(long)]
+    name: Option<String>,
+    /// Its new subscription
+    #[arg(long)]
+    subscription_id: Option<String>,
+    /// Take its subscription away
+    #[arg(long, conflicts_with = "subscription_id")]
+    clear_subscription_id: bool,
+    /// Its new handshake
+    #[arg(long)]
+    handshake: Option<String>,
+    /// Take its handshake away
+    #[arg(long, conflicts_with = "handshake")]
+    clear_handshake: bool,
+    /// Change it only if this is its etag, such as '"3"'
+    #[arg(long)]
+    etag: Option<String>,
+    /// Check everything, change nothing
+    #[arg(long)]
+    validate_only: bool,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ChangesArgs {
+    /// Of which organization
+    id: i64,
+    /// Only those after this version
+    #[arg(long, default_value_t = 0, value_name = "VERSION")]
+    after: i64,
+    /// Go on with those that are made from now on, until interrupted
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+/// Which service, and how to print what it answers.
+#[derive(Args, Debug)]
+pub(super) struct ServiceArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// A refusal becomes a sentence and an exit code; anything else is an error of the command.
+pub(super) fn exit_code(done: Result<()>) -> Result<ExitCode> {
+    let Err(error) = done else { return Ok(ExitCode::SUCCESS) };
+    let Some(status) = error.downcast_ref::<Status>() else { return Err(error) };
+    output::error(&sentence(status))?;
+    Ok(ExitCode::from(match status.code() {
+        Code::NotFound => 3,
+        Code::Unauthenticated | Code::PermissionDenied => 4,
+        Code::Aborted => 5,
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => 6,
+        _ => 1,
+    }))
+}
+
+fn sentence(status: &Status) -> String {
+    let details = status.get_error_details();
+    let Some(info) = details.error_info() else {
+        return format!("the service cannot be reached ({:?})", status.code());
+    };
+    let id = status.metadata().get(request_id::HEADER.as_str());
+    let id = id.and_then(|id| id.to_str().ok()).unwrap_or("unknown");
+    let mut text = format!("{} ({}, request {id})", status.message(), info.reason);
+    for field in details.bad_request().iter().flat_map(|bad| &bad.field_violations) {
+        let _ = write!(text, "\n  {}: {}", field.field, field.description);
+    }
+    text
+}
+
+pub(super) async fn update(args: UpdateArgs) -> Result<()> {
+    let mut organization =
+        v1::Organization { id: args.id, etag: args.etag.unwrap_or_default(), ..Default::default() };
+    let mut paths = Vec::new();
+    for (path, value, is_cleared, field) in [
+        ("name", args.name, false, &mut organization.name),
+        (
+            "subscription_id",
+            args.subscription_id,
+            args.clear_subscription_id,
+            &mut organization.subscription_id,
+        ),
+        ("handshake", args.handshake, args.clear_handshake, &mut organization.handshake),
+    ] {
+        if value.is_some() || is_cleared {
+            paths.push(path.to_owned());
+        }
+        *field = value;
+    }
+    if paths.is_empty() {
+        bail!("nothing to change: name a field, such as --name");
+    }
+    let mut service = Service::connect(&args.service.server)?;
+    let message = v1::UpdateOrganizationRequest {
+        organization: Some(organization),
+        update_mask: Some(FieldMask { paths }),
+        validate_only: args.validate_only,
+        // Of this run: a caller that tries the command again makes another request.
+        request_id: Uuid::new_v4().to_string(),
+        ..Default::default()
+    };
+    let request = service.request(message);
+    let updated = service.client.update(request).await?.into_inner();
+    print_organizations(args.service.json, &[updated])
+}
+
+pub(super) async fn list(args: ListArgs) -> Result<()> {
+    let mut service = Service::connect(&args.service.server)?;
+    let mut organizations = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let message =
+            v1::ListOrganizationsRequest { page_size: PAGE_SIZE, page_token, ..Default::default() };
+        let request = service.request(message);
+        let page = service.client.list(request).await?.into_inner();
+        page_token = page.next_page_token;
+        if args.service.json {
+            // Page by page: programs take the lines as they come.
+            print_organizations(true, &page.organizations)?;
+        } else {
+            organizations.extend(page.organizations);
+        }
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if args.service.json { Ok(()) } else { print_organizations(false, &organizations) }
+}
+
+pub(super) async fn changes(args: ChangesArgs) -> Result<()> {
+    let mut service = Service::connect(&args.service.server)?;
+    if args.follow {
+        let message = v1::WatchRequest {
+            organization_ids: vec![args.id],
+            from_versions: [(args.id, args.after)].into(),
+        };
+        let mut request = service.request(message);
+        // A stream has no end of its own.
+        request.metadata_mut().remove("grpc-timeout");
+        let mut changes = service.client.watch(request).await?.into_inner();
+        while let Some(change) = changes.message().await? {
+            print_changes(args.service.json, &[change], false)?;
+        }
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let message =
+            v1::ListChangesRequest { organization_id: args.id, page_size: PAGE_SIZE, page_token };
+        let request = service.request(message);
+        let page = service.client.list_changes(request).await?.into_inner();
+        page_token = page.next_page_token;
+        found.extend(page.changes.into_iter().filter(|change| change.version > args.after));
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    print_changes(args.service.json, &found, true)
+}
+
+/// A client, and the credential that each of its requests has.
+struct Service {
+    client: OrganizationServiceClient<Channel>,
+    authorization: MetadataValue<Ascii>,
+}
+
+impl Service {
+    fn connect(args: &ServerArgs) -> Result<Self> {
+        let token = token(args)?;
+        let text = format!("Bearer {}", token.expose_secret());
+        let mut authorization: MetadataValue<Ascii> =
+            text.parse().context("the token has characters that no token has")?;
+        authorization.set_sensitive(true);
+        let peer =
+            Peer { uri: &args.server, ca: args.server_ca.as_deref(), ca_flag: "--server-ca" };
+        Ok(Self { client: OrganizationServiceClient::new(channel(peer)?), authorization })
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", self.authorization.clone());
+        request.set_timeout(DEADLINE);
+        request
+    }
+}
+
+fn token(args: &ServerArgs) -> Result<SecretString> {
+    if let Some(path) = &args.token_file {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read --token-file {}", path.display()))?;
+        return Ok(text.trim().into());
+    }
+    args.token.clone().context("a token is needed: in the variable ORGD_TOKEN, or in --token-file")
+}
+
+fn print_organizations(json: bool, organizations: &[v1::Organization]) -> Result<()> {
+    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    let row = |organization: &v1::Organization| {
+        vec![
+            organization.id.to_string(),
+            or_none(&organization.name),
+            or_none(&organization.subscription_id),
+            output::timestamp(organization.date_modified),
+            organization.etag.clone(),
+        ]
+    };
+    let rows: Vec<_> = organizations.iter().map(row).collect();
+    let headings = ["ID", "NAME", "SUBSCRIPTION", "MODIFIED", "ETAG"];
+    output::lines(json, organizations.iter().map(organization_json), || {
+        output::table(&headings, &rows)
+    })
+}
+
+fn organization_json(organization: &v1::Organization) -> Value {
+    json!({
+        "id": organization.id,
+        "name": organization.name,
+        "subscriptionId": organization.subscription_id,
+        "handshake": organization.handshake,
+        "dateCreated": output::timestamp(organization.date_created),
+        "dateModified": output::timestamp(organization.date_modified),
+        "etag": organization.etag,
+    })
+}
+
+fn print_changes(json: bool, changes: &[v1::Change], has_headings: bool) -> Result<()> {
+    let row = |change: &v1::Change| {
+        vec![
+            change.version.to_string(),
+            output::timestamp(change.date),
+            change.subject.clone(),
+            role(change),
+            change.fields.iter().map(field_text).collect::<Vec<_>>().join(", "),
+        ]
+    };
+    let rows: Vec<_> = changes.iter().map(row).collect();
+    output::lines(json, changes.iter().map(change_json), || {
+        if has_headings {
+            output::table(&["VERSION", "DATE", "SUBJECT", "ROLE", "FIELDS"], &rows)
+        } else {
+            rows.iter().map(|row| row.join("  ")).collect::<Vec<_>>().join("\n")
+        }
+    })
+}
+
+fn field_text(change: &v1::FieldChange) -> String {
+    let v1::FieldChange { field, old_value, new_value, redacted } = change;
+    if *redacted {
+        return field.clone();
+    }
+    let text =
+        |value: &Option<String>| value.as_ref().map_or("-".into(), |text| format!("{text:?}"));
+    format!("{field}: {} -> {}", text(old_value), text(new_value))
+}
+
+fn role(change: &v1::Change) -> String {
+    change.role().as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase()
+}
+
+fn change_json(change: &v1::Change) -> Value {
+    let field = |change: &v1::FieldChange| {
+        json!({
+            "field": change.field,
+            "oldValue": change.old_value,
+            "newValue": change.new_value,
+            "redacted": change.redacted,
+        })
+    };
+    json!({
+        "organizationId": change.organization_id,
+        "version": change.version,
+        "date": output::timestamp(change.date),
+        "subject": change.subject,
+        "role": role(change),
+        "requestId": change.request_id,
+        "fields": change.fields.iter().map(field).collect::<Vec<_>>(),
+    })
+}

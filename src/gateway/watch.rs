@@ -1,0 +1,87 @@
+//! The change log as server-sent events (WHATWG HTML §9.2): the stream of the gRPC door, one event a
+//! change.
+
+use axum::{
+    http::{HeaderMap, HeaderName, header::ACCEPT, request::Parts},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+
+use super::{
+    edge::Exchange,
+    organizations::Gateway,
+    problem::Problem,
+    request::{authenticated_first, organization_id},
+    resource::Change,
+};
+use crate::proto::v1;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// Whether the client asks for events rather than for a page.
+pub(super) fn is_asked(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let types = lines.flat_map(|line| line.split(','));
+    let essences = types.filter_map(|text| text.split(';').next());
+    let mut essences = essences.map(str::trim);
+    essences.any(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
+}
+
+/// Follows the changes of the organization in the path, from the version after the client's last
+/// event on, or from now on.
+pub(super) async fn watch(
+    gateway: Gateway,
+    head: &Parts,
+    exchange: &Exchange,
+) -> Result<Response, Problem> {
+    let limits = gateway.limits.clone();
+    let caller = gateway.caller(&head.headers, exchange);
+    let reading = async {
+        let id = organization_id(&head.uri)?;
+        let from = last_event_id(&head.headers)?;
+        Ok(v1::WatchRequest {
+            organization_ids: vec![id],
+            from_versions: from.into_iter().map(|version| (id, version)).collect(),
+        })
+    };
+    let message = authenticated_first(&caller, reading).await?;
+    let changes = caller.watch(message).await?;
+    let path = head.uri.path().to_owned();
+    let request_id = exchange.request_id.clone();
+    let failure = move |status| Problem::from(status).event(&path, &request_id);
+    let events = events(changes.map_err(failure)).take_until(limits.stopping.cancelled_owned());
+    // At once, so that the client sees that the stream has begun; and then where there is no news.
+    let beginning = stream::once(async { Event::default().comment("following") });
+    let events = beginning.chain(events).map(Ok::<_, axum::Error>);
+    let keep_alive = KeepAlive::new().interval(limits.heartbeat);
+    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+}
+
+/// One event a change. An error ends the stream with an event that is the problem.
+fn events(changes: impl Stream<Item = Result<v1::Change, String>>) -> impl Stream<Item = Event> {
+    changes.map(|change| match change {
+        Ok(change) => {
+            let version = change.version.to_string();
+            let data = serde_json::to_string(&Change::from(change)).unwrap_or_default();
+            Event::default().event("change").id(version).data(data)
+        }
+        Err(problem) => Event::default().event("error").data(problem),
+    })
+}
+
+/// The last version that the client has seen.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let mut lines = headers.get_all(LAST_EVENT_ID).iter();
+    let (line, second) = (lines.next(), lines.next());
+    if second.is_some() {
+        return Err(Problem::repeated_header("Send one Last-Event-ID header only."));
+    }
+    let Some(line) = line else { return Ok(None) };
+    let version = line.to_str().ok().and_then(|text| text.parse::<i64>().ok());
+    let version = version.filter(|version| *version >= 0);
+    version.map(Some).ok_or_else(Problem::malformed_event_id)
+}

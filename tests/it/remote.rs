@@ -1,0 +1,151 @@
+//! `orgd organization update|list|changes`, against a running service; completions and the manual.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command as Process, Stdio},
+};
+
+use crate::harness::{
+    ADMINISTRATOR, Command, FOREIGN, OWN, SUPPORT, Service, USER, on_both_databases, orgd_with,
+};
+
+fn call(service: &Service, token: &str, words: &str) -> Command {
+    let server = format!("http://{}", service.grpc_addr());
+    let variables = [("ORGD_SERVER", server.as_str()), ("ORGD_TOKEN", token)];
+    orgd_with(&variables, &format!("organization {words}"))
+}
+
+/// Lines of JSON.
+fn objects(command: &Command) -> Vec<serde_json::Value> {
+    assert_eq!(command.code, 0, "{}", command.stderr);
+    command.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn organizations_are_changed_listed_and_followed() {
+    on_both_databases(async |service| {
+        let updated = call(&service, SUPPORT, "update 90 --name Renamed --clear-subscription-id");
+        assert_eq!(updated.code, 0, "{}", updated.stderr);
+        let lines: Vec<_> = updated.stdout.lines().collect();
+        assert!(lines[0].starts_with("ID  NAME     SUBSCRIPTION  MODIFIED"), "{lines:?}");
+        assert!(lines[1].starts_with("90  Renamed  -             2"), "{lines:?}");
+        assert!(lines[1].ends_with("\"2\""), "{lines:?}");
+        let stored = service.database().organization(OWN).await;
+        assert_eq!((stored.name.as_str(), stored.subscription_id), ("Renamed", None));
+
+        let words = r#"update 90 --handshake Secret --etag "2" --json"#;
+        let updated = objects(&call(&service, ADMINISTRATOR, words));
+        assert_eq!(updated[0]["etag"], "\"3\"");
+        let checked =
+            call(&service, ADMINISTRATOR, "update 90 --name Checked --validate-only --json");
+        assert_eq!(objects(&checked)[0]["name"], "Checked");
+        assert_eq!(service.database().organization(OWN).await.name, "Renamed");
+
+        let listed = objects(&call(&service, SUPPORT, "list --json"));
+        assert_eq!(listed.len(), 2);
+        assert_eq!(listed[0]["id"], OWN);
+        assert_eq!(objects(&call(&service, USER, "list --json")).len(), 1, "a user's own");
+
+        let changes = call(&service, ADMINISTRATOR, "changes 90");
+        let lines: Vec<_> = changes.stdout.lines().collect();
+        assert!(lines[0].starts_with("VERSION  DATE"), "{lines:?}");
+        assert!(lines[2].contains(r#"name: "Organization 90" -> "Renamed""#), "{lines:?}");
+        assert!(lines[2].contains(r#"subscription_id: "free" -> -"#), "{lines:?}");
+        assert!(lines[3].trim_end().ends_with("handshake"), "{lines:?}");
+        let changes = objects(&call(&service, USER, "changes 90 --after 1 --json"));
+        assert_eq!(
+            changes.iter().map(|change| change["version"].as_i64().unwrap()).collect::<Vec<_>>(),
+            [2, 3]
+        );
+
+        let mut following = Process::new(env!("CARGO_BIN_EXE_orgd"))
+            .args(["organization", "changes", "90", "--after", "2", "--follow", "--json"])
+            .env("ORGD_SERVER", format!("http://{}", service.grpc_addr()))
+            .env("ORGD_TOKEN", USER)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+        let mut version = || {
+            let line = lines.next().unwrap().unwrap();
+            serde_json::from_str::<serde_json::Value>(&line).unwrap()["version"].clone()
+        };
+        assert_eq!(version(), 3);
+        assert_eq!(service.put(OWN, USER, r#"{"name": "Followed"}"#).send().await.status(), 200);
+        assert_eq!(version(), 4);
+        following.kill().unwrap();
+        following.wait().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn exit_codes_tell_programs_what_went_wrong() {
+    on_both_databases(async |service| {
+        for (token, words, code, sentence) in [
+            (SUPPORT, "update 77 --name N", 3, "ORGANIZATION_NOT_FOUND"),
+            (USER, "update 94 --name N", 4, "ORGANIZATION_FORBIDDEN"),
+            (USER, "update 90 --subscription-id s", 4, "FIELD_FORBIDDEN"),
+            ("no-token", "list", 4, "CREDENTIAL_INVALID"),
+            (SUPPORT, r#"update 90 --name N --etag "9""#, 5, "ETAG_MISMATCH"),
+            (SUPPORT, "update 90 --name N --server http://127.0.0.1:1", 6, "cannot be reached"),
+            (SUPPORT, "update 90", 1, "nothing to change"),
+            (SUPPORT, "update 0 --name N", 1, "organization.id"),
+            (SUPPORT, "update 90 --subscription-id s --clear-subscription-id", 2, "cannot be used"),
+            (SUPPORT, "update ninety --name N", 2, "invalid value"),
+            (SUPPORT, "list --server ftp://x", 2, "invalid value"),
+            (SUPPORT, "list --token-file nowhere", 1, "cannot read --token-file"),
+        ] {
+            let refused = call(&service, token, words);
+            assert_eq!(refused.code, code, "{words}: {}", refused.stderr);
+            assert!(refused.stderr.contains(sentence), "{words}: {}", refused.stderr);
+            assert!(!refused.stderr.contains(token), "{words}: {}", refused.stderr);
+            assert_eq!(refused.stdout, "", "{words}");
+        }
+        let without = orgd_with(&[], "organization list");
+        assert!(without.stderr.contains("ORGD_TOKEN"), "{}", without.stderr);
+        assert_eq!(service.database().organization(FOREIGN).await.etag.version(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn colours_are_for_terminals_alone() {
+    let database = crate::harness::Database::sqlite();
+    database.seed().await;
+    let service = Service::start(database).await;
+    let server = format!("http://{}", service.grpc_addr());
+    let list = format!("{} organization list", env!("CARGO_BIN_EXE_orgd"));
+    // `script` runs a command on a terminal.
+    let on_terminal = |variables: &[(&str, &str)]| {
+        let mut command = Process::new("script");
+        command.args(["-qec", &list, "/dev/null"]).env("ORGD_SERVER", &server);
+        command.env("ORGD_TOKEN", SUPPORT).env("TERM", "xterm").env_remove("NO_COLOR");
+        command.env_remove("CI").stdin(Stdio::null());
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(on_terminal(&[]).contains("\u{1b}[1mID"), "{:?}", on_terminal(&[]));
+    assert!(!on_terminal(&[("NO_COLOR", "1")]).contains('\u{1b}'));
+    assert!(!call(&service, SUPPORT, "list").stdout.contains('\u{1b}'));
+}
+
+#[test]
+fn shells_complete_and_the_manual_has_a_page_for_each_command() {
+    for (shell, word) in [("bash", "_orgd"), ("zsh", "#compdef orgd"), ("fish", "complete -c orgd")]
+    {
+        let script = orgd_with(&[], &format!("completions {shell}"));
+        assert_eq!(script.code, 0, "{}", script.stderr);
+        assert!(script.stdout.contains(word), "{shell}");
+        assert!(script.stdout.contains("healthcheck"), "{shell}");
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let written = orgd_with(&[], &format!("man {}", folder.path().display()));
+    assert_eq!(written.code, 0, "{}", written.stderr);
+    for page in ["orgd.1", "orgd-serve.1", "orgd-organization-update.1"] {
+        let text = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(text.contains(".SH NAME"), "{page}");
+    }
+    let update = folder.path().join("orgd-organization-update.1");
+    assert!(std::fs::read_to_string(update).unwrap().contains("there is no such organization"));
+}
