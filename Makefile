@@ -5,6 +5,9 @@ PYTHON := target/python/bin/python
 # Only where a Node.js is at hand.
 PEER := $(if $(shell command -v npm),target/peer/node_modules)
 
+EXAMPLES := target/examples/node_modules
+BUF := target/node/node_modules/.bin/buf
+
 .PHONY: test fmt lint tools run bench bench-scale
 
 # Everything: the tools that the tests need, the format, the lints, the tests.
@@ -38,8 +41,8 @@ $(PEER): $(wildcard benches/peer/*)
 	@touch $@
 
 # What the tests need beside Rust: a PostgreSQL server, curl, sqlite3, a docker-compose that reads the compose
-# file, Python with grpcio and schemathesis, and buf. Installed from the distribution's packages where missing.
-tools: $(PYTHON) buf
+# file, Python with grpcio and schemathesis, Node.js with buf and the examples' packages. Installed from the distribution's packages where missing.
+tools: $(PYTHON) $(BUF) $(EXAMPLES)
 	@missing=""; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$$missing postgresql"; \
 	command -v git >/dev/null || missing="$$missing git"; \
@@ -49,12 +52,14 @@ tools: $(PYTHON) buf
 	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
 
-# buf lints the protos, where a Node.js is at hand.
-.PHONY: buf
-buf:
-	@if command -v npm >/dev/null && [ ! -x target/node/node_modules/.bin/buf ]; then \
-		mkdir -p target/node && npm install --silent --no-audit --no-fund --prefix target/node @bufbuild/buf@1.75.0; \
-	fi
+.PHONY: node
+node:
+	@command -v npm >/dev/null || $(MAKE) --no-print-directory install PACKAGES="nodejs npm"
+
+# buf lints the protos.
+$(BUF): | node
+	mkdir -p target/node
+	npm install --silent --no-audit --no-fund --prefix target/node @bufbuild/buf@1.75.0
 
 .PHONY: install
 install:
@@ -66,4 +71,11 @@ $(PYTHON): tests/requirements.txt
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || $(MAKE) --no-print-directory install PACKAGES="python3 python3-venv"
 	python3 -m venv --clear target/python
 	target/python/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	@touch $@
+
+# The packages of the TypeScript examples, below target/, where the tests build them.
+$(EXAMPLES): examples/typescript/package.json examples/typescript/package-lock.json | node
+	mkdir -p target/examples
+	cp $^ target/examples/
+	npm ci --silent --no-audit --no-fund --ignore-scripts --prefix target/examples
 	@touch $@

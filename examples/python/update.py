@@ -98,8 +98,7 @@ class Client:
     def __init__(self, channel, token):
         self.channel = channel
         self.metadata = [("authorization", f"Bearer {token}")]
-        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-        self.service = pool.FindServiceByName(SERVICE)
+        self.pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
 
     def update(self, field, **organization):
         return self.call(
@@ -113,7 +112,18 @@ class Client:
     def call(self, name, **fields):
         """Makes a call, and makes it again where that helps. Every call here may be repeated: one
         that reads changes nothing, and an update has its request_id."""
-        method = self.service.FindMethodByName(name)
+        for tries_left in reversed(range(TRIES)):
+            try:
+                return self.call_once(name, fields)
+            except grpc.RpcError as error:
+                seconds = wait(error)
+                if seconds is None or not tries_left:
+                    raise
+                time.sleep(seconds)
+
+    def call_once(self, name, fields):
+        # The pool asks the service the first time, and remembers.
+        method = self.pool.FindServiceByName(SERVICE).FindMethodByName(name)
         request = message_factory.GetMessageClass(method.input_type)
         response = message_factory.GetMessageClass(method.output_type)
         send = self.channel.unary_unary(
@@ -121,14 +131,7 @@ class Client:
             request_serializer=request.SerializeToString,
             response_deserializer=response.FromString,
         )
-        for tries_left in reversed(range(TRIES)):
-            try:
-                return send(request(**fields), metadata=self.metadata, timeout=TIMEOUT_S)
-            except grpc.RpcError as error:
-                seconds = wait(error)
-                if seconds is None or not tries_left:
-                    raise
-                time.sleep(seconds)
+        return send(request(**fields), metadata=self.metadata, timeout=TIMEOUT_S)
 
 
 def wait(error):

@@ -70,7 +70,7 @@ fn variable(name: &str) -> Result<String> {
 
 async fn change_name(client: &Client, id: i64) -> Result<()> {
     let get = GetOrganizationRequest { id, ..GetOrganizationRequest::default() };
-    let old = call(async || client.clone().get(get.clone()).await).await?;
+    let old = call(async || client.clone().get(get).await).await?;
     let old_name = old.name.unwrap_or_default();
     // The same name again would change nothing, and the etag read before would not be stale.
     let name = if old_name == NAME { format!("{NAME}, again") } else { NAME.to_owned() };
@@ -125,15 +125,20 @@ async fn follow(client: &Client, id: i64, mut after: i64, mut entries: usize) ->
         page_size: PAGE_SIZE,
         ..ListChangesRequest::default()
     };
-    while entries > 0 {
+    loop {
         let page = call(async || client.clone().list_changes(request.clone()).await).await?;
-        for change in page.changes.iter().filter(|change| change.version > after).take(entries) {
+        for change in page.changes {
+            if change.version <= after {
+                continue;
+            }
+            after = change.version;
             let fields: Vec<&str> = change.fields.iter().map(|field| &*field.field).collect();
-            println!("change {} by {}: {}", change.version, change.subject, fields.join(", "));
+            println!("change {after} by {}: {}", change.subject, fields.join(", "));
+            entries = entries.saturating_sub(1);
+            if entries == 0 {
+                return Ok(());
+            }
         }
-        let seen = page.changes.iter().filter(|change| change.version > after).count();
-        entries = entries.saturating_sub(seen);
-        after = page.changes.last().map_or(after, |change| after.max(change.version));
         if page.next_page_token.is_empty() {
             // The last page grows as changes come, so it is read again.
             tokio::time::sleep(POLL).await;
@@ -141,7 +146,6 @@ async fn follow(client: &Client, id: i64, mut after: i64, mut entries: usize) ->
             request.page_token = page.next_page_token;
         }
     }
-    Ok(())
 }
 
 /// Makes a call, and makes it again where that helps. Every call here may be repeated: one that

@@ -47,8 +47,9 @@ const PAGE_SIZE = 2;
 
 function variable(name: string): string {
   const value = process.env[name];
-  if (!value) throw new Error(`set ${name}`);
-  return value;
+  if (value) return value;
+  console.error(`set ${name}`);
+  process.exit(1);
 }
 
 const files = ["organization/v1/organization_service.proto", "status.proto"];
@@ -175,8 +176,8 @@ async function main(): Promise<void> {
 }
 
 /** A failure as a person needs it: its reason, the id to ask the service's people about, its text. */
-function told(error: unknown): unknown {
-  if (!isServiceError(error)) return error instanceof Error ? error.message : error;
+function told(error: unknown): string {
+  if (!isServiceError(error)) return String(error);
   const [requestId = "unknown"] = error.metadata.get("x-request-id");
   return `${reason(error)} (request ${requestId}): ${error.details}`;
 }

@@ -54,8 +54,9 @@ class Refused extends Error {
 
 function variable(name: string): string {
   const value = process.env[name];
-  if (!value) throw new Error(`set ${name}`);
-  return value;
+  if (value) return value;
+  console.error(`set ${name}`);
+  process.exit(1);
 }
 
 const url = `${variable("ORGD_HTTP")}/v1/organizations/${variable("ORGD_ORGANIZATION")}`;
@@ -153,6 +154,8 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  console.error(error instanceof Error ? error.message : error);
+  // Of a call that nobody answered, only the cause says why.
+  const { message, cause } = error as Error;
+  console.error(cause instanceof Error ? `${message}: ${cause.message}` : message);
   process.exitCode = 1;
 });

@@ -4,33 +4,37 @@
 //! The change log in the database is what is kept; these are for whoever watches.
 
 use crate::domain::{
-    Credential, Error, Field, Organization, OrganizationId, Principal, Result, StoredCredential,
+    Call, Credential, Error, Field, Organization, OrganizationId, Principal, Result,
+    StoredCredential,
 };
 
 /// An organization was changed, or was found as the change would make it.
-pub(super) fn updated(principal: &Principal, fields: &str, organization: &Organization) {
-    organization_event("organization.update", principal, fields, organization);
+pub(super) fn updated(call: &Call, fields: &str, organization: &Organization) {
+    organization_event("organization.update", call, fields, organization);
 }
 
 /// An organization was stored.
-pub(super) fn created(principal: &Principal, fields: &str, organization: &Organization) {
-    organization_event("organization.create", principal, fields, organization);
+pub(super) fn created(call: &Call, fields: &str, organization: &Organization) {
+    organization_event("organization.create", call, fields, organization);
 }
 
 fn organization_event(
     action: &'static str,
-    principal: &Principal,
+    Call { principal, request_id, .. }: &Call,
     fields: &str,
     organization: &Organization,
 ) {
     tracing::info!(
         target: "orgd::audit",
+        // It has the request's id itself: to repeat a span costs more than the line.
+        parent: None,
         action,
         subject = principal.subject,
         role = principal.role.as_str(),
         organization = organization.id.get(),
         etag = %organization.etag,
         fields,
+        request_id,
         "done"
     );
 }

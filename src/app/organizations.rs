@@ -27,7 +27,7 @@ pub async fn update(store: &Store, call: &Call, update: Update<String>) -> Resul
         Box::pin(preview_update(store, call, &update, idempotency)).await?
     } else {
         let updated = store.update_organization(call, update, idempotency).await?;
-        audit::updated(principal, &fields, &updated);
+        audit::updated(call, &fields, &updated);
         updated
     };
     Ok(policy::readable(principal, organization))
@@ -65,7 +65,7 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
         }
     } else {
         let created = store.create_organization(call, &new, idempotency.as_ref()).await?;
-        audit::created(principal, &fields, &created);
+        audit::created(call, &fields, &created);
         created
     };
     Ok(policy::readable(principal, organization))

@@ -35,11 +35,16 @@ const DOCUMENTED: [(HeaderName, HeaderValue); 12] = [
 pub(super) const MAX_AGE: (HeaderName, HeaderValue) =
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
 
-/// Puts the documented headers on an answer, in place of any that it has.
+/// Puts the documented headers on an answer, in place of any that it has; but a page that brings a
+/// content security policy of its own keeps it (`docs.rs`).
 pub(super) fn document(headers: &mut HeaderMap) {
     // One allocation in place of several; the last few are those that an answer has of its own.
     headers.reserve(DOCUMENTED.len() + 4);
+    let policy = headers.remove(CONTENT_SECURITY_POLICY);
     for (name, value) in DOCUMENTED {
         headers.insert(name, value);
+    }
+    if let Some(policy) = policy {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
     }
 }

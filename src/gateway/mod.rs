@@ -5,6 +5,7 @@
 
 mod body;
 mod client;
+mod docs;
 mod edge;
 mod field_error;
 mod headers;
@@ -78,6 +79,7 @@ pub fn router(transport: Transport, limits: RequestLimits) -> Router {
             resource("GET, HEAD, OPTIONS", get(organizations::list_changes)),
         )
         .route("/openapi.json", resource("GET, HEAD, OPTIONS", get(openapi::handler())))
+        .merge(docs::routes())
         .fallback(unknown_route)
         .with_state(gateway)
         .layer(CatchPanicLayer::custom(|_| Problem::panicked().into_response()))

@@ -6,7 +6,11 @@ pub mod metrics;
 mod request;
 mod trace_context;
 
-use std::io::{BufWriter, IsTerminal, stderr};
+use std::{
+    io::{self, BufWriter, IsTerminal, Write, stderr},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use opentelemetry::{KeyValue, trace::TracerProvider};
@@ -30,6 +34,9 @@ use crate::config::{LogArgs, LogFormat, TraceArgs};
 const WAITING_LINES_MAX: usize = 16_384;
 /// Bytes that are written at once at most.
 const WRITE_BYTES: usize = 64 * 1024;
+/// How long the thread that writes rests when no line waits: whoever logs need not wake it for each
+/// line, which costs more than the line.
+const WRITE_REST: Duration = Duration::from_millis(10);
 
 /// Logs and traces, until the value is dropped.
 #[derive(Debug)]
@@ -47,8 +54,7 @@ impl Telemetry {
             log.log.parse().with_context(|| format!("--log {} is not a filter", log.log))?;
         let (writer, guard) = NonBlockingBuilder::default()
             .buffered_lines_limit(WAITING_LINES_MAX)
-            // Written as soon as no more lines wait: under load many by one system call.
-            .finish(BufWriter::with_capacity(WRITE_BYTES, stderr()));
+            .finish(Unhurried(BufWriter::with_capacity(WRITE_BYTES, stderr())));
         metrics::Metrics::start()?;
         metrics::count_dropped_lines(writer.error_counter());
         let traces = traces.filter(|traces| !traces.otlp_endpoint.is_empty());
@@ -77,6 +83,22 @@ impl Drop for Telemetry {
         if let Some(Err(error)) = self.traces.as_ref().map(SdkTracerProvider::shutdown) {
             tracing::warn!(%error, "the last traces were not sent");
         }
+    }
+}
+
+/// A writer that rests after what it has written.
+struct Unhurried<W>(W);
+
+impl<W: Write> Write for Unhurried<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "on the thread that writes, and nothing else")]
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.0.flush();
+        thread::sleep(WRITE_REST);
+        flushed
     }
 }
 

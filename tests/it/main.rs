@@ -21,6 +21,7 @@ mod authz;
 mod batches;
 mod bodies;
 mod cli;
+mod client_examples;
 mod commit;
 mod compose;
 mod deadlines;

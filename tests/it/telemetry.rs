@@ -128,7 +128,8 @@ async fn changes_and_refused_rights_are_audit_events() {
                 r#""done" "organization.create" "test-administrator" "administrator" 95 "name,handshake""#,
             ]
         );
-        assert_eq!(events[0]["span"]["request_id"], "first");
+        assert_eq!(events[0]["request_id"], "first");
+        assert_eq!(events[1]["span"]["request_id"], "second");
         assert!(!service.log().contains("secret-handshake"));
 
         let issued = orgd(service.database().url(), "credential issue --role support --subject s");

@@ -1,0 +1,136 @@
+//! What a client may take of the service: every wait, size and number has an end.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use clap::{Args, builder::RangedU64ValueParser};
+
+use super::time_span;
+
+/// What a client may take of the service. Every wait, size and number has an end.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Limits")]
+pub struct Limits {
+    /// Connections of one listener; more wait until one ends
+    #[arg(long, env = "ORGD_CONNECTIONS_MAX", default_value = "4096", value_name = "NUMBER")]
+    pub connections_max: NonZeroUsize,
+    /// Requests at once on one HTTP/2 connection
+    #[arg(
+        long,
+        env = "ORGD_STREAMS_MAX",
+        default_value = "100",
+        value_name = "NUMBER",
+        value_parser = RangedU64ValueParser::<u32>::new().range(1..)
+    )]
+    pub streams_max: u32,
+    /// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset")
+    #[arg(long, env = "ORGD_LOCAL_RESETS_MAX", default_value = "1024", value_name = "NUMBER")]
+    pub local_resets_max: usize,
+    /// Bytes of a request's headers, counted as HTTP/2 counts them
+    #[arg(
+        long,
+        env = "ORGD_HEADER_BYTES_MAX",
+        default_value = "16384",
+        value_name = "BYTES",
+        value_parser = RangedU64ValueParser::<u32>::new().range(8192..=1_048_576)
+    )]
+    pub header_bytes_max: u32,
+    /// Bytes of a REST body, and of a gRPC message but for 1 KiB of mask, id and key
+    #[arg(
+        long,
+        env = "ORGD_BODY_BYTES_MAX",
+        default_value = "65536",
+        value_name = "BYTES",
+        value_parser = RangedU64ValueParser::<u32>::new().range(1024..=16_777_216)
+    )]
+    pub body_bytes_max: u32,
+    /// Bytes that a connection may send beside its requests before it is closed, as floods of PING and SETTINGS do; 4 KiB a second come back
+    #[arg(
+        long,
+        env = "ORGD_STRAY_BYTES_MAX",
+        default_value = "262144",
+        value_name = "BYTES",
+        value_parser = RangedU64ValueParser::<u32>::new().range(32_768..)
+    )]
+    pub stray_bytes_max: u32,
+    /// From the first byte of a request, or from the begin of the connection for the first one, to the end of its headers
+    #[arg(
+        long,
+        env = "ORGD_HEADER_READ_TIMEOUT",
+        default_value = "5s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub header_read_timeout: Duration,
+    /// How long a connection may be without a request after its first one
+    #[arg(
+        long,
+        env = "ORGD_IDLE_TIMEOUT",
+        default_value = "120s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub idle_timeout: Duration,
+    /// How long a client with a request under way may neither send nor take a byte; HTTP/2 connections are pinged after half of it
+    #[arg(
+        long,
+        env = "ORGD_STALL_TIMEOUT",
+        default_value = "10s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub stall_timeout: Duration,
+    /// How old a connection becomes, more or less a tenth, before it takes no new requests: clients then connect anew, and find new instances
+    #[arg(
+        long,
+        env = "ORGD_CONNECTION_AGE_MAX",
+        default_value = "15m",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub connection_age_max: Duration,
+    /// How long a connection that is old enough may still take for its requests
+    #[arg(
+        long,
+        env = "ORGD_CONNECTION_AGE_GRACE",
+        default_value = "30s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub connection_age_grace: Duration,
+    /// The time of one request; a caller may ask for less
+    #[arg(
+        long,
+        env = "ORGD_REQUEST_DEADLINE",
+        default_value = "5s",
+        value_name = "TIME",
+        value_parser = time_span
+    )]
+    pub request_deadline: Duration,
+    /// Watches of changes at once; more are refused
+    #[arg(
+        long,
+        env = "ORGD_WATCHES_MAX",
+        default_value = "1000",
+        value_name = "NUMBER",
+        value_parser = RangedU64ValueParser::<u32>::new().range(1..=100_000)
+    )]
+    pub watches_max: u32,
+    /// How long a process that was told to stop still takes requests, while it says that it is not ready
+    #[arg(
+        long,
+        env = "ORGD_LAME_DUCK_TIME",
+        default_value = "2s",
+        value_name = "TIME",
+        value_parser = humantime::parse_duration
+    )]
+    pub lame_duck_time: Duration,
+    /// How long a stop then waits for requests under way
+    #[arg(
+        long,
+        env = "ORGD_DRAIN_DEADLINE",
+        default_value = "20s",
+        value_name = "TIME",
+        value_parser = humantime::parse_duration
+    )]
+    pub drain_deadline: Duration,
+}
