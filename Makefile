@@ -7,6 +7,7 @@ PEER := $(if $(shell command -v npm),target/peer/node_modules)
 
 EXAMPLES := target/examples/node_modules
 BUF := target/node/node_modules/.bin/buf
+BROWSER := target/browser/node_modules
 
 .PHONY: test fmt lint tools run bench bench-scale
 
@@ -41,14 +42,16 @@ $(PEER): $(wildcard benches/peer/*)
 	@touch $@
 
 # What the tests need beside Rust: a PostgreSQL server, curl, sqlite3, a docker-compose that reads the compose
-# file, Python with grpcio and schemathesis, Node.js with buf and the examples' packages. Installed from the distribution's packages where missing.
-tools: $(PYTHON) $(BUF) $(EXAMPLES)
+# file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages and the
+# browser's driver. Installed from the distribution's packages where missing.
+tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
 	@missing=""; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$$missing postgresql"; \
 	command -v git >/dev/null || missing="$$missing git"; \
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
 	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
 
@@ -78,4 +81,11 @@ $(EXAMPLES): examples/typescript/package.json examples/typescript/package-lock.j
 	mkdir -p target/examples
 	cp $^ target/examples/
 	npm ci --silent --no-audit --no-fund --ignore-scripts --prefix target/examples
+	@touch $@
+
+# The driver of the browser tests, below target/.
+$(BROWSER): tests/browser/package.json tests/browser/package-lock.json | node
+	mkdir -p target/browser
+	cp $^ target/browser/
+	npm ci --silent --no-audit --no-fund --ignore-scripts --prefix target/browser
 	@touch $@

@@ -1,5 +1,5 @@
-// Tries the API on the page at /docs as a person would; with a folder for screenshots also in light
-// and dark, narrow and wide: `node docs.mjs <url of the service> <token> [folder]`.
+// Tries the API on the page at /docs as a person would, or with a folder takes pictures of that, in
+// light and dark, narrow and wide: `node docs.mjs <url of the service> <token> [folder]`.
 
 import { join } from 'node:path';
 import process from 'node:process';
@@ -76,7 +76,8 @@ async function look(browser, colorScheme, width) {
   return { colorScheme, width, isDark, sideways, errors, requests };
 }
 
-await withBrowser(async (browser) => {
+// The documented PUT, once well and once refused.
+async function attempt(browser) {
   const { page, errors, requests } = await open(browser, 'light', 1400);
   const listed = await operations(page);
   await authorize(page);
@@ -84,9 +85,12 @@ await withBrowser(async (browser) => {
   const stored = await send(page, example.replace('Custom Name', 'Typed Name'));
   const errorsUntilStored = errors.slice();
   const refused = await send(page, '{"subscriptionId": "enterprise"}');
-  const looks = [];
-  for (const colorScheme of folder ? ['light', 'dark'] : []) {
-    for (const width of [400, 1400]) looks.push(await look(browser, colorScheme, width));
-  }
-  return { listed, example, stored, errorsUntilStored, refused, errors, requests, looks };
-});
+  return { listed, example, stored, errorsUntilStored, refused, errors, requests };
+}
+
+async function looks(browser) {
+  const kinds = ['light', 'dark'].flatMap((scheme) => [400, 1400].map((width) => [scheme, width]));
+  return Promise.all(kinds.map(([scheme, width]) => look(browser, scheme, width)));
+}
+
+await withBrowser(folder ? looks : attempt);

@@ -15,27 +15,26 @@ const POLICY: &str = "Content-Security-Policy";
 const REFUSAL_NOTED: &str =
     "Failed to load resource: the server responded with a status of 403 (Forbidden)";
 
-/// What a script of `tests/browser` prints; none where no Node.js is at hand.
-fn run(script: &str, arguments: &[&str]) -> Option<Value> {
+/// What a script of `tests/browser` prints.
+fn run(script: &str, arguments: &[&str]) -> Value {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if !root.join("target/browser/node_modules").exists() {
-        // `make test` installs what the scripts need wherever a Node.js is at hand.
-        let node = Command::new("node").arg("--version").output();
-        assert!(node.is_err(), "the tests need playwright-core: run `make test`, which installs it");
-        eprintln!("no Node.js is at hand: no browser is tested here");
-        return None;
-    }
+    let packages = root.join("target/browser/node_modules");
+    assert!(
+        packages.exists(),
+        "the tests need playwright-core: run `make test`, which installs it"
+    );
     let script = root.join("tests/browser").join(script);
-    let output = Command::new("node").arg(script).args(arguments).output().unwrap();
+    let output = Command::new("node").arg(script).args(arguments).output();
+    let output = output.expect("the tests need Node.js: run `make test`, which installs it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(serde_json::from_slice(&output.stdout).unwrap())
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[tokio::test]
 async fn a_person_tries_the_api_on_the_page() {
     on_both_databases(async |service| {
         let url = format!("http://{}", service.http_addr());
-        let Some(seen) = run("docs.mjs", &[&url, USER]) else { return };
+        let seen = run("docs.mjs", &[&url, USER]);
 
         let paths = document(&service).await["paths"].as_object().unwrap().clone();
         let operations = paths.iter().flat_map(|(path, item)| {
@@ -89,8 +88,8 @@ async fn the_page_is_good_to_look_at_in_light_and_dark_narrow_and_wide() {
     let url = format!("http://{}", service.http_addr());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/browser/screenshots");
     fs::create_dir_all(&folder).unwrap();
-    let Some(seen) = run("docs.mjs", &[&url, USER, folder.to_str().unwrap()]) else { return };
-    let looks = seen["looks"].as_array().unwrap();
+    let seen = run("docs.mjs", &[&url, USER, folder.to_str().unwrap()]);
+    let looks = seen.as_array().unwrap();
     assert_eq!(looks.len(), 4);
     for look in looks {
         let (scheme, width) = (look["colorScheme"].as_str().unwrap(), &look["width"]);
@@ -110,7 +109,7 @@ async fn a_page_of_another_origin_does_the_documented_put_and_reads_refusals() {
     on_both_databases(async |service| {
         let url = format!("http://{}", service.http_addr());
         let arguments = [url.as_str(), &OWN.to_string(), USER];
-        let Some(seen) = run("other_origin.mjs", &arguments) else { return };
+        let seen = run("other_origin.mjs", &arguments);
         assert_eq!(seen["stored"]["status"], 200);
         assert_eq!(seen["stored"]["body"], json!({"id": OWN}));
         for (answer, status, reason) in

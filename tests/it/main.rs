@@ -20,6 +20,7 @@ mod authentication;
 mod authz;
 mod batches;
 mod bodies;
+mod browser;
 mod cli;
 mod client_examples;
 mod commit;

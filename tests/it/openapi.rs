@@ -83,6 +83,7 @@ fn the_page_of_the_api_names_every_route_rpc_and_parameter() {
         "POST /v1/organizations",
         "GET /v1/organizations/{id}/changes",
         "GET /openapi.json",
+        "GET /docs",
         "validateOnly",
         "writableFields",
         "pageSize",
