@@ -46,13 +46,11 @@ pub(super) async fn edge(
     if let Ok(id) = organization_id(request.uri()) {
         record.set_organization(id);
     }
-    let span = tracing::info_span!(
-        "request",
-        otel.name = format_args!("{method} {route}"),
-        otel.kind = "server",
-        request_id = request_id.to_str().unwrap_or_default(),
+    let span = TraceContext::request_span(
+        format_args!("{method} {route}"),
+        &request_id,
+        request.headers(),
     );
-    TraceContext::adopt(&span, request.headers());
     // Without the query: it may hold what a client should not have put there.
     let path = request.uri().path().to_owned();
     let exchange = Exchange {

@@ -8,10 +8,12 @@ use std::{
     net::SocketAddr,
     sync::{Arc, LazyLock},
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Request, Response, header::CONTENT_TYPE};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header::CONTENT_TYPE, request::Parts};
+use http_body_util::BodyExt;
 use prost_reflect::DescriptorPool;
 use tokio::time::timeout;
 use tonic::{Status, body::Body, server::NamedService};
@@ -22,7 +24,7 @@ use tracing::Instrument;
 use super::{CallLimits, organization::OrganizationRpc, status};
 use crate::{
     auth::Authenticator,
-    domain::Role,
+    domain::{Principal, Role},
     proto::{
         FILE_DESCRIPTOR_SET, request_id, timeout as grpc_timeout,
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
@@ -31,6 +33,9 @@ use crate::{
     store::Store,
     telemetry::{RequestRecord, TraceContext, metrics},
 };
+
+/// How long the message of a call that is refused is waited for.
+const MESSAGE_ON_ITS_WAY_MAX: Duration = Duration::from_millis(100);
 
 type Rpc = OrganizationServiceServer<OrganizationRpc>;
 
@@ -90,19 +95,11 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
         None => (RequestRecord::begin(), true),
     };
     let span = if is_own {
-        tracing::info_span!(
-            "call",
-            otel.name = method,
-            otel.kind = "server",
-            request_id = request_id.to_str().unwrap_or_default(),
-        )
+        TraceContext::request_span(format_args!("{method}"), &request_id, request.headers())
     } else {
         // Of interest to traces alone.
         tracing::debug_span!("call", otel.name = method, otel.kind = "internal")
     };
-    if is_own {
-        TraceContext::adopt(&span, request.headers());
-    }
     request.headers_mut().insert(request_id::HEADER, request_id.clone());
     request.extensions_mut().insert(record.clone());
     let mut response = if is_grpc(request.headers()) {
@@ -155,24 +152,20 @@ async fn within_deadline(
 async fn authenticated(
     shared: &Shared,
     rpc: Rpc,
-    mut request: Request<Body>,
+    request: Request<Body>,
     record: &RequestRecord,
 ) -> Result<Response<Body>, Status> {
-    let limits = &shared.limits;
-    let mut standings = Vec::new();
-    // Where the gateway took the request it has counted the source.
-    let peer = request.extensions().get::<SocketAddr>();
-    if let (Some(sources), Some(peer)) = (&limits.sources, peer) {
-        standings.push(within_rate(sources.check(&source(peer.ip())))?);
-    }
-    let principal = shared.authenticator.authenticate(request.headers()).await?;
-    // A request counts once, also where the gateway authenticates before it reads.
-    let is_first = record.set_subject(&principal.subject);
-    let is_limited = limits.are_administrators_limited || principal.role != Role::Administrator;
-    if let (Some(principals), true, true) = (&limits.principals, is_first, is_limited) {
-        standings.push(within_rate(principals.check(&principal.subject))?);
-    }
-    request.extensions_mut().insert(principal);
+    let (mut head, body) = request.into_parts();
+    let (principal, standings) = match admitted(shared, &head, record).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            // Boxed, as the rare case: every call would carry its size.
+            Box::pin(take_message(body, shared.limits.message_bytes_max)).await;
+            return Err(refusal);
+        }
+    };
+    head.extensions.insert(principal);
+    let request = Request::from_parts(head, body);
     let Ok(response) = CatchPanic::custom(rpc, on_panic).oneshot(request).await;
     let response = response.map(Body::new);
     let mut response = match Status::from_header_map(response.headers()) {
@@ -183,6 +176,44 @@ async fn authenticated(
         standing.write(response.headers_mut());
     }
     Ok(response)
+}
+
+/// Who calls, and how the caller stands by its rate limits.
+async fn admitted(
+    Shared { authenticator, limits }: &Shared,
+    head: &Parts,
+    record: &RequestRecord,
+) -> Result<(Arc<Principal>, Vec<Standing>), Status> {
+    let mut standings = Vec::new();
+    // Where the gateway took the request it has counted the source.
+    let peer = head.extensions.get::<SocketAddr>();
+    if let (Some(sources), Some(peer)) = (&limits.sources, peer) {
+        standings.push(within_rate(sources.check(&source(peer.ip())))?);
+    }
+    let principal = authenticator.authenticate(&head.headers).await?;
+    // A request counts once, also where the gateway authenticates before it reads.
+    let is_first = record.set_subject(&principal.subject);
+    let is_limited = limits.are_administrators_limited || principal.role != Role::Administrator;
+    if let (Some(principals), true, true) = (&limits.principals, is_first, is_limited) {
+        standings.push(within_rate(principals.check(&principal.subject))?);
+    }
+    Ok((principal, standings))
+}
+
+/// Takes the message of a call that is refused, where it is on its way. An answer before it would
+/// end the stream; what then still comes for it counts as an error of the stream, and after a thousand
+/// of these h2 closes the connection of a client that has done nothing but call in vain.
+async fn take_message(mut body: Body, bytes_max: usize) {
+    let taking = async {
+        let mut taken = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+            if taken > bytes_max {
+                return;
+            }
+        }
+    };
+    let _ = timeout(MESSAGE_ON_ITS_WAY_MAX, taking).await;
 }
 
 /// A caller's standing, or the refusal where it called too often.

@@ -1,6 +1,6 @@
 //! W3C trace context: read from a request where callers are trusted, and sent on.
 
-use std::sync::OnceLock;
+use std::{fmt, sync::OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
@@ -30,8 +30,26 @@ impl TraceContext {
         TRACES.get().copied().flatten().is_some()
     }
 
+    /// The span of a request that came from outside: all that is told within it has its id. What
+    /// only traces need is left out where there are none, as log lines would repeat it.
+    #[must_use]
+    pub fn request_span(
+        name: fmt::Arguments<'_>,
+        request_id: &HeaderValue,
+        headers: &HeaderMap,
+    ) -> Span {
+        let request_id = request_id.to_str().unwrap_or_default();
+        if !Self::is_on() {
+            return tracing::info_span!("request", request_id);
+        }
+        let span =
+            tracing::info_span!("request", otel.name = name, otel.kind = "server", request_id);
+        Self::adopt(&span, headers);
+        span
+    }
+
     /// Makes the caller's span the parent of ours, where callers are trusted.
-    pub fn adopt(span: &Span, headers: &HeaderMap) {
+    fn adopt(span: &Span, headers: &HeaderMap) {
         if TRACES.get().copied().flatten() == Some(true) {
             let parent = TraceContextPropagator::new()
                 .extract_with_context(&Context::new(), &Headers(headers));

@@ -206,10 +206,10 @@ async fn guessing_does_not_drive_out_a_credential_that_is_good() {
                 let mut client = channel.clone();
                 let request = GetOrganizationRequest { id: OWN, ..Default::default() };
                 let request = authorized(&uuid::Uuid::new_v4().to_string(), request);
-                async move { client.get(request).await.unwrap_err().code() }
+                async move { client.get(request).await.unwrap_err() }
             });
-            for code in futures_util::future::join_all(guesses).await {
-                assert_eq!(code, tonic::Code::Unauthenticated);
+            for refusal in futures_util::future::join_all(guesses).await {
+                assert_eq!(refusal.code(), tonic::Code::Unauthenticated, "{refusal:?}");
             }
         }
         // From here on only what is remembered can be known.
