@@ -26,8 +26,6 @@ fn organization_event(
 ) {
     tracing::info!(
         target: "orgd::audit",
-        // It has the request's id itself: to repeat a span costs more than the line.
-        parent: None,
         action,
         subject = principal.subject,
         role = principal.role.as_str(),
