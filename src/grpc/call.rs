@@ -114,7 +114,7 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
     response.headers_mut().insert(request_id::HEADER, request_id.clone());
     let code = status::code_name(response.headers());
     metrics::rpc_call(method, code, begin.elapsed());
-    TraceContext::note(&span, "rpc.response.status_code", code.to_owned());
+    TraceContext::note(&span, "rpc.response.status_code", code);
     if is_own {
         record.end_rpc(method, code, &request_id, &span);
     }

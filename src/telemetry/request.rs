@@ -55,7 +55,7 @@ impl RequestRecord {
     ) {
         let time = self.0.begin.elapsed();
         metrics::http_request(method, route, status, time);
-        TraceContext::note(span, "http.response.status_code", status.to_string());
+        TraceContext::note(span, "http.response.status_code", i64::from(status));
         tracing::info!(
             target: "orgd::request",
             method,

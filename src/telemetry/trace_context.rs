@@ -4,7 +4,7 @@ use std::{fmt, sync::OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
-    Context,
+    Context, Value,
     propagation::{Extractor, Injector, TextMapPropagator},
     trace::TraceContextExt,
 };
@@ -75,7 +75,7 @@ impl TraceContext {
     }
 
     /// Notes what is known of a request only after it.
-    pub fn note(span: &Span, name: &'static str, value: String) {
+    pub fn note(span: &Span, name: &'static str, value: impl Into<Value>) {
         if Self::is_on() {
             span.set_attribute(name, value);
         }

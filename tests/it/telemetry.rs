@@ -366,7 +366,7 @@ async fn a_trace_goes_through_a_gateway_of_its_own_process() {
 }
 
 #[tokio::test]
-async fn no_trace_is_made_of_what_is_not_sampled_and_none_without_an_endpoint() {
+async fn no_trace_is_made_of_what_is_not_sampled() {
     let (receiver, url) = Receiver::start().await;
     let settings = [("ORGD_OTLP_ENDPOINT", url.as_str()), ("ORGD_TRACE_SAMPLE_RATIO", "0")];
     let database = Database::sqlite();
