@@ -39,6 +39,7 @@ mod processes;
 mod properties;
 mod rate_limits;
 mod refusals;
+mod reliability;
 mod remote;
 mod resources;
 mod rest;

@@ -1,0 +1,1 @@
+//! Promise 10: whatever the fuzzers found stays mended.

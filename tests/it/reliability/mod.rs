@@ -1,0 +1,20 @@
+//! The promises of `docs/RELIABILITY.md`, by their numbers, in a quick form. What takes longer is
+//! ignored here and run by `make soak`.
+
+mod attacks;
+mod authorization;
+mod contention;
+mod crashes;
+mod disk;
+mod failover;
+mod fuzzing;
+mod linearizable;
+mod outages;
+mod overload;
+mod panics;
+mod portability;
+mod rolling;
+mod simulation;
+mod slow_clients;
+mod smuggling;
+mod upgrades;

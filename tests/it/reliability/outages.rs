@@ -1,0 +1,1 @@
+//! Promise 4: a database that refuses, is silent or slow.

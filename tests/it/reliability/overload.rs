@@ -1,0 +1,1 @@
+//! Promise 7: more work than the database can do.

@@ -1,0 +1,1 @@
+//! Promise 18: a panic is one answer, and no answer tells of our insides.

@@ -1,0 +1,1 @@
+//! Promise 15: nothing is asked of PostgreSQL that distributed engines refuse.

@@ -1,0 +1,1 @@
+//! Promise 12: instances are replaced behind a proxy, and no request fails.

@@ -1,0 +1,1 @@
+//! Promise 11: the accept loop in a simulated network with partitions and crashes.

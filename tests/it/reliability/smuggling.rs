@@ -1,0 +1,1 @@
+//! Promise 9: one request is never taken for two.
