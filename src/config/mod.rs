@@ -113,7 +113,7 @@ pub struct PoolArgs {
     #[arg(
         long,
         env = "ORGD_DATABASE_LOCK_TIMEOUT",
-        default_value = "1s",
+        default_value = "750ms",
         value_name = "TIME",
         value_parser = time_span
     )]
@@ -122,7 +122,7 @@ pub struct PoolArgs {
     #[arg(
         long,
         env = "ORGD_DATABASE_STATEMENT_TIMEOUT",
-        default_value = "2s",
+        default_value = "1s",
         value_name = "TIME",
         value_parser = time_span
     )]

@@ -45,7 +45,8 @@ impl Store {
         idempotency: Option<&IdempotencyKey>,
     ) -> std::result::Result<Option<organizations::Model>, DbErr> {
         if self.writer.get_database_backend() != DbBackend::Sqlite {
-            let rows = self.writer.query_all(&logged(insert, call, idempotency)).await?;
+            let statement = logged(insert, call, idempotency);
+            let rows = self.attempt(|| self.writer.query_all(&statement)).await?;
             return only(rows)
                 .map(|row| organizations::Model::from_query_result(&row, ""))
                 .transpose();
@@ -72,14 +73,13 @@ impl Store {
         limit: u64,
     ) -> Result<Vec<ChangeEntry>> {
         // From the version before on, by which the first entry tells what it changed.
-        let rows = organization_changes::Entity::find()
+        let query = organization_changes::Entity::find()
             .filter(Column::OrganizationId.eq(id.get()))
             .filter(Column::Version.gte(after_version))
             .order_by_asc(Column::Version)
-            .limit(limit.saturating_add(1))
-            .all(&self.reader)
-            .instrument(self.span("SELECT", "organization_changes"))
-            .await?;
+            .limit(limit.saturating_add(1));
+        let span = self.span("SELECT", "organization_changes");
+        let rows = self.attempt(|| query.clone().all(&self.reader)).instrument(span).await?;
         let mut before: Option<organization_changes::Model> = None;
         let mut entries = Vec::new();
         for row in rows {
@@ -98,10 +98,8 @@ impl Store {
         call: &Call,
         idempotency: &IdempotencyKey,
     ) -> Result<Option<organization_changes::Model>> {
-        let rows = organization_changes::Entity::find()
-            .filter(made_under(call, idempotency))
-            .all(&self.reader)
-            .await?;
+        let query = organization_changes::Entity::find().filter(made_under(call, idempotency));
+        let rows = self.attempt(|| query.clone().all(&self.reader)).await?;
         let Some(row) = only(rows) else { return Ok(None) };
         if row.request_digest.as_deref() == Some(&idempotency.request_digest) {
             Ok(Some(row))

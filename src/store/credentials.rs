@@ -68,7 +68,7 @@ impl Store {
     pub async fn list_credentials(&self) -> Result<Vec<StoredCredential>> {
         let newest_first =
             credentials::Entity::find().order_by_desc(credentials::Column::CreatedAt);
-        stored(newest_first.all(&self.reader).await?)
+        stored(self.attempt(|| newest_first.clone().all(&self.reader)).await?)
     }
 
     /// The credentials with digests in a range, two at most: enough to tell one from several.
@@ -79,7 +79,7 @@ impl Store {
         let (first, last) = digests.into_inner();
         let between = credentials::Column::Digest.between(first.to_vec(), last.to_vec());
         let found = credentials::Entity::find().filter(between).limit(2);
-        stored(found.all(&self.reader).await?)
+        stored(self.attempt(|| found.clone().all(&self.reader)).await?)
     }
 
     /// Whether a subject has a credential that holds.
@@ -88,7 +88,7 @@ impl Store {
             .filter(credentials::Column::Subject.eq(subject))
             .filter(holds())
             .limit(1);
-        Ok(!held.all(&self.reader).await?.is_empty())
+        Ok(!self.attempt(|| held.clone().all(&self.reader)).await?.is_empty())
     }
 
     /// Ends a credential. It proves nothing from the commit on, and cannot be taken up again.

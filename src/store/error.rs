@@ -1,7 +1,7 @@
 //! What a failure of the database means: to a caller, try again or a fault of ours; to a batch,
 //! whether one of its rows is at fault; to a lane, whether its connection is of any use.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use sea_orm::{
     DbErr, RuntimeErr, SqlErr,
@@ -47,7 +47,21 @@ fn is_unavailable(error: &DbErr) -> bool {
     refusal.is_some_and(is_passing_state)
 }
 
-/// Whether the database did not answer, so that an answer of another connection may differ.
+/// Whether a connection broke, so that another may do. Not where the answer did not come in time:
+/// there is no time for another then.
+pub(super) fn is_cut_off(error: &DbErr) -> bool {
+    is_unreachable(error) && !of_sqlx(error).is_some_and(is_late)
+}
+
+fn is_late(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::Io(error) => error.kind() == io::ErrorKind::TimedOut,
+        _ => false,
+    }
+}
+
+/// Whether the database did not answer.
 pub(super) fn is_unreachable(error: &DbErr) -> bool {
     matches!(error, DbErr::ConnectionAcquire(_)) || of_sqlx(error).is_some_and(is_broken)
 }
@@ -75,15 +89,18 @@ pub(super) fn is_broken(error: &sqlx::Error) -> bool {
 /// Whether a statement on several rows failed because of one of them, so that the others can do
 /// without it. The statement has stored nothing.
 pub(super) fn is_about_a_row(error: &DbErr) -> bool {
-    let Some(error) = of_sqlx(error).and_then(sqlx::Error::as_database_error) else { return false };
-    is_lost_to_another(error) || is_too_slow(error) || !is_passing_state(error)
+    let Some(refusal) = of_sqlx(error).and_then(sqlx::Error::as_database_error) else {
+        return false;
+    };
+    is_lost_to_another(error) || is_too_slow(refusal) || !is_passing_state(refusal)
 }
 
-/// Whether a statement on one row, which has stored nothing, lost it to another one: the row has to
-/// be looked at again.
-pub(super) fn is_lost(error: &DbErr) -> bool {
-    let refusal = of_sqlx(error).and_then(sqlx::Error::as_database_error);
-    refusal.is_some_and(is_lost_to_another) || is_taken(error)
+/// Whether a statement lost to another transaction: a serialization failure or a deadlock. It has
+/// stored nothing, unlike with the others of class 40, such as 40003, of which that is not known.
+pub(super) fn is_lost_to_another(error: &DbErr) -> bool {
+    let Some(error) = of_sqlx(error).and_then(sqlx::Error::as_database_error) else { return false };
+    sqlite_code(error).is_none()
+        && error.code().is_some_and(|code| code == "40001" || code == "40P01")
 }
 
 /// Whether a key that must be unique is there already.
@@ -102,11 +119,6 @@ pub(super) fn is_locked(error: &DbErr) -> bool {
 fn sqlite_code(error: &dyn DatabaseError) -> Option<u32> {
     let error = error.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
     error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
-}
-
-/// Serialization failure or deadlock (class 40 of SQLSTATE).
-fn is_lost_to_another(error: &dyn DatabaseError) -> bool {
-    sqlite_code(error).is_none() && error.code().is_some_and(|code| code.starts_with("40"))
 }
 
 /// `lock_timeout` or `statement_timeout` has passed.

@@ -6,6 +6,7 @@
 //! Architecture invariant: no statement reads a row in order to write it back, and every write
 //! goes through [`Store::write`], [`Store::write_logged`] or `update`, which report a failing commit.
 
+mod attempt;
 mod changes;
 mod clock;
 mod credentials;
@@ -40,6 +41,7 @@ use tokio::time::{Instant, sleep};
 use tracing::Span;
 
 use self::{
+    attempt::ANSWER_TIME,
     lane::{Lane, Lanes},
     postgres::Kept,
     queue::{Queue, QueueLimits},
@@ -61,11 +63,6 @@ const POSTGRES_WRITERS: usize = 2;
 const POSTGRES_LANES: u32 = 4;
 /// Keys that are looked up in one statement.
 const READ_BATCH_MAX: usize = 64;
-/// How long a connection may have been quiet before it is asked for a sign of life: one that the
-/// server has closed meanwhile is then replaced before a statement is lost on it.
-const QUIET_MAX: Duration = Duration::from_millis(100);
-/// How much longer a lane waits for the answer to a batch than the database may work on it.
-const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// The table of organizations.
 const ORGANIZATIONS: &str = "organizations";
@@ -95,13 +92,20 @@ pub struct StoreOptions {
     pub batch_hold: usize,
 }
 
+impl StoreOptions {
+    /// How long the answer to a statement is waited for, a connection included.
+    fn answer_timeout(&self) -> Duration {
+        self.statement_timeout + ANSWER_TIME
+    }
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             connections_max: 10,
             acquire_timeout: Duration::from_secs(1),
-            lock_timeout: Duration::from_secs(1),
-            statement_timeout: Duration::from_secs(2),
+            lock_timeout: Duration::from_millis(750),
+            statement_timeout: Duration::from_secs(1),
             batch_max: 64,
             // A second's worth where each needs a commit of its own.
             queue_max: 1024,
@@ -148,7 +152,7 @@ impl Store {
         }
         writer
             .max_connections(options.connections_max.saturating_sub(POSTGRES_LANES).max(1))
-            .test_before_acquire_if_idle_for(QUIET_MAX)
+            .map_sqlx_postgres_pool_opts(attempt::tested)
             .statement_timeout(options.statement_timeout)
             .map_sqlx_postgres_opts(move |postgres| {
                 let lock_timeout = format!("{}ms", options.lock_timeout.as_millis());
@@ -243,7 +247,7 @@ impl Store {
     /// Whether the database answers a question about our own table.
     pub async fn check(&self) -> Result<()> {
         let probe = entity::organizations::Entity::find().limit(1);
-        probe.all(&self.reader).await?;
+        self.attempt(|| probe.clone().all(&self.reader)).await?;
         Ok(())
     }
 
@@ -258,12 +262,25 @@ impl Store {
         statement: &impl StatementBuilder,
     ) -> std::result::Result<Vec<QueryResult>, DbErr> {
         if self.writer.get_database_backend() != DbBackend::Sqlite {
-            return self.writer.query_all(statement).await;
+            return self.attempt(|| self.writer.query_all(statement)).await;
         }
         let transaction = self.writer.begin_with_options(immediate()).await?;
         let rows = transaction.query_all(statement).await?;
         transaction.commit().await?;
         Ok(rows)
+    }
+
+    /// Does a statement that does not wait in a queue, as often as it takes.
+    async fn attempt<T, F: Future<Output = std::result::Result<T, DbErr>>>(
+        &self,
+        statement: impl FnMut() -> F,
+    ) -> std::result::Result<T, DbErr> {
+        let answer_timeout = match self.writer.get_database_backend() {
+            // Its answers are made in this process.
+            DbBackend::Sqlite => Duration::MAX,
+            _ => self.options.answer_timeout(),
+        };
+        attempt::attempt(answer_timeout, statement).await
     }
 
     /// The span of a statement that does not wait in a queue.

@@ -43,13 +43,12 @@ impl Store {
 
     /// The organizations after an id, by ascending id.
     pub async fn list_organizations(&self, after: i64, limit: u64) -> Result<Vec<Organization>> {
-        let rows = organizations::Entity::find()
+        let query = organizations::Entity::find()
             .filter(organizations::Column::Id.gt(after))
             .order_by_asc(organizations::Column::Id)
-            .limit(limit)
-            .all(&self.reader)
-            .instrument(self.span("SELECT", ORGANIZATIONS))
-            .await?;
+            .limit(limit);
+        let span = self.span("SELECT", ORGANIZATIONS);
+        let rows = self.attempt(|| query.clone().all(&self.reader)).instrument(span).await?;
         rows.into_iter().map(Organization::try_from).collect()
     }
 
@@ -110,10 +109,11 @@ impl Store {
     }
 
     async fn write_alone(&self, asked: &Asked) -> Result<Option<organizations::Model>> {
-        match self.lane().update(&[asked]).await {
+        let update = || async { self.lane().update(&[asked]).await };
+        match self.attempt(update).await {
             Ok(rows) => Ok(only(rows)),
-            // To the same request under the same key, which was faster, or to a deadlock.
-            Err(error) if error::is_lost(&error) => Ok(None),
+            // By the same request under the same key, which was faster.
+            Err(error) if is_taken(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -154,12 +154,11 @@ impl Store {
 
     /// The id that the next organization gets which names none.
     pub async fn next_organization_id(&self) -> Result<OrganizationId> {
-        let largest = organizations::Entity::find()
+        let query = organizations::Entity::find()
             .select_only()
-            .column_as(organizations::Column::Id.max(), "id")
-            .into_tuple::<Option<i64>>()
-            .all(&self.reader)
-            .await?;
+            .column_as(organizations::Column::Id.max(), "id");
+        let tuple = || query.clone().into_tuple::<Option<i64>>();
+        let largest = self.attempt(|| tuple().all(&self.reader)).await?;
         let next = only(largest).flatten().unwrap_or(0).saturating_add(1);
         OrganizationId::new(next).ok_or_else(|| internal("the largest organization id is taken"))
     }

@@ -9,15 +9,16 @@ use std::{sync::LazyLock, time::Duration};
 use sea_orm::{
     DbErr, FromQueryResult, QueryResult, RuntimeErr,
     sqlx::{
-        self, Connection, PgConnection, PgPool, Postgres,
+        self, PgConnection, PgPool, Postgres,
         pool::PoolConnection,
         postgres::{PgConnectOptions, PgRow},
     },
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
-    ANSWER_TIME, QUIET_MAX, StoreOptions,
+    StoreOptions,
+    attempt::{QUIET_MAX, is_alive, no_answer},
     entity::{credentials, organizations},
     error::is_broken,
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
@@ -52,20 +53,24 @@ pub(super) struct Kept {
 impl Kept {
     pub(super) fn new(pool: &PgPool, options: &StoreOptions) -> Self {
         let now = Instant::now();
-        let answer_timeout = options.statement_timeout + ANSWER_TIME;
+        let answer_timeout = options.answer_timeout();
         Self { pool: pool.clone(), answer_timeout, connection: None, since: now, used: now }
     }
 
-    /// Does `work` on the connection, and forgets it where it broke.
+    /// Does `work` on the connection, and forgets it where it broke or the answer did not come.
     pub(super) async fn run<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, DbErr> {
-        let mut connection =
-            self.whole().await.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
-        let done = timeout(self.answer_timeout, work(&mut connection)).await;
-        let done =
-            done.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+        let give_up = Instant::now() + self.answer_timeout;
+        let mut connection = timeout_at(give_up, self.whole())
+            .await
+            .map_err(|_| no_answer())?
+            .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
+        let Ok(done) = timeout_at(give_up, work(&mut connection)).await else {
+            drop(connection.detach());
+            return Err(no_answer());
+        };
         match &done {
             Err(error) if is_broken(error) => drop(connection.detach()),
             _ => {
@@ -80,9 +85,7 @@ impl Kept {
         if let Some(mut connection) = self.connection.take() {
             if self.since.elapsed() > LIFETIME_MAX {
                 connection.close_on_drop();
-            } else if self.used.elapsed() < QUIET_MAX
-                || is_alive(&mut connection, self.answer_timeout).await
-            {
+            } else if self.used.elapsed() < QUIET_MAX || is_alive(&mut connection).await {
                 return Ok(connection);
             } else {
                 drop(connection.detach());
@@ -92,10 +95,6 @@ impl Kept {
         self.since = Instant::now();
         Ok(connection)
     }
-}
-
-async fn is_alive(connection: &mut PgConnection, answer_timeout: Duration) -> bool {
-    matches!(timeout(answer_timeout, connection.ping()).await, Ok(Ok(())))
 }
 
 /// Updates a batch, which has each organization once, and records the changes. Answers the rows

@@ -261,11 +261,16 @@ impl<W, A> Queue<W, A> {
         Taken { batch, given_up, is_over: state.is_closed && state.waiting == 0 }
     }
 
-    /// Takes all that waits, which no lane can do.
+    /// Takes all that waits, which no lane can do; also what waits for a turn.
     pub(super) fn take_all(&self) -> Vec<Job<W, A>> {
         let mut state = self.lock();
-        state.waiting -= state.ready.len();
-        state.ready.drain(..).collect()
+        state.waiting = 0;
+        let mut all: Vec<_> = state.ready.drain(..).collect();
+        for behind in state.turns.values_mut() {
+            let without_turn = |Waiting { work, asker }| Job { work, asker, turn: Turn(None) };
+            all.extend(behind.drain(..).map(without_turn));
+        }
+        all
     }
 
     /// Refuses new work from now on; what waits is still done.

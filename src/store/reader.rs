@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Instant};
 
 use sea_orm::DbErr;
+use tokio::time::sleep;
 
 use super::{
-    error::{is_unreachable, shared},
+    attempt::rests,
+    error::{is_cut_off, is_lost_to_another, is_unreachable, shared},
     lane::Lane,
     queue::Queue,
 };
@@ -30,11 +32,16 @@ pub(super) async fn serve<K: Copy, M: Clone>(
     while let Some(mut jobs) = reads.next().await {
         let keys: Vec<K> = jobs.iter().map(|job| job.work).collect();
         let begin = Instant::now();
-        let mut found = look_up(&mut lane, &keys).await;
-        if found.as_ref().is_err_and(is_unreachable) {
-            // Once more on another connection: reading twice does no harm.
-            found = look_up(&mut lane, &keys).await;
-        }
+        let mut rests = rests();
+        let found = loop {
+            match (look_up(&mut lane, &keys).await, rests.next()) {
+                // Reading twice does no harm, on another connection neither.
+                (Err(error), Some(rest)) if is_lost_to_another(&error) || is_cut_off(&error) => {
+                    sleep(rest).await;
+                }
+                (found, _) => break found,
+            }
+        };
         reads.done(keys.len(), begin);
         match found {
             Ok(rows) => {

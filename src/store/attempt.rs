@@ -1,0 +1,68 @@
+//! How a statement is tried: how long its answer is waited for, and how it is tried again where it
+//! lost to another transaction; and how a connection is tried.
+
+use std::{io, time::Duration};
+
+use sea_orm::{
+    DbErr, RuntimeErr,
+    sqlx::{self, Connection, PgConnection, postgres::PgPoolOptions},
+};
+use tokio::time::{sleep, timeout};
+use tokio_retry2::strategy::{ExponentialBackoff, jitter_with_bounds};
+
+use super::error::is_lost_to_another;
+
+/// How long the database's work on a statement and the answer's way may take beside its own limit,
+/// and how long a connection's sign of life may take.
+pub(super) const ANSWER_TIME: Duration = Duration::from_millis(400);
+/// How long a connection may have been quiet before it is asked for a sign of life: one that the
+/// server has closed meanwhile is then replaced before a statement is lost on it.
+pub(super) const QUIET_MAX: Duration = Duration::from_millis(100);
+/// How often a statement is tried again.
+const RETRIES_MAX: usize = 5;
+
+/// The rests before a statement is tried again: at most 10, 20, 40, 80 and 160 ms, with full jitter,
+/// so that two which lost to each other do not meet again.
+pub(super) fn rests() -> impl Iterator<Item = Duration> {
+    let longest = ExponentialBackoff::from_millis(2).factor(5);
+    longest.map(jitter_with_bounds(0.0, 1.0)).take(RETRIES_MAX)
+}
+
+/// Does a statement, or a transaction, and does it again where it lost to another transaction: it
+/// has certainly stored nothing then. An answer is waited for no longer than `answer_timeout`.
+/// Whoever has a deadline drops the whole.
+pub(super) async fn attempt<T, F: Future<Output = Result<T, DbErr>>>(
+    answer_timeout: Duration,
+    mut statement: impl FnMut() -> F,
+) -> Result<T, DbErr> {
+    let mut rests = rests();
+    loop {
+        let done = timeout(answer_timeout, statement()).await;
+        match (done.unwrap_or_else(|_| Err(no_answer())), rests.next()) {
+            (Err(error), Some(rest)) if is_lost_to_another(&error) => sleep(rest).await,
+            (done, _) => return done,
+        }
+    }
+}
+
+/// The error of a database that has not answered in time.
+pub(super) fn no_answer() -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()))
+}
+
+/// Whether a connection gives a sign of life.
+pub(super) async fn is_alive(connection: &mut PgConnection) -> bool {
+    matches!(timeout(ANSWER_TIME, connection.ping()).await, Ok(Ok(())))
+}
+
+/// A pool that neither hands out a connection whose server is silent, nor waits for one.
+///
+/// sqlx itself waits for a connection's sign of life without an end when it goes back to its pool;
+/// until then it counts as one of the pool's.
+pub(super) fn tested(pool: PgPoolOptions) -> PgPoolOptions {
+    pool.test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move { Ok(about.idle_for < QUIET_MAX || is_alive(connection).await) })
+        })
+        .after_release(|connection, _| Box::pin(async move { Ok(is_alive(connection).await) }))
+}
