@@ -19,7 +19,7 @@ pub(super) const ANSWER_TIME: Duration = Duration::from_millis(400);
 /// server has closed meanwhile is then replaced before a statement is lost on it.
 pub(super) const QUIET_MAX: Duration = Duration::from_millis(100);
 /// How often a statement is tried again.
-const RETRIES_MAX: usize = 5;
+pub(super) const RETRIES_MAX: usize = 5;
 
 /// The rests before a statement is tried again: at most 10, 20, 40, 80 and 160 ms, with full jitter,
 /// so that two which lost to each other do not meet again.
@@ -28,14 +28,15 @@ pub(super) fn rests() -> impl Iterator<Item = Duration> {
     longest.map(jitter_with_bounds(0.0, 1.0)).take(RETRIES_MAX)
 }
 
-/// Does a statement, or a transaction, and does it again where it lost to another transaction: it
-/// has certainly stored nothing then. An answer is waited for no longer than `answer_timeout`.
-/// Whoever has a deadline drops the whole.
+/// Does a statement, or a transaction, and does it again where it lost to another transaction, so
+/// often at most: it has certainly stored nothing then. An answer is waited for no longer than
+/// `answer_timeout`. Whoever has a deadline drops the whole.
 pub(super) async fn attempt<T, F: Future<Output = Result<T, DbErr>>>(
     answer_timeout: Duration,
+    retries_max: usize,
     mut statement: impl FnMut() -> F,
 ) -> Result<T, DbErr> {
-    let mut rests = rests();
+    let mut rests = rests().take(retries_max);
     loop {
         let done = timeout(answer_timeout, statement()).await;
         match (done.unwrap_or_else(|_| Err(no_answer())), rests.next()) {

@@ -1,8 +1,9 @@
 //! A way to the database on which one batch is done at a time, and its dialects; and the thread of
 //! all of them.
 
-use std::{io, thread};
+use std::{io, panic::AssertUnwindSafe, thread};
 
+use futures_util::FutureExt;
 use sea_orm::{DatabaseConnection, DbErr};
 use tokio::{runtime, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,13 @@ impl Lane {
             Self::Sqlite(pool) => sqlite::credentials(pool, digests).await,
         }
     }
+}
+
+/// Does work in which a panic is a failure as others are: a lane would end with it, and the process
+/// with the lane. The driver panics at a time that is stored but cannot be, such as `infinity`.
+pub(super) async fn caught<T>(work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.unwrap_or_else(|_| Err(DbErr::Custom("a panic, which is in the log".to_owned())))
 }
 
 /// The lanes at work, on a thread of their own: among thousands of requests that are refused, each

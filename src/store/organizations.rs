@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::{
     ORGANIZATIONS, Store,
+    attempt::{RETRIES_MAX, attempt},
     changes::not_made_before,
     clock, credentials,
     entity::{organization_changes, organizations},
@@ -110,7 +111,9 @@ impl Store {
 
     async fn write_alone(&self, asked: &Asked) -> Result<Option<organizations::Model>> {
         let update = || async { self.lane().update(&[asked]).await };
-        match self.attempt(update).await {
+        // The batch was the first attempt, and this is the second.
+        let retries_max = RETRIES_MAX - 1;
+        match attempt(self.answer_timeout(), retries_max, update).await {
             Ok(rows) => Ok(only(rows)),
             // By the same request under the same key, which was faster.
             Err(error) if is_taken(&error) => Ok(None),

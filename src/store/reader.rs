@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::{
     attempt::rests,
     error::{is_cut_off, is_lost_to_another, is_unreachable, shared},
-    lane::Lane,
+    lane::{Lane, caught},
     queue::Queue,
 };
 use crate::domain::Result;
@@ -34,7 +34,7 @@ pub(super) async fn serve<K: Copy, M: Clone>(
         let begin = Instant::now();
         let mut rests = rests();
         let found = loop {
-            match (look_up(&mut lane, &keys).await, rests.next()) {
+            match (caught(look_up(&mut lane, &keys)).await, rests.next()) {
                 // Reading twice does no harm, on another connection neither.
                 (Err(error), Some(rest)) if is_lost_to_another(&error) || is_cut_off(&error) => {
                     sleep(rest).await;

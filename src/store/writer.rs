@@ -10,7 +10,7 @@ use sea_orm::DbErr;
 use super::{
     entity::organizations,
     error::{is_about_a_row, is_unreachable},
-    lane::Lane,
+    lane::{Lane, caught},
     queue::Queue,
     update::Asked,
 };
@@ -38,7 +38,7 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
         jobs.sort_unstable_by_key(|job| job.work.id());
         let rows: Vec<&Asked> = jobs.iter().map(|job| &*job.work).collect();
         let begin = Instant::now();
-        let outcome = lane.update(&rows).await;
+        let outcome = caught(lane.update(&rows)).await;
         updates.done(rows.len(), begin);
         match outcome {
             Ok(mut changed) => {

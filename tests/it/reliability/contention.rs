@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use sea_orm::ConnectionTrait;
 
-use crate::harness::{ADMINISTRATOR, Answer, Database, OWN, Service};
+use crate::harness::{ADMINISTRATOR, Answer, Database, Fault, OWN, Proxy, Service};
 
 const CALLERS: usize = 16;
 const ROUNDS: i64 = 200;
@@ -108,4 +108,72 @@ async fn transactions_that_lose_to_others_do_not_surface() {
             lost.expect("some transactions did lose");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lost_is_done_again_five_times_and_what_may_be_stored_is_not() {
+    let database = Database::postgres().await;
+    database.seed().await;
+    let proxy = Proxy::start(database.addr()).await;
+    let service = Service::start(database.behind(&proxy)).await;
+    let bearer = format!("Bearer {ADMINISTRATOR}");
+    let mut version = 1;
+    for (times, code, status) in [
+        (5, "40001", 200),
+        (5, "40P01", 200),
+        (6, "40001", 503),
+        // Of these it is not known whether the statement is stored.
+        (1, "40003", 503),
+        (1, "08007", 503),
+    ] {
+        proxy.set_for("UPDATE organizations", Fault::Answer(times, code));
+        let body = format!(r#"{{"name": "{times} times {code}"}}"#);
+        let answer = service.put(OWN, ADMINISTRATOR, &body).send().await;
+        assert_eq!(answer.status(), status, "{times} times {code}: {}", answer.text());
+        assert_eq!(proxy.fault(), Fault::Pass, "{times} times {code} were seen, and no more");
+        if status == 503 {
+            assert_eq!(answer.header("retry-after"), Some("1"));
+        }
+        version += i64::from(status == 200);
+        assert_eq!(database.organization(OWN).await.etag.version(), version, "{code}");
+    }
+    for (words, method, path) in [
+        ("FROM organizations WHERE id = ANY", "GET", "/v1/organizations/90"),
+        ("FROM \"organizations\"", "GET", "/v1/organizations"),
+        ("FROM \"organization_changes\"", "GET", "/v1/organizations/90/changes"),
+        ("INSERT INTO \"organizations\"", "POST", "/v1/organizations"),
+    ] {
+        proxy.set_for(words, Fault::Answer(5, "40001"));
+        let request = service.request(method, path).header("authorization", &bearer);
+        let request = request.header("content-type", "application/json");
+        let body = if method == "POST" { r#"{"name": "Created"}"# } else { "" };
+        let answer = request.body(body).send().await;
+        assert!(matches!(answer.status(), 200 | 201), "{method} {path}: {}", answer.text());
+        assert_eq!(proxy.fault(), Fault::Pass, "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_end_with_the_deadline() {
+    let database = Database::postgres().await;
+    database.seed().await;
+    let proxy = Proxy::start(database.addr()).await;
+    let service = Service::start(database.behind(&proxy)).await;
+    let late = r#"{"name": "Late"}"#;
+    let mut passed = 0;
+    for _ in 0..20 {
+        proxy.set_for("UPDATE organizations", Fault::Answer(u32::MAX, "40001"));
+        let put = service.put(OWN, ADMINISTRATOR, late).header("grpc-timeout", "40m");
+        let answer = put.send().await;
+        proxy.set(Fault::Pass);
+        match answer.status() {
+            504 => passed += 1,
+            // Five rests that were short by chance.
+            503 => {}
+            other => panic!("{other}: {}", answer.text()),
+        }
+    }
+    assert!(passed > 0, "some deadlines passed between two attempts");
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(database.organization(OWN).await.etag.version(), 1, "nothing comes after");
 }
