@@ -8,6 +8,7 @@ mod crashes;
 mod disk;
 mod failover;
 mod fuzzing;
+mod indistinguishable;
 mod linearizable;
 mod outages;
 mod overload;
