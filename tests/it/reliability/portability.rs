@@ -40,6 +40,8 @@ async fn examples_and_parity_need_nothing_that_distributed_engines_refuse() {
     let log = StatementLog::read(&observer).await;
     eprintln!("{} statements, {} distinct", log.len(), log.distinct().len());
     assert!(log.len() > 250 && log.distinct().len() > 15, "{:#?}", log.distinct());
+    // Texts with values in them would differ as the values do.
+    assert!(log.distinct().len() < 50, "{:#?}", log.distinct());
     assert_eq!(log.refused(), BTreeSet::new());
 
     // What the service's role is given, and what it is not.
