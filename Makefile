@@ -9,13 +9,21 @@ EXAMPLES := target/examples/node_modules
 BUF := target/node/node_modules/.bin/buf
 BROWSER := target/browser/node_modules
 
-.PHONY: test fmt lint tools run bench bench-scale
+.PHONY: test portability fmt lint tools run bench bench-scale
 
-# Everything: the tools that the tests need, the format, the lints, the tests.
+# Everything: the tools that the tests need, the format, the lints, the tests, and those of the database
+# again over a strict one.
 test: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
+	$(MAKE) --no-print-directory portability
+
+# The tests that use PostgreSQL once more, over one that is as strict as distributed engines are.
+portability: tools
+	cargo build --locked --examples
+	cargo test --locked --test it -- --ignored --exact --nocapture \
+		reliability::portability::the_whole_suite_needs_nothing_that_distributed_engines_refuse
 
 fmt:
 	cargo fmt --all

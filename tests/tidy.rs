@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -135,12 +136,19 @@ const ONLY_IN: [(&str, &[&str]); 6] = [
 const NOWHERE: [&str; 7] = [
     concat!("TO", "DO"),
     concat!("FIX", "ME"),
+    // But for what takes long, which a target of the Makefile runs.
     concat!("#[ig", "nore"),
     concat!("todo", "!("),
     concat!("unimplemented", "!("),
     concat!("/wo", "rk/"),
     concat!("/ho", "me/"),
 ];
+
+/// The one reason for which a test may be left out of a common run.
+const LONG: &str = concat!("#[ig", "nore = \"long: make ");
+
+/// Pages that name the test of each thing that they promise, as `module::test`, and how many at least.
+const PAGES_WITH_TESTS: [(&str, usize); 2] = [("SECURITY.md", 30), ("docs/RELIABILITY.md", 1)];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -218,8 +226,46 @@ fn every_file_says_what_it_holds_and_is_short() {
 #[test]
 fn nothing_is_unfinished_and_nothing_names_a_machine() {
     for (name, text) in files() {
+        let text = text.replace(LONG, "");
         for mark in NOWHERE {
             assert!(!text.contains(mark), "{name} has {mark}");
+        }
+    }
+}
+
+/// Every test below `tests/`, as its test program names it; of the integration tests without the
+/// program's name.
+fn tests() -> BTreeSet<String> {
+    let mut tests = BTreeSet::new();
+    for (file, text) in rust_files("tests") {
+        let path = file.trim_end_matches(".rs").trim_end_matches("/mod");
+        let module = path.strip_prefix("it/").unwrap_or(path).replace('/', "::");
+        let mut is_test = false;
+        for line in text.lines().map(str::trim) {
+            is_test |= line == "#[test]" || line.starts_with("#[tokio::test");
+            let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+            if let (true, Some((name, _))) = (is_test, function.and_then(|f| f.split_once('('))) {
+                tests.insert(format!("{module}::{name}"));
+                is_test = false;
+            }
+        }
+    }
+    assert!(tests.contains("tidy::every_test_that_a_page_names_exists"), "{tests:?}");
+    tests
+}
+
+#[test]
+fn every_test_that_a_page_names_exists() {
+    let (tests, pages) = (tests(), files());
+    for (page, named_min) in PAGES_WITH_TESTS {
+        let Some((_, text)) = pages.iter().find(|(name, _)| name == page) else { continue };
+        let quoted = text.split('`').skip(1).step_by(2);
+        let is_path = |letter: char| letter.is_ascii_alphanumeric() || "_:".contains(letter);
+        let named: Vec<&str> =
+            quoted.filter(|text| text.contains("::") && text.chars().all(is_path)).collect();
+        assert!(named.len() >= named_min, "{page} names {} tests", named.len());
+        for test in named {
+            assert!(tests.contains(test), "{page} names {test}, which is no test");
         }
     }
 }

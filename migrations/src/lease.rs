@@ -9,7 +9,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
+use sea_orm_migration::{
+    prelude::*,
+    schema::*,
+    sea_orm::{ConnectionTrait, RuntimeErr, sqlx::error::DatabaseError},
+};
 use tokio::time::{Instant, sleep};
 
 /// How long a lease holds without renewal. Longer than any clock difference between instances that
@@ -75,7 +79,19 @@ async fn take<C: ConnectionTrait>(db: &C, owner: &str) -> Result<bool, DbErr> {
                 .to_owned(),
         )
         .to_owned();
-    Ok(db.execute(&insert).await?.rows_affected() == 1)
+    match db.execute(&insert).await {
+        Ok(done) => Ok(done.rows_affected() == 1),
+        Err(error) if is_lost_to_another(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether somebody else was faster: what a database says whose transactions are serializable, or that
+/// found a deadlock (class 40 of SQLSTATE). SQLite's codes are numbers below.
+fn is_lost_to_another(error: &DbErr) -> bool {
+    let DbErr::Exec(RuntimeErr::SqlxError(error)) = error else { return false };
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| code.len() == 5 && code.starts_with("40"))
 }
 
 /// Prolongs the lease until it cannot be; answers why. One renewal that fails is not the end: the

@@ -1,11 +1,11 @@
 //! The RPCs: convert, call one use case, convert back.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
-use super::{CallLimits, convert, page};
+use super::{CallLimits, convert, page, status};
 use crate::{
     app::{organizations, watch::Watches},
     domain::{Call, Error, Organization, Principal},
@@ -113,7 +113,11 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         })?;
         let from = convert::watch(message)?;
         let entries = self.watches.watch(&self.store, principal, from).await?;
-        Ok(Response::new(entries.map_ok(convert::change).map_err(Status::from).boxed()))
+        let changes = entries.map_ok(convert::change).map_err(Status::from);
+        // A stream is read after its handler has returned, where nobody else catches a panic.
+        let changes = AssertUnwindSafe(changes).catch_unwind();
+        let changes = changes.map(|change| change.unwrap_or_else(|_| Err(status::panicked())));
+        Ok(Response::new(changes.boxed()))
     }
 }
 

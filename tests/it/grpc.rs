@@ -8,7 +8,10 @@ use serde_json::Value;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::harness::{ADMINISTRATOR, OWN, SUPPORT, USER, authorized, on_both_databases};
+use crate::harness::{
+    ADMINISTRATOR, OWN, SUPPORT, USER, authorized, disclosure::assert_tells_nothing,
+    on_both_databases,
+};
 
 /// Calls the service with grpcio, which learns of it by reflection alone. Answers the message, or
 /// the status as `{"code", "message", "reason"}`.
@@ -22,7 +25,11 @@ pub fn python(method: &str, addr: SocketAddr, token: &str, message: &str) -> Val
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    if answer.get("code").is_some() {
+        assert_tells_nothing(&answer.to_string());
+    }
+    answer
 }
 
 #[tokio::test]

@@ -105,7 +105,7 @@ async fn every_door_does_the_same_within_a_batch() {
     on_both_databases_with(&settings, async |service| every_case(&service, true).await).await;
 }
 
-async fn every_case(service: &Service, in_company: bool) {
+pub async fn every_case(service: &Service, in_company: bool) {
     assert_eq!(LONG.chars().count(), orgd::domain::TEXT_CODE_POINTS_MAX);
     for case in CASES {
         let mut first: Option<Outcome> = None;

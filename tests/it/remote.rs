@@ -6,13 +6,16 @@ use std::{
 };
 
 use crate::harness::{
-    ADMINISTRATOR, Command, FOREIGN, OWN, SUPPORT, Service, USER, on_both_databases, orgd_with,
+    ADMINISTRATOR, Command, FOREIGN, OWN, SUPPORT, Service, USER, disclosure::assert_tells_nothing,
+    on_both_databases, orgd_with,
 };
 
 fn call(service: &Service, token: &str, words: &str) -> Command {
     let server = format!("http://{}", service.grpc_addr());
     let variables = [("ORGD_SERVER", server.as_str()), ("ORGD_TOKEN", token)];
-    orgd_with(&variables, &format!("organization {words}"))
+    let done = orgd_with(&variables, &format!("organization {words}"));
+    assert_tells_nothing(&done.stderr);
+    done
 }
 
 /// Lines of JSON.

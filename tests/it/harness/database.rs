@@ -22,11 +22,16 @@ use orgd::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
 
-use super::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, faults::Proxy, postgres::Cluster};
+use super::{
+    ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, faults::Proxy, postgres::Cluster, strict,
+};
 
 /// An empty database, gone with the value (SQLite) or with the test process (PostgreSQL).
 pub struct Database {
+    /// The service's.
     url: String,
+    /// That of a test which looks on, or does what only a test may do.
+    observer_url: String,
     _folder: Option<TempDir>,
 }
 
@@ -34,24 +39,31 @@ impl Database {
     pub fn sqlite() -> Self {
         let folder = TempDir::new().unwrap();
         let url = format!("sqlite://{}?mode=rwc", folder.path().join("orgd.db").display());
-        Self { url, _folder: Some(folder) }
+        Self { observer_url: url.clone(), url, _folder: Some(folder) }
     }
 
     pub async fn postgres() -> Self {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        if let Some(superuser_url) = strict::given() {
+            return Self::strict(&superuser_url).await;
+        }
         let cluster = &CLUSTER.get_or_init(|| Cluster::start(&["max_connections=300"])).url;
-        let admin = sea_orm::Database::connect(format!("{cluster}/postgres")).await.unwrap();
-        admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
-        admin.close().await.unwrap();
-        Self { url: format!("{cluster}/{name}"), _folder: None }
+        let url = format!("{cluster}/{}", create(cluster, "").await);
+        Self { observer_url: url.clone(), url, _folder: None }
+    }
+
+    /// One of a strict cluster, which the service's role owns.
+    pub async fn strict(superuser_url: &str) -> Self {
+        let name = create(superuser_url, "OWNER orgd").await;
+        let observer_url = format!("{superuser_url}/{name}");
+        Self { url: strict::url_of_role(&observer_url), observer_url, _folder: None }
     }
 
     /// The same database, by way of a proxy to its server.
     pub fn behind(&self, proxy: &Proxy) -> Self {
         let [server, proxy] = [self.addr(), proxy.addr()].map(|addr| addr.to_string());
-        Self { url: self.url.replacen(&server, &proxy, 1), _folder: None }
+        let url = self.url.replacen(&server, &proxy, 1);
+        Self { url, observer_url: self.observer_url.clone(), _folder: None }
     }
 
     /// Where the server of PostgreSQL listens.
@@ -74,7 +86,7 @@ impl Database {
 
     /// A connection past the service, for what only a test may do.
     pub async fn connect(&self) -> DatabaseConnection {
-        sea_orm::Database::connect(&self.url).await.unwrap()
+        sea_orm::Database::connect(&self.observer_url).await.unwrap()
     }
 
     pub async fn store(&self) -> Store {
@@ -177,6 +189,16 @@ impl Database {
         store.close().await.unwrap();
         changes
     }
+}
+
+/// Creates a database, and answers its name.
+async fn create(superuser_url: &str, options: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let admin = sea_orm::Database::connect(format!("{superuser_url}/postgres")).await.unwrap();
+    admin.execute_unprepared(&format!("CREATE DATABASE {name} {options}")).await.unwrap();
+    admin.close().await.unwrap();
+    name
 }
 
 fn operator() -> Call {

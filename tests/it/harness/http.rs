@@ -10,6 +10,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use super::disclosure::assert_tells_nothing;
+
 /// A request on a connection of its own.
 pub struct Request {
     addr: SocketAddr,
@@ -41,7 +43,16 @@ impl Request {
         self
     }
 
+    /// The answer; a refusal is searched for our insides.
     pub async fn send(self) -> Answer {
+        let answer = self.exchange().await;
+        if answer.status() >= 400 {
+            assert_tells_nothing(&answer.whole());
+        }
+        answer
+    }
+
+    async fn exchange(self) -> Answer {
         let stream = TcpStream::connect(self.addr).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         let exchange = async {
@@ -72,6 +83,14 @@ impl Answer {
         let lines: Vec<_> = self.head.headers.get_all(name).iter().collect();
         assert!(lines.len() <= 1, "{name} came {} times", lines.len());
         lines.first().map(|line| line.to_str().unwrap())
+    }
+
+    /// Its headers and its body, as they are read by people.
+    fn whole(&self) -> String {
+        let lines = self.head.headers.iter();
+        let lines =
+            lines.map(|(name, value)| format!("{name}: {}\n", value.as_bytes().escape_ascii()));
+        format!("{}\n{}", lines.collect::<String>(), String::from_utf8_lossy(&self.body))
     }
 
     pub fn text(&self) -> &str {

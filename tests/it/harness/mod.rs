@@ -2,11 +2,13 @@
 
 mod command;
 mod database;
+pub mod disclosure;
 mod faults;
 mod http;
 mod http2;
 mod postgres;
 mod service;
+pub mod strict;
 
 use std::sync::Arc;
 
@@ -33,14 +35,15 @@ pub const FOREIGN: i64 = 94;
 pub const UNKNOWN: i64 = 77;
 
 /// Runs a test against a service over SQLite and one over PostgreSQL, each with a fresh, seeded
-/// database.
+/// database. Where the process was given a strict PostgreSQL, that alone is of interest.
 pub async fn on_both_databases(test: impl AsyncFn(Service)) {
     on_both_databases_with(&[], test).await;
 }
 
 /// The same with a service that has settings.
 pub async fn on_both_databases_with(settings: &[(&str, &str)], test: impl AsyncFn(Service)) {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    let sqlite = strict::given().is_none().then(Database::sqlite);
+    for database in sqlite.into_iter().chain([Database::postgres().await]) {
         eprintln!("over {}", database.kind());
         database.seed().await;
         test(Service::start_with(Arc::new(database), settings).await).await;

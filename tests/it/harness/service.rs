@@ -16,7 +16,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{Database, Request, command};
+use super::{Database, Request, command, disclosure::Searched};
 
 /// How long a process may take to listen, on a machine that does much else.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -153,13 +153,13 @@ impl Service {
         Request::new(self.ops_addr(), "GET", path).send().await
     }
 
-    /// A channel to the gRPC listener.
-    pub fn channel(&self) -> Channel {
+    /// A channel to the gRPC listener, on which every refusal is searched for our insides.
+    pub fn channel(&self) -> Searched<Channel> {
         let url = format!("http://{}", self.grpc_addr());
-        Endpoint::from_shared(url).unwrap().connect_lazy()
+        Searched(Endpoint::from_shared(url).unwrap().connect_lazy())
     }
 
-    pub fn grpc(&self) -> OrganizationServiceClient<Channel> {
+    pub fn grpc(&self) -> OrganizationServiceClient<Searched<Channel>> {
         OrganizationServiceClient::new(self.channel())
     }
 

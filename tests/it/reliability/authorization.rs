@@ -1,1 +1,189 @@
-//! Promise 14: rights are checked on the state that is written, and tell nothing of foreign organizations.
+//! Promise 14: rights are checked and the write is done on the same state, and a user cannot tell a
+//! foreign organization from an unknown one. Revocations are in `authentication` and `batches` too.
+
+use std::time::Duration;
+
+use orgd::proto::v1::{CreateOrganizationRequest, Organization, UpdateOrganizationRequest};
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement, TransactionTrait};
+use tokio::time::{sleep, timeout};
+
+use crate::harness::{OWN, SUPPORT, Service, authorized, on_both_databases_with, orgd};
+
+/// Long enough for a request to be known as authenticated and to wait for the database.
+const ON_ITS_WAY: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who writes, and how.
+#[derive(Clone, Copy, Debug)]
+enum Writer {
+    UserOverRest,
+    AdministratorOverGrpc,
+    CreatorOverRest,
+    CreatorOverGrpc,
+}
+use Writer::{AdministratorOverGrpc, CreatorOverGrpc, CreatorOverRest, UserOverRest};
+
+impl Writer {
+    /// The words that issue its credential.
+    fn role(self) -> &'static str {
+        match self {
+            UserOverRest => "user --organization 90",
+            AdministratorOverGrpc | CreatorOverRest | CreatorOverGrpc => "administrator",
+        }
+    }
+
+    /// Writes; the error is the reason of the refusal.
+    async fn write(self, service: &Service, secret: &str) -> Result<(), String> {
+        let organization =
+            |id| Organization { id, name: Some("Late".to_owned()), ..Organization::default() };
+        let rest = match self {
+            UserOverRest => service.put(OWN, secret, r#"{"name": "Late"}"#).send().await,
+            CreatorOverRest => {
+                let create = service.request("POST", "/v1/organizations");
+                let create = create.header("authorization", &format!("Bearer {secret}"));
+                create.body(r#"{"name": "Late"}"#).send().await
+            }
+            AdministratorOverGrpc => {
+                let message = UpdateOrganizationRequest {
+                    organization: Some(organization(OWN)),
+                    ..UpdateOrganizationRequest::default()
+                };
+                return of_grpc(service.grpc().update(authorized(secret, message)).await);
+            }
+            CreatorOverGrpc => {
+                let message = CreateOrganizationRequest {
+                    organization: Some(organization(0)),
+                    ..CreateOrganizationRequest::default()
+                };
+                return of_grpc(service.grpc().create(authorized(secret, message)).await);
+            }
+        };
+        if rest.status() < 300 { Ok(()) } else { Err(rest.reason()) }
+    }
+}
+
+fn of_grpc<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Result<(), String> {
+    use tonic_types::StatusExt;
+
+    let Err(status) = answer else { return Ok(()) };
+    Err(status.get_details_error_info().map(|info| info.reason).unwrap_or_default())
+}
+
+/// What becomes of a credential while its holder's write waits.
+const CHANGES: [(&str, &[Writer]); 6] = [
+    ("UPDATE credentials SET revoked_at = created_at", &ALL),
+    ("UPDATE credentials SET expires_at = '2020-01-01T00:00:00+00:00'", &ALL),
+    ("DELETE FROM credentials", &ALL),
+    ("UPDATE credentials SET organization_id = 94", &[UserOverRest]),
+    // More rights are other rights: nothing is done by a right that was not checked.
+    ("UPDATE credentials SET role = 'support', organization_id = NULL", &[UserOverRest]),
+    (
+        "UPDATE credentials SET role = 'support'",
+        &[AdministratorOverGrpc, CreatorOverRest, CreatorOverGrpc],
+    ),
+];
+const ALL: [Writer; 4] = [UserOverRest, AdministratorOverGrpc, CreatorOverRest, CreatorOverGrpc];
+
+#[tokio::test]
+async fn a_credential_that_changes_between_check_and_write_writes_nothing() {
+    let settings = [("ORGD_AUTH_CACHE_TTL", "60s")];
+    on_both_databases_with(&settings, async |service| {
+        for (change, writers) in CHANGES {
+            for writer in writers {
+                let before = everything(&service).await;
+                let written = write_while(&service, *writer, change).await;
+                assert_eq!(written, Err("CREDENTIAL_INVALID".to_owned()), "{writer:?}: {change}");
+                assert_eq!(everything(&service).await, before, "{writer:?}: {change}");
+            }
+        }
+        // It is not the waiting that is refused.
+        for writer in ALL {
+            let before = everything(&service).await;
+            let harmless = "UPDATE credentials SET description = 'still the same'";
+            assert_eq!(write_while(&service, writer, harmless).await, Ok(()), "{writer:?}");
+            assert_ne!(everything(&service).await, before, "{writer:?}");
+            service.database().reset().await;
+        }
+    })
+    .await;
+}
+
+/// Begins a write, changes its credential while it waits for the database, and lets it go on.
+async fn write_while(service: &Service, writer: Writer, change: &str) -> Result<(), String> {
+    let subject = uuid::Uuid::new_v4();
+    let words = format!("credential issue --role {} --subject {subject} --json", writer.role());
+    let issued = orgd(service.database().url(), &words).json();
+    let secret = issued["secret"].as_str().unwrap().to_owned();
+    // From here on the service remembers the credential.
+    let get = service.request("GET", "/v1/organizations/90");
+    let get = get.header("authorization", &format!("Bearer {secret}")).send().await;
+    assert_eq!(get.status(), 200);
+
+    let connection = service.database().connect().await;
+    let holder = connection.begin().await.unwrap();
+    let change = format!("{change} WHERE subject = '{subject}'");
+    holder.execute_unprepared(&change).await.unwrap();
+    let changing = async {
+        until_someone_waits(service).await;
+        holder.commit().await.unwrap();
+    };
+    let (written, ()) = tokio::join!(writer.write(service, &secret), changing);
+    connection.close().await.unwrap();
+    written
+}
+
+/// Waits until a statement waits for a lock. On SQLite nobody tells.
+async fn until_someone_waits(service: &Service) {
+    if service.database().is_sqlite() {
+        return sleep(ON_ITS_WAY).await;
+    }
+    let observer = service.database().connect().await;
+    let waiting = async {
+        let ask = "SELECT 1 FROM pg_stat_activity \
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while rows(&observer, ask).await == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("the write waits for its credential");
+    observer.close().await.unwrap();
+}
+
+async fn rows(connection: &DatabaseConnection, query: &str) -> usize {
+    let statement = Statement::from_string(connection.get_database_backend(), query);
+    connection.query_all_raw(statement).await.unwrap().len()
+}
+
+/// Whatever a write would change.
+async fn everything(service: &Service) -> (orgd::domain::Organization, usize, usize) {
+    let connection = service.database().connect().await;
+    let organizations = rows(&connection, "SELECT id FROM organizations").await;
+    let changes = rows(&connection, "SELECT version FROM organization_changes").await;
+    connection.close().await.unwrap();
+    (service.database().organization(OWN).await, organizations, changes)
+}
+
+#[tokio::test]
+async fn a_credential_that_ends_while_its_update_waits_writes_nothing() {
+    // The first update waits until a second one comes, which is after the credential's end.
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "2"), ("ORGD_AUTH_CACHE_TTL", "60s")];
+    on_both_databases_with(&settings, async |service| {
+        let words = "credential issue --role administrator --expires-in 2s --json";
+        let issued = orgd(service.database().url(), words).json();
+        let secret = issued["secret"].as_str().unwrap();
+        let format = &time::format_description::well_known::Rfc3339;
+        let end =
+            time::OffsetDateTime::parse(issued["expiresAt"].as_str().unwrap(), format).unwrap();
+        let company = async {
+            let left = end - orgd::store::now() + time::Duration::milliseconds(100);
+            sleep(left.try_into().unwrap_or_default()).await;
+            service.put(94, SUPPORT, r#"{"name": "Company"}"#).send().await.status()
+        };
+        let (written, company) =
+            tokio::join!(AdministratorOverGrpc.write(&service, secret), company);
+        assert_eq!(written, Err("CREDENTIAL_INVALID".to_owned()));
+        assert_eq!(company, 200, "the rest of the batch is done");
+        assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
+    })
+    .await;
+}

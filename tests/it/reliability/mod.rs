@@ -9,6 +9,7 @@ mod disk;
 mod failover;
 mod faults;
 mod fuzzing;
+mod indistinguishable;
 mod linearizable;
 mod outages;
 mod overload;

@@ -1,1 +1,127 @@
-//! Promise 15: nothing is asked of PostgreSQL that distributed engines refuse.
+//! Promise 15: the service asks of PostgreSQL nothing that distributed engines of its protocol refuse.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use sea_orm::{ConnectionTrait, TransactionTrait};
+
+use crate::{
+    examples::assert_examples,
+    harness::{
+        Database, Service,
+        strict::{self, StatementLog},
+    },
+    parity::every_case,
+};
+
+/// What the tests of the whole suite have the service say to PostgreSQL, at the least; else the search
+/// would find nothing because there was nothing.
+const STATEMENTS_MIN: usize = 10_000;
+const DISTINCT_MIN: usize = 25;
+
+/// Modules of tests that say nothing of this promise although they use PostgreSQL: those of promises
+/// bring faults and clusters of their own, and are run serializable where that is their subject; those
+/// of the composition build an image.
+const LEFT_OUT: [&str; 2] = ["compose", "reliability"];
+
+#[tokio::test]
+async fn examples_and_parity_need_nothing_that_distributed_engines_refuse() {
+    let cluster = strict::start().await;
+    let database = Database::strict(&cluster.url).await;
+    database.seed().await;
+    let service = Service::start(database).await;
+    assert_examples(&service).await;
+    every_case(&service, false).await;
+    let observer = service.database().connect().await;
+    let log = StatementLog::read(&observer).await;
+    eprintln!("{} statements, {} distinct", log.len(), log.distinct().len());
+    assert!(log.len() > 250 && log.distinct().len() > 15, "{:#?}", log.distinct());
+    // Texts with values in them would differ as the values do.
+    assert!(log.distinct().len() < 50, "{:#?}", log.distinct());
+    assert_eq!(log.refused(), BTreeSet::new());
+
+    // What the service's role is given, and what it is not.
+    let role = sea_orm::Database::connect(service.database().url()).await.unwrap();
+    let isolation = "SELECT 1 / (current_setting('transaction_isolation') = 'serializable')::int";
+    role.execute_unprepared(isolation).await.unwrap();
+    for lock in ["pg_advisory_lock(1)", "pg_try_advisory_lock(1)", "pg_advisory_xact_lock(1, 2)"] {
+        let refused = role.execute_unprepared(&format!("SELECT {lock}")).await.unwrap_err();
+        assert!(refused.to_string().contains("permission denied"), "{lock}: {refused}");
+    }
+    // The search finds each thing that it searches for, those three to begin with.
+    assert_eq!(StatementLog::read(&observer).await.refused().len(), 3);
+    for statement in [
+        "BEGIN; SAVEPOINT a; RELEASE SAVEPOINT a; COMMIT",
+        "SELECT id FROM organizations FOR UPDATE",
+        "SELECT id FROM organizations FOR NO KEY UPDATE OF organizations",
+        "DROP TRIGGER IF EXISTS a ON organizations",
+        "LISTEN a",
+        "NOTIFY a",
+        "SELECT pg_notify('a', 'b')",
+        "CREATE TABLE a (id INT); INSERT INTO a VALUES (1)",
+    ] {
+        let known = StatementLog::read(&observer).await.refused();
+        let _ = role.execute_unprepared(statement).await;
+        let found = StatementLog::read(&observer).await.refused();
+        assert!(found.len() > known.len(), "{statement}: {found:?}");
+    }
+    let known = StatementLog::read(&observer).await.refused();
+    let transaction = role.begin().await.unwrap();
+    for statement in ["DELETE FROM a", "DROP TABLE a"] {
+        transaction.execute_unprepared(statement).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    let found = StatementLog::read(&observer).await.refused();
+    assert_eq!(found.difference(&known).count(), 1, "DDL after DML: {found:?}");
+}
+
+/// Runs this very program again, with every module of tests that uses PostgreSQL, over a strict
+/// cluster, and searches the log of all that the service said to it.
+#[tokio::test]
+#[ignore = "long: make portability"]
+async fn the_whole_suite_needs_nothing_that_distributed_engines_refuse() {
+    let cluster = strict::start().await;
+    let modules = modules();
+    let skipped = modules.iter().filter(|(_, is_run)| !is_run);
+    let skipped = skipped.flat_map(|(name, _)| ["--skip".to_owned(), format!("{name}::")]);
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(skipped)
+        .env(strict::VARIABLE, &cluster.url)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    let observer = sea_orm::Database::connect(format!("{}/postgres", cluster.url)).await.unwrap();
+    let log = StatementLog::read(&observer).await;
+    eprintln!("{} statements, {} distinct", log.len(), log.distinct().len());
+    assert_eq!(log.refused(), BTreeSet::new());
+    assert!(log.len() > STATEMENTS_MIN, "{}", log.len());
+    assert!(log.distinct().len() > DISTINCT_MIN, "{:#?}", log.distinct());
+    assert!(status.success(), "the suite fails on a strict PostgreSQL");
+}
+
+/// The modules of this program, and whether each uses PostgreSQL.
+fn modules() -> Vec<(String, bool)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let main = fs::read_to_string(folder.join("main.rs")).unwrap();
+    let names = main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let names = names.filter(|name| *name != "harness");
+    let uses_postgres = |name: &str| {
+        let text = fs::read_to_string(file(&folder, name)).unwrap();
+        text.contains("on_both_databases") || text.contains("Database::postgres(")
+    };
+    let modules: Vec<_> = names
+        .map(|name| (name.to_owned(), !LEFT_OUT.contains(&name) && uses_postgres(name)))
+        .collect();
+    assert!(modules.iter().filter(|(_, is_run)| *is_run).count() > 15, "{modules:?}");
+    modules
+}
+
+fn file(folder: &Path, module: &str) -> PathBuf {
+    let single = folder.join(module).with_extension("rs");
+    if single.exists() { single } else { folder.join(module).join("mod.rs") }
+}
