@@ -76,8 +76,11 @@ async fn replace_instances(restarts: usize, each: i64, pause: Duration) {
     }
     let (done, failures) = load.stop(clients).await;
     let updates: u64 = done.iter().map(|client| client.updates).sum();
-    eprintln!("{restarts} restarts, {updates} updates and as many reads, {} failed", failures.len());
-    assert!(failures.is_empty(), "{failures:#?}");
+    eprintln!(
+        "{restarts} restarts, {updates} updates and as many reads, {} failed",
+        failures.len()
+    );
+    assert!(failures.is_empty(), "{failures:#?}\n{}", proxy.log());
     for client in &done {
         assert_eq!(client.connections, 1, "{:?}: the proxy kept its connection", client.door);
         assert!(client.updates > 10, "{:?}: {}", client.door, client.updates);
@@ -109,6 +112,6 @@ async fn connections_that_grow_old_behind_a_proxy_fail_no_request() {
     let (done, failures) = load.stop(clients).await;
     let updates: u64 = done.iter().map(|client| client.updates).sum();
     eprintln!("{updates} updates and as many reads, {} failed", failures.len());
-    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(failures.is_empty(), "{failures:#?}\n{}", proxy.log());
     assert_stored(&database, &done).await;
 }

@@ -73,7 +73,8 @@ impl Haproxy {
         (self.address, 50051).into()
     }
 
-    fn log(&self) -> String {
+    /// What HAProxy has said: which instance was taken out or in, and why.
+    pub(super) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
