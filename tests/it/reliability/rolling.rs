@@ -17,6 +17,9 @@ use crate::harness::{Database, Service};
 /// The first of the organizations that the clients update, one each.
 const FIRST: i64 = 1000;
 
+/// A proxy that tries nothing again hides nothing.
+const NO_RETRIES: [(&str, &str); 2] = [("retries 3", "retries 0"), ("    option redispatch\n", "")];
+
 /// `orgd serve` on the ports of the recommended configuration.
 fn serve(database: &Database, address: Ipv4Addr, settings: &[(&str, &str)]) -> Service {
     let [grpc, http, ops] = [50051, 8080, 9090].map(|port| format!("{address}:{port}"));
@@ -48,12 +51,9 @@ async fn assert_stored(database: &Database, done: &[Done]) {
 async fn replace_instances(restarts: usize, each: i64, pause: Duration) {
     let database = database(3 * each).await;
     let addresses = [own_address(), own_address()];
-    let settings = [("ORGD_LAME_DUCK_TIME", "1s")];
+    let settings = [("ORGD_LAME_DUCK_TIME", "1500ms")];
     let mut instances = addresses.map(|address| Some(serve(&database, address, &settings)));
-    // Sends nothing twice, so that nothing is hidden; and sees what happens faster.
-    let strict = [("retries 3", "retries 0"), ("    option redispatch\n", "")];
-    let changes = [&strict[..], &[("inter 500ms", "inter 100ms")]].concat();
-    let proxy = Haproxy::start(addresses, &changes);
+    let proxy = Haproxy::start(addresses, &NO_RETRIES);
     for number in 0..2 {
         proxy.until(number, true).await;
     }
@@ -100,9 +100,7 @@ async fn connections_that_grow_old_behind_a_proxy_fail_no_request() {
     let addresses = [own_address(), own_address()];
     let settings = [("ORGD_CONNECTION_AGE_MAX", "300ms")];
     let _instances = addresses.map(|address| serve(&database, address, &settings));
-    let strict = [("retries 3", "retries 0"), ("    option redispatch\n", "")];
-    let changes = [&strict[..], &[("inter 500ms", "inter 100ms")]].concat();
-    let proxy = Haproxy::start(addresses, &changes);
+    let proxy = Haproxy::start(addresses, &NO_RETRIES);
     for number in 0..2 {
         proxy.until(number, true).await;
     }

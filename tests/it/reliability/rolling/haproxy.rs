@@ -48,7 +48,8 @@ impl Haproxy {
             text = text.replace(from, to);
         }
         let socket = folder.path().join("socket");
-        text = format!("global\n    stats socket {} level admin\n{text}", socket.display());
+        let socket = format!("global\n    stats socket {} level admin\n", socket.display());
+        text = text.replacen("global\n", &socket, 1);
         let file = folder.path().join("haproxy.cfg");
         fs::write(&file, text).unwrap();
         // Ends HAProxy when standard input closes, which it does with the test's process too.
@@ -73,7 +74,7 @@ impl Haproxy {
         (self.address, 50051).into()
     }
 
-    /// What HAProxy has said: which instance was taken out or in, and why.
+    /// What HAProxy has said: which instance was taken out or in and why, and which requests failed.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
