@@ -7,7 +7,7 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::D
 
 use anyhow::{Result, anyhow};
 use axum::Router;
-use http::{Request, Version};
+use http::{HeaderValue, Request, Version, header::CONNECTION};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -34,35 +34,74 @@ const ACCEPT_FAILURE_PAUSE: Duration = Duration::from_millis(50);
 /// How often a connection is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Where connections come from: the network, or a simulated one.
+pub trait Listener: Send + 'static {
+    /// A connection's bytes.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection, and whose it is. Loses none where it is dropped.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = Self::accept(self).await?;
+        // Answers are small; waiting to fill a packet only delays them. Fails on a closed socket only.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, peer))
+    }
+}
+
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub enum Protocol {
     /// HTTP/2 alone, as gRPC needs it.
     Http2,
     /// HTTP/1.1 or HTTP/2, as the client begins.
     Any,
 }
 
+/// How connections are told to end, one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Stages {
+    /// Answers over HTTP/1 say that they are their connection's last: else a client could send its
+    /// next request just when the connection is closed.
+    pub leave: CancellationToken,
+    /// No new connection, no new request.
+    pub stop: CancellationToken,
+    /// Whatever is still under way ends.
+    pub end: CancellationToken,
+}
+
 /// What all connections of a listener have in common.
 #[derive(Clone)]
-pub(super) struct Door {
+pub struct Door {
     /// The listener's name in logs and metrics.
-    pub(super) name: &'static str,
-    pub(super) protocol: Protocol,
+    pub name: &'static str,
+    /// What is spoken.
+    pub protocol: Protocol,
     /// None where plain text is spoken.
-    pub(super) tls: Option<TlsAcceptor>,
-    pub(super) router: Router,
-    pub(super) limits: Limits,
-    /// No new connection, no new request.
-    pub(super) stop: CancellationToken,
-    /// Whatever is still under way ends.
-    pub(super) end: CancellationToken,
+    pub tls: Option<TlsAcceptor>,
+    /// What answers.
+    pub router: Router,
+    /// What a client may take.
+    pub limits: Limits,
+    /// When it ends.
+    pub stages: Stages,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Door").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Serves every connection that comes to `listener`, until the door is to stop. Each ends after its
 /// requests then, and at once at the end. An error: the listener takes no connections any more.
-pub(super) async fn accept_loop(
-    listener: TcpListener,
+pub async fn accept_loop(
+    mut listener: impl Listener,
     door: Door,
     connections: TaskTracker,
 ) -> Result<()> {
@@ -74,7 +113,7 @@ pub(super) async fn accept_loop(
             let place = places.clone().acquire_owned().await;
             (listener.accept().await, place)
         };
-        let Some((accepted, place)) = door.stop.run_until_cancelled(next).await else {
+        let Some((accepted, place)) = door.stages.stop.run_until_cancelled(next).await else {
             return Ok(());
         };
         match accepted {
@@ -101,9 +140,11 @@ pub(super) async fn accept_loop(
 }
 
 impl Door {
-    async fn serve(self, stream: TcpStream, peer: SocketAddr) {
-        // Answers are small; waiting to fill a packet only delays them. Fails on a closed socket only.
-        let _ = stream.set_nodelay(true);
+    async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+    ) {
         let Some(tls) = &self.tls else { return self.serve_plain(stream, peer).await };
         match timeout(self.limits.header_read_timeout, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.serve_plain(stream, peer).await,
@@ -119,21 +160,21 @@ impl Door {
     ) {
         let limits = self.limits;
         let activity = Activity::new(&limits);
+        let is_last = self.stages.leave.child_token();
         let io = TokioIo::new(WatchedIo::new(stream, activity.clone()));
-        let service = service_fn({
-            let (router, activity) = (self.router.clone(), activity.clone());
-            move |request| answer(request, router.clone(), activity.clone(), limits, peer)
-        });
+        let requests = Requests {
+            router: self.router.clone(),
+            activity: activity.clone(),
+            limits,
+            peer,
+            is_last: is_last.clone(),
+        };
+        let service = service_fn(move |request| requests.clone().answer(request));
         let builder = builder(self.protocol, &limits);
         let mut connection = pin!(builder.serve_connection(io, service));
-        let mut stopping = pin!(async {
-            tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = sleep(age_max(&limits)) => {}
-            }
-        });
         let mut overdue = pin!(overdue(&activity, &limits));
-        let mut grace_over = pin!(sleep(Duration::MAX));
+        let mut next_age = Age::Grown;
+        let mut aged = pin!(sleep(age_max(&limits)));
         let mut is_stopping = false;
         loop {
             tokio::select! {
@@ -143,25 +184,46 @@ impl Door {
                     }
                     return;
                 }
-                () = &mut stopping, if !is_stopping => {
+                () = self.stages.stop.cancelled(), if !is_stopping => {
                     is_stopping = true;
                     connection.as_mut().graceful_shutdown();
-                    if !self.stop.is_cancelled() {
-                        grace_over.as_mut().reset(Instant::now() + limits.connection_age_grace);
+                }
+                () = &mut aged => {
+                    match next_age {
+                        // HTTP/2 can take back what is closed to new requests; HTTP/1 can only say so
+                        // with an answer.
+                        Age::Grown if !activity.is_http2() => next_age = Age::Told,
+                        Age::Grown | Age::Told => {
+                            connection.as_mut().graceful_shutdown();
+                            next_age = Age::Over;
+                        }
+                        Age::Over => {
+                            tracing::debug!("a connection was too old, and its requests too slow");
+                            return;
+                        }
                     }
+                    is_last.cancel();
+                    aged.as_mut().reset(Instant::now() + limits.connection_age_grace);
                 }
                 () = &mut overdue => {
                     tracing::debug!("a connection was idle, slow or a flood for too long");
                     return;
                 }
-                () = &mut grace_over => {
-                    tracing::debug!("a connection was too old, and its requests too slow");
-                    return;
-                }
-                () = self.end.cancelled() => return,
+                () = self.stages.end.cancelled() => return,
             }
         }
     }
+}
+
+/// What comes next in a connection's life.
+#[derive(Clone, Copy)]
+enum Age {
+    /// It is old enough.
+    Grown,
+    /// Its client was to be told with the next answer, but there was none, or it goes on.
+    Told,
+    /// Its last requests have had their time.
+    Over,
 }
 
 fn builder(protocol: Protocol, limits: &Limits) -> Builder<TokioExecutor> {
@@ -203,16 +265,30 @@ async fn overdue(activity: &Activity, limits: &Limits) {
     }
 }
 
-async fn answer(
-    mut request: Request<Incoming>,
+/// What the requests of a connection have in common.
+#[derive(Clone)]
+struct Requests {
     router: Router,
     activity: Activity,
     limits: Limits,
     peer: SocketAddr,
-) -> Result<http::Response<GuardedBody<axum::body::Body>>, Infallible> {
-    let guard = activity.begin_request(request.version() < Version::HTTP_2, &limits);
-    // The source, for its rate limit.
-    request.extensions_mut().insert(peer);
-    let response = router.oneshot(request).await?;
-    Ok(response.map(|body| GuardedBody::new(body, guard)))
+    /// Whether each may be the connection's last.
+    is_last: CancellationToken,
+}
+
+impl Requests {
+    async fn answer(
+        self,
+        mut request: Request<Incoming>,
+    ) -> Result<http::Response<GuardedBody<axum::body::Body>>, Infallible> {
+        let is_http1 = request.version() < Version::HTTP_2;
+        let guard = self.activity.begin_request(is_http1, &self.limits);
+        // The source, for its rate limit.
+        request.extensions_mut().insert(self.peer);
+        let mut response = self.router.oneshot(request).await?;
+        if is_http1 && self.is_last.is_cancelled() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response.map(|body| GuardedBody::new(body, guard)))
+    }
 }

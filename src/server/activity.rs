@@ -75,6 +75,11 @@ impl Activity {
         self.with(|state| state.allowance == 0)
     }
 
+    /// Whether requests over HTTP/2 have come.
+    pub(super) fn is_http2(&self) -> bool {
+        self.with(|state| state.is_http1 == Some(false))
+    }
+
     /// A request whose headers are complete; it is under way until the guard is dropped.
     pub(super) fn begin_request(&self, is_http1: bool, limits: &Limits) -> RequestGuard {
         self.with(|state| {

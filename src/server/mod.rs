@@ -2,7 +2,7 @@
 //!
 //! Architecture invariant: only this room spawns tasks and holds lifetimes.
 
-mod accept;
+pub mod accept;
 mod activity;
 mod readiness;
 mod running;

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    accept::{Door, Protocol, accept_loop},
+    accept::{Door, Protocol, Stages, accept_loop},
     readiness::Readiness,
     signals::Signals,
 };
@@ -29,12 +29,10 @@ pub(super) struct Running {
     services: JoinSet<Result<()>>,
     connections: TaskTracker,
     ops_connections: TaskTracker,
-    /// No new connection, no new request.
-    stop: CancellationToken,
-    /// The same for operators, who can ask until the very end, also why there is no new work.
+    stages: Stages,
+    /// When there are no new requests of operators, who can ask until the very end, also why there is
+    /// no new work.
     ops_stop: CancellationToken,
-    /// Whatever is still under way ends.
-    end: CancellationToken,
 }
 
 impl Running {
@@ -46,9 +44,8 @@ impl Running {
             services: JoinSet::new(),
             connections: TaskTracker::new(),
             ops_connections: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            stages: Stages::default(),
             ops_stop: CancellationToken::new(),
-            end: CancellationToken::new(),
         })
     }
 
@@ -59,7 +56,7 @@ impl Running {
 
     /// Tells when no new requests are taken, and what has no end of its own is to end.
     pub(super) fn stopping(&self) -> CancellationToken {
-        self.stop.clone()
+        self.stages.stop.clone()
     }
 
     pub(super) fn door(
@@ -68,8 +65,8 @@ impl Running {
         router: axum::Router,
         protocol: Protocol,
     ) -> Door {
-        let (stop, end) = (self.stop.clone(), self.end.clone());
-        Door { name, protocol, tls: None, router, limits: self.limits, stop, end }
+        let (limits, stages) = (self.limits, self.stages.clone());
+        Door { name, protocol, tls: None, router, limits, stages }
     }
 
     pub(super) fn accept(&mut self, listener: TcpListener, door: Door) {
@@ -77,8 +74,8 @@ impl Running {
     }
 
     pub(super) fn accept_operators(&mut self, listener: TcpListener, router: axum::Router) {
-        let door = self.door("ops", router, Protocol::Any);
-        let door = Door { stop: self.ops_stop.clone(), ..door };
+        let mut door = self.door("ops", router, Protocol::Any);
+        door.stages.stop = self.ops_stop.clone();
         self.services.spawn(accept_loop(listener, door, self.ops_connections.clone()));
     }
 
@@ -95,13 +92,14 @@ impl Running {
             Some(error) => tracing::error!("stopping: {error:#}"),
         }
         self.readiness.stop();
+        self.stages.leave.cancel();
         let finished = async {
             // Nobody is to wait for a process that is no longer whole.
             if failure.is_none() {
                 sleep(self.limits.lame_duck_time).await;
             }
             tracing::info!("stopping: no new requests");
-            self.stop.cancel();
+            self.stages.stop.cancel();
             self.connections.close();
             tokio::time::timeout(self.limits.drain_deadline, self.connections.wait()).await
         };
@@ -113,11 +111,11 @@ impl Running {
             },
             () = self.signals.next() => tracing::warn!("stopped: a second signal came"),
         }
-        self.stop.cancel();
+        self.stages.stop.cancel();
         self.ops_stop.cancel();
         self.ops_connections.close();
         let _ = tokio::time::timeout(OPERATORS_GRACE, self.ops_connections.wait()).await;
-        self.end.cancel();
+        self.stages.end.cancel();
         self.connections.close();
         self.connections.wait().await;
         self.ops_connections.wait().await;

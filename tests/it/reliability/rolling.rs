@@ -1,1 +1,115 @@
-//! Promise 12: instances are replaced behind a proxy, and no request fails.
+//! Promise 12: instances are replaced behind a proxy, and no request fails. That a slow body cannot
+//! hold the drain past its deadline is in `stopping`.
+
+mod haproxy;
+mod load;
+
+use std::net::Ipv4Addr;
+
+use tokio::time::{Duration, Instant, sleep};
+
+use self::{
+    haproxy::{Haproxy, own_address},
+    load::{Done, Door, Load},
+};
+use crate::harness::{Database, Service};
+
+/// The first of the organizations that the clients update, one each.
+const FIRST: i64 = 1000;
+
+/// A proxy that tries nothing again hides nothing.
+const NO_RETRIES: [(&str, &str); 2] = [("retries 3", "retries 0"), ("    option redispatch\n", "")];
+
+/// `orgd serve` on the ports of the recommended configuration.
+fn serve(database: &Database, address: Ipv4Addr, settings: &[(&str, &str)]) -> Service {
+    let [grpc, http, ops] = [50051, 8080, 9090].map(|port| format!("{address}:{port}"));
+    let words = ["serve", "--grpc-addr", &grpc, "--http-addr", &http, "--ops-addr", &ops];
+    Service::spawn(&words, &[&[("ORGD_DATABASE_URL", database.url())], settings].concat())
+}
+
+async fn database(clients: i64) -> Database {
+    let database = Database::postgres().await;
+    database.seed().await;
+    database.add_organizations(FIRST, FIRST + clients - 1).await;
+    database
+}
+
+fn clients(each: i64) -> Vec<(i64, Door)> {
+    let doors = [Door::Http1, Door::Http2, Door::Grpc].into_iter().cycle();
+    (FIRST..FIRST + 3 * each).zip(doors).collect()
+}
+
+/// Every acknowledged update is a version, and no other is.
+async fn assert_stored(database: &Database, done: &[Done]) {
+    for client in done {
+        let organization = database.organization(client.id).await;
+        assert_eq!(organization.etag.version() - 1, i64::try_from(client.updates).unwrap());
+        assert_eq!(organization.name, client.last_name);
+    }
+}
+
+async fn replace_instances(restarts: usize, each: i64, pause: Duration) {
+    let database = database(3 * each).await;
+    let addresses = [own_address(), own_address()];
+    let settings = [("ORGD_LAME_DUCK_TIME", "1500ms")];
+    let mut instances = addresses.map(|address| Some(serve(&database, address, &settings)));
+    let proxy = Haproxy::start(addresses, &NO_RETRIES);
+    for number in 0..2 {
+        proxy.until(number, true).await;
+    }
+    let load = Load::new(proxy.rest(), proxy.grpc(), pause);
+    let clients = load.start(&clients(each));
+    sleep(Duration::from_millis(200)).await;
+    for restart in 0..restarts {
+        let number = restart % 2;
+        let instance = instances[number].take().unwrap();
+        let begun = Instant::now();
+        instance.signal("TERM");
+        proxy.until(number, false).await;
+        let out = begun.elapsed();
+        instance.until_logged("stopped: every request was answered").await;
+        assert!(instance.ended().await.success());
+        let ended = begun.elapsed();
+        instances[number] = Some(serve(&database, addresses[number], &settings));
+        proxy.until(number, true).await;
+        eprintln!("instance {number}: out {out:?}, ended {ended:?}, in {:?}", begun.elapsed());
+    }
+    let (done, failures) = load.stop(clients).await;
+    let updates: u64 = done.iter().map(|client| client.updates).sum();
+    eprintln!(
+        "{restarts} restarts, {updates} updates and as many reads, {} failed",
+        failures.len()
+    );
+    assert!(failures.is_empty(), "{failures:#?}\n{}", proxy.log());
+    for client in &done {
+        assert_eq!(client.connections, 1, "{:?}: the proxy kept its connection", client.door);
+        assert!(client.updates > 10, "{:?}: {}", client.door, client.updates);
+    }
+    assert_stored(&database, &done).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_restarts_behind_a_proxy_fail_no_request() {
+    replace_instances(10, 4, Duration::from_millis(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_grow_old_behind_a_proxy_fail_no_request() {
+    let each = 4;
+    let database = database(3 * each).await;
+    let addresses = [own_address(), own_address()];
+    let settings = [("ORGD_CONNECTION_AGE_MAX", "300ms")];
+    let _instances = addresses.map(|address| serve(&database, address, &settings));
+    let proxy = Haproxy::start(addresses, &NO_RETRIES);
+    for number in 0..2 {
+        proxy.until(number, true).await;
+    }
+    let load = Load::new(proxy.rest(), proxy.grpc(), Duration::from_millis(3));
+    let clients = load.start(&clients(each));
+    sleep(Duration::from_secs(10)).await;
+    let (done, failures) = load.stop(clients).await;
+    let updates: u64 = done.iter().map(|client| client.updates).sum();
+    eprintln!("{updates} updates and as many reads, {} failed", failures.len());
+    assert!(failures.is_empty(), "{failures:#?}\n{}", proxy.log());
+    assert_stored(&database, &done).await;
+}
