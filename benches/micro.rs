@@ -27,7 +27,7 @@ const TOKEN: &str = "111d7a49-b4f7-43c8-8cbd-5b6a67f71066";
 fn json_to_patch(criterion: &mut Criterion) {
     criterion.bench_function("json_to_patch", |bench| {
         bench.iter(|| -> Patch<Text> {
-            let message = gateway::update_of_body(black_box(BODY), 90).unwrap();
+            let message = gateway::update_of_body(black_box(BODY), 90, false).unwrap();
             convert::update(message).unwrap().patch.parse().unwrap()
         });
     });

@@ -7,7 +7,7 @@ use crate::domain::{CredentialKind, Error, Result, Violation, reason};
 
 /// The secret that a request presents: `Bearer <token or API key>`, `ApiKey <API key>` or a bare
 /// API key. The scheme is case-insensitive (RFC 9110 §11.1), the secret is not.
-pub(super) fn presented_secret(headers: &HeaderMap) -> Result<Secret> {
+pub fn presented_secret(headers: &HeaderMap) -> Result<Secret> {
     let mut lines = headers.get_all(AUTHORIZATION).iter();
     let Some(line) = lines.next() else { return Err(Error::CredentialMissing) };
     if lines.next().is_some() {

@@ -3,7 +3,8 @@
 //! What a principal may do is not decided here.
 
 mod authenticate;
-mod header;
+#[doc(hidden)] // Public for the fuzzing.
+pub mod header;
 mod secret;
 
 pub use authenticate::Authenticator;

@@ -52,11 +52,16 @@ pub struct RequestLimits {
     pub stopping: CancellationToken,
 }
 
-/// The message of an update's JSON body; none where the body is refused. Public for the benchmarks.
+/// The message of an update's JSON body, or the problem that its caller reads. Public for the
+/// benchmarks and the fuzzing.
 #[doc(hidden)]
-#[must_use]
-pub fn update_of_body(bytes: &[u8], id: i64) -> Option<v1::UpdateOrganizationRequest> {
-    request::update_of_body(bytes, id, false).ok()
+pub fn update_of_body(
+    bytes: &[u8],
+    id: i64,
+    strict: bool,
+) -> Result<v1::UpdateOrganizationRequest, String> {
+    let read = request::update_of_body(bytes, id, strict);
+    read.map_err(|problem| problem.event("", &HeaderValue::from_static("")))
 }
 
 /// The REST routes, in front of the service that `transport` leads to.

@@ -32,13 +32,13 @@ pub fn update(message: v1::UpdateOrganizationRequest) -> Result<Update<String>> 
 }
 
 /// The organization that a message asks to store: what is set in it.
-pub(super) fn creation(message: v1::CreateOrganizationRequest) -> Result<Creation<String>> {
+pub fn creation(message: v1::CreateOrganizationRequest) -> Result<Creation<String>> {
     let organization = required(message.organization)?;
     Ok(Creation { id: None, patch: patch(organization, None)? })
 }
 
 /// What a message asks to follow, each organization once.
-pub(super) fn watch(message: v1::WatchRequest) -> Result<Vec<Followed>> {
+pub fn watch(message: v1::WatchRequest) -> Result<Vec<Followed>> {
     let v1::WatchRequest { organization_ids: ids, from_versions: mut from } = message;
     if ids.len() > WATCHED_MAX {
         let description = format!("organization_ids may name {WATCHED_MAX} organizations at most.");
@@ -72,7 +72,7 @@ pub(super) fn organization_id(path: &'static str, id: i64) -> Result<Organizatio
 }
 
 /// The key that a `request_id` is: a UUID, in any spelling of its letters. Empty is none.
-pub(super) fn idempotency_key(request_id: &str) -> Result<Option<String>> {
+pub fn idempotency_key(request_id: &str) -> Result<Option<String>> {
     if request_id.is_empty() {
         return Ok(None);
     }

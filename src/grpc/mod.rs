@@ -4,10 +4,11 @@
 //! codes.
 
 mod call;
-#[doc(hidden)] // Public for the benchmarks.
+#[doc(hidden)] // Public for the benchmarks and the fuzzing.
 pub mod convert;
 mod organization;
-mod page;
+#[doc(hidden)] // Public for the fuzzing.
+pub mod page;
 mod status;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};

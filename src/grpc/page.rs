@@ -29,7 +29,7 @@ pub(super) fn size(asked: i32, size_max: u64) -> Result<u64> {
 }
 
 /// The key after which a page begins: 0 for the first one.
-pub(super) fn after(list: &str, token: &str) -> Result<i64> {
+pub fn after(list: &str, token: &str) -> Result<i64> {
     if token.is_empty() {
         return Ok(0);
     }
@@ -46,7 +46,8 @@ pub(super) fn after(list: &str, token: &str) -> Result<i64> {
 }
 
 /// The token of the page after `key`.
-fn token(list: &str, key: i64) -> String {
+#[must_use]
+pub fn token(list: &str, key: i64) -> String {
     BASE64URL_NOPAD.encode(format!("{list}:{key}").as_bytes())
 }
 

@@ -1,0 +1,5 @@
+//! Fuzzes request messages of the gRPC door.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| orgd_fuzz::message(bytes));

@@ -1,0 +1,5 @@
+//! Fuzzes the mask of an update.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| orgd_fuzz::update_mask(bytes));
