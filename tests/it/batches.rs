@@ -147,8 +147,11 @@ async fn updates_of_one_organization_are_done_in_the_order_in_which_they_came() 
         assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
         let names: Vec<String> = (0..20).map(|number| format!("Name {number}")).collect();
         let requests = names.iter().enumerate().map(async |(number, name)| {
-            // None is done before the last is there; each comes well after the one before.
-            tokio::time::sleep(Duration::from_millis(100 * u64::try_from(number).unwrap())).await;
+            // None is done before the last is there; each comes once the one before it waits.
+            let waiting = format!("orgd_queue_waiting{{queue=\"updates\"}} {number}\n");
+            while !service.get_ops("/metrics").await.text().contains(&waiting) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             rename(&service, OWN, name).send().await.status()
         });
         assert!(join_all(requests).await.iter().all(|status| *status == 200));

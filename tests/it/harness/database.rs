@@ -22,9 +22,7 @@ use orgd::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
 
-use super::{
-    ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, faults::Proxy, postgres::Cluster, strict,
-};
+use super::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, faults::Proxy, postgres::Cluster, strict};
 
 /// An empty database, gone with the value (SQLite) or with the test process (PostgreSQL).
 pub struct Database {

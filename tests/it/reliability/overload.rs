@@ -9,7 +9,9 @@ use orgd::proto::v1::{
 use tokio::time::{sleep, timeout};
 use tonic::{Code, transport::Channel};
 
-use crate::harness::{ADMINISTRATOR, Database, Fault, Proxy, Service, authorized};
+use crate::harness::{
+    ADMINISTRATOR, Database, Fault, Proxy, Service, authorized, disclosure::Searched,
+};
 
 const FIRST: i64 = 1000;
 const CLIENTS: i64 = 200;
@@ -35,7 +37,7 @@ impl Tally {
 
 /// Updates an organization again and again; whoever is refused rests for a moment.
 async fn update_until(
-    mut client: OrganizationServiceClient<Channel>,
+    mut client: OrganizationServiceClient<Searched<Channel>>,
     id: i64,
     end: Instant,
 ) -> Tally {
