@@ -1,8 +1,11 @@
 //! A database of one test's own.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use orgd::{
@@ -19,7 +22,7 @@ use orgd::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
 
-use super::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, postgres::Cluster};
+use super::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, faults::Proxy, postgres::Cluster};
 
 /// An empty database, gone with the value (SQLite) or with the test process (PostgreSQL).
 pub struct Database {
@@ -43,6 +46,18 @@ impl Database {
         admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
         admin.close().await.unwrap();
         Self { url: format!("{cluster}/{name}"), _folder: None }
+    }
+
+    /// The same database, by way of a proxy to its server.
+    pub fn behind(&self, proxy: &Proxy) -> Self {
+        let [server, proxy] = [self.addr(), proxy.addr()].map(|addr| addr.to_string());
+        Self { url: self.url.replacen(&server, &proxy, 1), _folder: None }
+    }
+
+    /// Where the server of PostgreSQL listens.
+    pub fn addr(&self) -> SocketAddr {
+        let (_, server) = self.url.split_once('@').unwrap();
+        server.split('/').next().unwrap().parse().unwrap()
     }
 
     pub fn url(&self) -> &str {

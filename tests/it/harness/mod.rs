@@ -2,6 +2,7 @@
 
 mod command;
 mod database;
+mod faults;
 mod http;
 mod http2;
 mod postgres;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 pub use self::{
     command::{Command, orgd, orgd_with, orgd_with_input},
     database::Database,
+    faults::{Fault, Proxy},
     http::{Answer, Request},
     http2::{RawHttp2, kind},
     postgres::binaries,

@@ -7,6 +7,7 @@ mod contention;
 mod crashes;
 mod disk;
 mod failover;
+mod faults;
 mod fuzzing;
 mod linearizable;
 mod outages;
