@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -33,19 +34,29 @@ pub struct Database {
 impl Database {
     pub fn sqlite() -> Self {
         let folder = TempDir::new().unwrap();
-        let url = format!("sqlite://{}?mode=rwc", folder.path().join("orgd.db").display());
-        Self { url, _folder: Some(folder) }
+        Self { url: Self::sqlite_in(folder.path()).url, _folder: Some(folder) }
     }
 
     pub async fn postgres() -> Self {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let cluster = &CLUSTER.get_or_init(|| Cluster::start(&["max_connections=300"])).url;
-        let admin = sea_orm::Database::connect(format!("{cluster}/postgres")).await.unwrap();
+        let cluster = CLUSTER.get_or_init(|| Cluster::start(&["max_connections=300"]));
+        Self::postgres_at(&cluster.url, &name).await
+    }
+
+    /// A new database of a server.
+    pub async fn postgres_at(server: &str, name: &str) -> Self {
+        let admin = sea_orm::Database::connect(format!("{server}/postgres")).await.unwrap();
         admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
         admin.close().await.unwrap();
-        Self { url: format!("{cluster}/{name}"), _folder: None }
+        Self { url: format!("{server}/{name}"), _folder: None }
+    }
+
+    /// A SQLite file in a folder of the test's own.
+    pub fn sqlite_in(folder: &Path) -> Self {
+        let url = format!("sqlite://{}?mode=rwc", folder.join("orgd.db").display());
+        Self { url, _folder: None }
     }
 
     /// The same database, by way of a proxy to its server.

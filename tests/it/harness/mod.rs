@@ -1,6 +1,7 @@
 //! Starts the real service and talks to it: databases, processes, clients, credentials.
 
 mod command;
+mod crash;
 mod database;
 mod faults;
 mod http;
@@ -16,7 +17,7 @@ pub use self::{
     faults::{Fault, Proxy},
     http::{Answer, Request},
     http2::{RawHttp2, kind},
-    postgres::binaries,
+    postgres::{Cluster, binaries},
     service::{ANY_PORT, Service, authorized},
 };
 

@@ -3,13 +3,16 @@
 
 mod attacks;
 mod authorization;
+mod caller;
 mod contention;
 mod crashes;
 mod disk;
 mod failover;
 mod faults;
 mod fuzzing;
+mod ledger;
 mod linearizable;
+mod load;
 mod outages;
 mod overload;
 mod panics;
