@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -36,8 +37,8 @@ pub struct Database {
 impl Database {
     pub fn sqlite() -> Self {
         let folder = TempDir::new().unwrap();
-        let url = format!("sqlite://{}?mode=rwc", folder.path().join("orgd.db").display());
-        Self { observer_url: url.clone(), url, _folder: Some(folder) }
+        let database = Self::sqlite_in(folder.path());
+        Self { _folder: Some(folder), ..database }
     }
 
     pub async fn postgres() -> Self {
@@ -45,16 +46,29 @@ impl Database {
         if let Some(superuser_url) = strict::given() {
             return Self::strict(&superuser_url).await;
         }
-        let cluster = &CLUSTER.get_or_init(|| Cluster::start(&["max_connections=300"])).url;
-        let url = format!("{cluster}/{}", create(cluster, "").await);
+        let cluster = CLUSTER.get_or_init(|| Cluster::start(&["max_connections=300"]));
+        Self::postgres_at(&cluster.url, &next_name()).await
+    }
+
+    /// A new database of a server.
+    pub async fn postgres_at(server: &str, name: &str) -> Self {
+        create(server, name, "").await;
+        let url = format!("{server}/{name}");
         Self { observer_url: url.clone(), url, _folder: None }
     }
 
     /// One of a strict cluster, which the service's role owns.
     pub async fn strict(superuser_url: &str) -> Self {
-        let name = create(superuser_url, "OWNER orgd").await;
+        let name = next_name();
+        create(superuser_url, &name, "OWNER orgd").await;
         let observer_url = format!("{superuser_url}/{name}");
         Self { url: strict::url_of_role(&observer_url), observer_url, _folder: None }
+    }
+
+    /// A SQLite file in a folder of the test's own.
+    pub fn sqlite_in(folder: &Path) -> Self {
+        let url = format!("sqlite://{}?mode=rwc", folder.join("orgd.db").display());
+        Self { observer_url: url.clone(), url, _folder: None }
     }
 
     /// The same database, by way of a proxy to its server.
@@ -190,13 +204,16 @@ impl Database {
 }
 
 /// Creates a database, and answers its name.
-async fn create(superuser_url: &str, options: &str) -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+async fn create(superuser_url: &str, name: &str, options: &str) {
     let admin = sea_orm::Database::connect(format!("{superuser_url}/postgres")).await.unwrap();
     admin.execute_unprepared(&format!("CREATE DATABASE {name} {options}")).await.unwrap();
     admin.close().await.unwrap();
-    name
+}
+
+/// A name that no other database has.
+fn next_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn operator() -> Call {

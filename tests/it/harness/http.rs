@@ -1,6 +1,6 @@
 //! An HTTP/1.1 client that sends what it is told and nothing else.
 
-use std::net::SocketAddr;
+use std::{error::Error, net::SocketAddr};
 
 use axum::body::Body;
 use http::{HeaderName, HeaderValue, header::HOST};
@@ -45,23 +45,28 @@ impl Request {
 
     /// The answer; a refusal is searched for our insides.
     pub async fn send(self) -> Answer {
-        let answer = self.exchange().await;
+        self.try_send().await.unwrap()
+    }
+
+    /// The same where the answer may fail to come.
+    pub async fn try_send(self) -> Result<Answer, Box<dyn Error + Send + Sync>> {
+        let answer = self.exchange().await?;
         if answer.status() >= 400 {
             assert_tells_nothing(&answer.whole());
         }
-        answer
+        Ok(answer)
     }
 
-    async fn exchange(self) -> Answer {
-        let stream = TcpStream::connect(self.addr).await.unwrap();
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    async fn exchange(self) -> Result<Answer, Box<dyn Error + Send + Sync>> {
+        let stream = TcpStream::connect(self.addr).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let exchange = async {
-            let (head, body) = sender.send_request(self.request).await.unwrap().into_parts();
-            Answer { head, body: body.collect().await.unwrap().to_bytes().to_vec() }
+            let (head, body) = sender.send_request(self.request).await?.into_parts();
+            Ok(Answer { head, body: body.collect().await?.to_bytes().to_vec() })
         };
         tokio::select! {
             answer = exchange => answer,
-            ended = async { connection.await.unwrap(); std::future::pending().await } => ended,
+            Err(error) = connection => Err(error.into()),
         }
     }
 }

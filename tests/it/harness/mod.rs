@@ -1,6 +1,7 @@
 //! Starts the real service and talks to it: databases, processes, clients, credentials.
 
 mod command;
+mod crash;
 mod database;
 pub mod disclosure;
 mod faults;
@@ -18,7 +19,7 @@ pub use self::{
     faults::{Fault, Proxy},
     http::{Answer, Request},
     http2::{RawHttp2, kind},
-    postgres::binaries,
+    postgres::{Cluster, binaries},
     service::{ANY_PORT, Service, authorized},
 };
 

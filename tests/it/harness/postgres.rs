@@ -16,43 +16,60 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Cluster {
     /// Without a database, such as `postgres://postgres@127.0.0.1:5433`.
     pub url: String,
+    pub(super) folder: PathBuf,
+    port: u16,
+    settings: Vec<String>,
+    owner: Owner,
     /// Ends the cluster when its standard input closes, which it does with this process, however
     /// that ends.
-    _supervisor: Child,
+    pub(super) supervisor: Option<Child>,
 }
 
 impl Cluster {
     /// With settings beside the defaults, such as `max_connections=300`.
     pub fn start(settings: &[&str]) -> Self {
-        let bin = binaries();
         let folder = tempfile::Builder::new().prefix("orgd-postgres-").tempdir().unwrap().keep();
         let owner = owner(&folder);
         let data = folder.join("data");
-        let data = data.to_str().unwrap();
-        let mut initdb = Command::new(bin.join("initdb"));
-        initdb.args(["--encoding=UTF8", "--locale=C"]);
-        initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--pgdata", data]);
+        let mut initdb = Command::new(binaries().join("initdb"));
+        initdb.args(["--encoding=UTF8", "--locale=C", "--no-sync", "--auth=trust"]);
+        initdb.args(["--username=postgres", "--pgdata", data.to_str().unwrap()]);
         let output = owner.run(&mut initdb).output().unwrap();
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
 
         let port = free_port();
-        let log = fs::File::create(folder.join("log")).unwrap();
-        // No quotes are needed: the words after the script are its arguments.
-        let script =
-            "folder=$1; shift; \"$@\" & read -r _; kill -QUIT $!; wait; rm -rf \"$folder\"";
+        let mut cluster = Self {
+            url: format!("postgres://postgres@127.0.0.1:{port}"),
+            folder,
+            port,
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            owner,
+            supervisor: None,
+        };
+        cluster.serve();
+        cluster
+    }
+
+    /// Starts the server on what is stored, and waits until it listens.
+    pub(super) fn serve(&mut self) {
+        let log = fs::File::create(self.folder.join("log")).unwrap();
+        // No quotes are needed: the words after the script are its arguments. The folder goes too,
+        // unless a word comes before the end.
+        let script = "folder=$1; shift; \"$@\" & read -r keep; kill -QUIT $!; wait; \
+             [ \"$keep\" ] || rm -rf \"$folder\"";
         let mut supervisor = Command::new("sh");
         supervisor
-            .args(["-c", script, "sh", folder.to_str().unwrap()])
-            .arg(bin.join("postgres"))
-            .args(["-D", data, "-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", script, "sh", self.folder.to_str().unwrap()])
+            .arg(binaries().join("postgres"))
+            .args(["-D", self.folder.join("data").to_str().unwrap(), "-p", &self.port.to_string()])
+            .args(["-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories=", "-c", "fsync=on"])
-            .args(settings.iter().flat_map(|setting| ["-c", setting]))
+            .args(self.settings.iter().flat_map(|setting| ["-c", setting]))
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        let supervisor = owner.run(&mut supervisor).spawn().unwrap();
-        wait_for(port, &folder);
-        Self { url: format!("postgres://postgres@127.0.0.1:{port}"), _supervisor: supervisor }
+        self.supervisor = Some(self.owner.run(&mut supervisor).spawn().unwrap());
+        wait_for(self.port, &self.folder);
     }
 }
 

@@ -183,6 +183,11 @@ impl Service {
         BufReader::new(self.child.stdout.take().unwrap())
     }
 
+    /// Whether the process has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

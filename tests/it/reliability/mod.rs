@@ -3,6 +3,7 @@
 
 mod attacks;
 mod authorization;
+mod caller;
 mod contention;
 mod crashes;
 mod disk;
@@ -10,7 +11,9 @@ mod failover;
 mod faults;
 mod fuzzing;
 mod indistinguishable;
+mod ledger;
 mod linearizable;
+mod load;
 mod outages;
 mod overload;
 mod panics;
