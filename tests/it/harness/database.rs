@@ -102,7 +102,10 @@ impl Database {
     }
 
     pub async fn store(&self) -> Store {
-        Store::connect(&self.url.as_str().into(), StoreOptions::default()).await.unwrap()
+        // What is looked at is not how soon, on a machine that does much else.
+        let acquire_timeout = std::time::Duration::from_secs(30);
+        let options = StoreOptions { acquire_timeout, ..StoreOptions::default() };
+        Store::connect(&self.url.as_str().into(), options).await.unwrap()
     }
 
     /// Stores the two organizations and a credential of each role.
