@@ -114,7 +114,7 @@ pub fn insides_in(text: &str) -> Option<&'static str> {
         lower.match_indices(**name).any(|(at, _)| {
             let (before, rest) = lower.split_at(at);
             let is_inside = |letter: char| letter.is_alphanumeric() || letter == '_';
-            let after = &rest[name.len()..];
+            let after = rest.split_at(name.len()).1;
             !before.ends_with(is_inside) && !after.starts_with(is_inside)
         })
     };
