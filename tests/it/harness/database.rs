@@ -33,8 +33,7 @@ pub struct Database {
 
 impl Database {
     pub fn sqlite() -> Self {
-        let folder = TempDir::new().unwrap();
-        Self { url: Self::sqlite_in(folder.path()).url, _folder: Some(folder) }
+        Self::sqlite_of(TempDir::new().unwrap())
     }
 
     pub async fn postgres() -> Self {
@@ -53,7 +52,12 @@ impl Database {
         Self { url: format!("{server}/{name}"), _folder: None }
     }
 
-    /// A SQLite file in a folder of the test's own.
+    /// The SQLite file in a folder, which is gone with the value.
+    pub fn sqlite_of(folder: TempDir) -> Self {
+        Self { url: Self::sqlite_in(folder.path()).url, _folder: Some(folder) }
+    }
+
+    /// The same in a folder that stays.
     pub fn sqlite_in(folder: &Path) -> Self {
         let url = format!("sqlite://{}?mode=rwc", folder.join("orgd.db").display());
         Self { url, _folder: None }
