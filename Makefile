@@ -49,8 +49,8 @@ $(PEER): $(wildcard benches/peer/*)
 	npm ci --silent --no-audit --no-fund --prefix target/peer
 	@touch $@
 
-# What the tests need beside Rust: a PostgreSQL server, curl, sqlite3, a docker-compose that reads the compose
-# file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages and the
+# What the tests need beside Rust: a PostgreSQL server, curl, sqlite3, libfiu, a docker-compose that reads the
+# compose file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages and the
 # browser's driver. Installed from the distribution's packages where missing.
 tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
 	@missing=""; \
@@ -59,9 +59,19 @@ tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
+	command -v fiu-run >/dev/null || missing="$$missing fiu-utils"; \
 	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
 	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
+
+# What only the long forms of the tests need: a PostgreSQL that fails over.
+.PHONY: soak-tools
+soak-tools: tools
+	@missing=""; \
+	command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || missing="$$missing haproxy"; \
+	command -v patroni >/dev/null || missing="$$missing patroni"; \
+	command -v etcd >/dev/null || missing="$$missing etcd-server"; \
+	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing python3-etcd"; fi
 
 .PHONY: node
 node:

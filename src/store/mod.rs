@@ -240,7 +240,8 @@ impl Store {
         options
             .acquire_timeout(store.acquire_timeout)
             .sqlx_logging(false)
-            .map_sqlx_sqlite_opts(move |sqlite| durable(sqlite, lock_timeout));
+            .map_sqlx_sqlite_opts(move |sqlite| durable(sqlite, lock_timeout))
+            .map_sqlx_sqlite_pool_opts(sqlite::without_lost_transactions);
         Ok(options)
     }
 

@@ -7,6 +7,7 @@ use data_encoding::HEXLOWER;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, QueryResult, Statement,
     TransactionTrait, Value,
+    sqlx::{Connection, Sqlite, pool::PoolOptions},
 };
 use serde::Serialize;
 
@@ -33,6 +34,23 @@ fn asked(columns: &[&str]) -> String {
         }
     });
     format!("(SELECT {} FROM json_each(?1)) AS asked", columns.collect::<Vec<_>>().join(", "))
+}
+
+/// Closes a connection that comes back to its pool within a transaction, as sqlx sees it.
+///
+/// A full or failing disk makes SQLite end the transaction by itself. sqlx, whose COMMIT and then ROLLBACK
+/// failed, still counts it as open, and would do all that follows in savepoints of a transaction that
+/// nobody commits: success would be reported, and nothing stored.
+pub(super) fn without_lost_transactions(options: PoolOptions<Sqlite>) -> PoolOptions<Sqlite> {
+    options.after_release(|connection, _| {
+        Box::pin(async {
+            if connection.is_in_transaction() {
+                // Until a rollback is done that was only begun.
+                connection.ping().await?;
+            }
+            Ok(!connection.is_in_transaction())
+        })
+    })
 }
 
 /// Updates a batch, which has each organization once, and records the changes, in one transaction.

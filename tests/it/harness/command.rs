@@ -8,8 +8,15 @@ use std::{
 use serde_json::Value;
 
 /// The binary, without the settings that the tests' own environment may have.
-pub(super) fn binary() -> process::Command {
-    let mut command = process::Command::new(env!("CARGO_BIN_EXE_orgd"));
+fn binary() -> process::Command {
+    binary_under(&[])
+}
+
+/// The same as the last argument of a command that becomes the binary in the end.
+pub(super) fn binary_under(wrapper: &[&str]) -> process::Command {
+    let words = [wrapper, &[env!("CARGO_BIN_EXE_orgd")]].concat();
+    let mut command = process::Command::new(words[0]);
+    command.args(&words[1..]);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ORGD_") {
             command.env_remove(name);

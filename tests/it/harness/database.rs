@@ -36,9 +36,7 @@ pub struct Database {
 
 impl Database {
     pub fn sqlite() -> Self {
-        let folder = TempDir::new().unwrap();
-        let database = Self::sqlite_in(folder.path());
-        Self { _folder: Some(folder), ..database }
+        Self::sqlite_of(TempDir::new().unwrap())
     }
 
     pub async fn postgres() -> Self {
@@ -65,7 +63,13 @@ impl Database {
         Self { url: strict::url_of_role(&observer_url), observer_url, _folder: None }
     }
 
-    /// A SQLite file in a folder of the test's own.
+    /// The SQLite file in a folder, which is gone with the value.
+    pub fn sqlite_of(folder: TempDir) -> Self {
+        let database = Self::sqlite_in(folder.path());
+        Self { _folder: Some(folder), ..database }
+    }
+
+    /// The same in a folder that stays.
     pub fn sqlite_in(folder: &Path) -> Self {
         let url = format!("sqlite://{}?mode=rwc", folder.join("orgd.db").display());
         Self { observer_url: url.clone(), url, _folder: None }

@@ -42,7 +42,17 @@ impl Service {
 
     /// The same with settings.
     pub async fn start_with(database: Arc<Database>, settings: &[(&str, &str)]) -> Self {
-        let mut service = Self::spawn(
+        Self::start_under(&[], database, settings).await
+    }
+
+    /// The same by way of a command that becomes `orgd` in the end.
+    pub async fn start_under(
+        wrapper: &[&str],
+        database: Arc<Database>,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let mut service = Self::spawn_under(
+            wrapper,
             &["serve", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT],
             &[settings, &[("ORGD_DATABASE_URL", database.url())]].concat(),
         );
@@ -74,7 +84,11 @@ impl Service {
 
     /// Any serving command, once it listens.
     pub fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = command::binary()
+        Self::spawn_under(&[], arguments, environment)
+    }
+
+    fn spawn_under(wrapper: &[&str], arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = command::binary_under(wrapper)
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
