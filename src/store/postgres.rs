@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     ANSWER_TIME, QUIET_MAX, StoreOptions,
+    credentials::CREDENTIAL,
     entity::{credentials, organizations},
     error::is_broken,
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
@@ -125,8 +126,9 @@ pub(super) async fn update(
             "id, version, date_modified, name, subscription_id, handshake_version, subject, role, \
              request_id, idempotency_key, request_digest FROM changed",
         );
+        let stored = ORGANIZATION.replace(", ", ", stored.");
         format!(
-            "WITH changed AS ({update} RETURNING stored.*, asked.subject, asked.role, \
+            "WITH changed AS ({update} RETURNING stored.{stored}, asked.subject, asked.role, \
              asked.request_id, asked.idempotency_key, asked.request_digest), \
              logged AS ({record}) SELECT {ORGANIZATION} FROM changed"
         )
@@ -168,9 +170,10 @@ pub(super) async fn credentials(
     connection: &mut PgConnection,
     digests: &[CredentialDigest],
 ) -> Result<Vec<credentials::Model>, sqlx::Error> {
-    let statement = "SELECT * FROM credentials WHERE digest = ANY ($1)";
+    static STATEMENT: LazyLock<String> =
+        LazyLock::new(|| format!("SELECT {CREDENTIAL} FROM credentials WHERE digest = ANY ($1)"));
     let digests: Vec<&[u8]> = digests.iter().map(|digest| digest.0.as_slice()).collect();
-    models(sqlx::query(statement).bind(digests).fetch_all(connection).await?)
+    models(sqlx::query(STATEMENT.as_str()).bind(digests).fetch_all(connection).await?)
 }
 
 fn models<M: FromQueryResult>(rows: Vec<PgRow>) -> Result<Vec<M>, sqlx::Error> {
