@@ -1,6 +1,7 @@
 //! The schema of orgd: one numbered, idempotent DDL statement each, for SQLite and PostgreSQL.
 //!
-//! Append-only: a step that has been released is never edited. Several instances may migrate at
+//! Append-only: a step that has been released is never edited, and one that takes something away says
+//! so by its name ([`works_with`]). Several instances may migrate at
 //! once; [`Migrator::up`] holds a lease, which sea-orm-migration does not do by itself.
 
 #![forbid(unsafe_code)]
@@ -49,16 +50,31 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// The steps that a database has and this version does not know, because a later one applied them.
-/// Writes nothing.
-pub async fn unknown_steps(db: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+/// The steps of this version, in order.
+#[must_use]
+pub fn known_steps() -> Vec<String> {
+    Migrator::migrations().iter().map(|step| step.name().to_owned()).collect()
+}
+
+/// The steps that a database has, in the order of their names. Writes nothing.
+pub async fn applied_steps(db: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
     if !SchemaManager::new(db).has_table("seaql_migrations").await? {
         return Ok(Vec::new());
     }
-    let known: Vec<_> = Migrator::migrations().iter().map(|step| step.name().to_owned()).collect();
     let applied = seaql_migrations::Entity::find().all(db).await?;
-    let applied = applied.into_iter().map(|step| step.version);
-    Ok(applied.filter(|step| !known.contains(step)).collect())
+    let mut applied: Vec<_> = applied.into_iter().map(|step| step.version).collect();
+    applied.sort();
+    Ok(applied)
+}
+
+/// Whether this version works on a database that has a step of a later version. It does, as steps only
+/// add, but for those whose names end in `_needs_` and the number of a step: they take away what is
+/// used by versions that do not know that step.
+#[must_use]
+pub fn works_with(step: &str) -> bool {
+    step.rsplit_once("_needs_").is_none_or(|(_, needed)| {
+        known_steps().iter().any(|known| known.split('_').nth(1) == Some(needed))
+    })
 }
 
 /// The same steps as sea-orm-migration applies them, without the lease.

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{connect, open, output};
 use crate::{
     config::DatabaseArgs,
-    store::{Store, StoreOptions},
+    store::{MigrationStep, Store, StoreOptions},
 };
 
 #[derive(Args, Debug)]
@@ -36,12 +36,16 @@ pub(super) async fn run(args: MigrateArgs) -> Result<()> {
         Action::Status => connect(&args.database, StoreOptions::default()).await?,
     };
     let steps = store.migration_steps().await?;
-    let value: Vec<_> =
-        steps.iter().map(|step| json!({"name": step.name, "applied": step.applied})).collect();
+    let value = |step: &MigrationStep| json!({"name": step.name, "applied": step.applied, "known": step.known});
+    let value: Vec<_> = steps.iter().map(value).collect();
     output::value(args.json, &value.into(), || {
-        let state = |applied| if applied { "applied" } else { "pending" }.to_owned();
-        let rows: Vec<_> =
-            steps.iter().map(|step| vec![step.name.clone(), state(step.applied)]).collect();
+        let state = |step: &MigrationStep| match (step.applied, step.known) {
+            (true, true) => "applied",
+            (true, false) => "applied by a later version",
+            (false, _) => "pending",
+        };
+        let row = |step: &MigrationStep| vec![step.name.clone(), state(step).to_owned()];
+        let rows: Vec<_> = steps.iter().map(row).collect();
         output::table(&["STEP", "STATE"], &rows)
     })?;
     Ok(store.close().await?)

@@ -27,6 +27,11 @@ pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 const FORWARDED: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
 
+/// How often a call is begun at most: more than one connection may be ending.
+const ATTEMPTS_MAX: u32 = 3;
+
+type Client = OrganizationServiceClient<Transport>;
+
 /// The transport that a service or a channel makes.
 pub fn transport<S, B>(service: S) -> Transport
 where
@@ -38,6 +43,23 @@ where
 {
     let service = service.map_response(|response| response.map(Body::new));
     BoxCloneSyncService::new(service.map_err(|error| transport_status(error.into())))
+}
+
+/// Whether the service never looked at a call: hyper drops a request that still waits for a connection
+/// when the connection ends, and GOAWAY says which streams came too late (RFC 9113 §6.8).
+fn was_never_processed(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let is_dropped = error.downcast_ref().is_some_and(hyper::Error::is_canceled);
+        let is_too_late = error.downcast_ref().is_some_and(|error: &h2::Error| {
+            error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+        });
+        if is_dropped || is_too_late {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// What a failure on the way to the service is. A channel's own timer would be CANCELLED, as a lost
@@ -55,7 +77,7 @@ fn transport_status(error: BoxError) -> Status {
 
 /// The client on behalf of one REST request: with its credential, its id and its deadline.
 pub(super) struct Caller {
-    client: OrganizationServiceClient<Transport>,
+    client: Client,
     metadata: MetadataMap,
     exchange: Exchange,
 }
@@ -71,7 +93,7 @@ impl Caller {
         TraceContext::hand_on(&mut forwarded);
         forwarded.insert(request_id::HEADER, exchange.request_id.clone());
         Self {
-            client: OrganizationServiceClient::new(transport),
+            client: Client::new(transport),
             metadata: MetadataMap::from_headers(forwarded),
             exchange: exchange.clone(),
         }
@@ -81,14 +103,14 @@ impl Caller {
         &self,
         message: v1::UpdateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
-        self.answer(self.client.clone().update(self.request(message)).await)
+        self.call(message, async |client, request| client.update(request).await).await
     }
 
     pub(super) async fn get(
         &self,
         message: v1::GetOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
-        self.answer(self.client.clone().get(self.request(message)).await)
+        self.call(message, async |client, request| client.get(request).await).await
     }
 
     /// The etag of an organization that the caller may see; none where there is no such.
@@ -107,21 +129,21 @@ impl Caller {
         &self,
         message: v1::ListOrganizationsRequest,
     ) -> Result<v1::ListOrganizationsResponse, Status> {
-        self.answer(self.client.clone().list(self.request(message)).await)
+        self.call(message, async |client, request| client.list(request).await).await
     }
 
     pub(super) async fn create(
         &self,
         message: v1::CreateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
-        self.answer(self.client.clone().create(self.request(message)).await)
+        self.call(message, async |client, request| client.create(request).await).await
     }
 
     pub(super) async fn list_changes(
         &self,
         message: v1::ListChangesRequest,
     ) -> Result<v1::ListChangesResponse, Status> {
-        self.answer(self.client.clone().list_changes(self.request(message)).await)
+        self.call(message, async |client, request| client.list_changes(request).await).await
     }
 
     /// The changes as they are made; the request's deadline is for the begin of the stream alone.
@@ -129,7 +151,7 @@ impl Caller {
         &self,
         message: v1::WatchRequest,
     ) -> Result<Streaming<v1::Change>, Status> {
-        self.answer(self.client.clone().watch(self.request(message)).await)
+        self.call(message, async |client, request| client.watch(request).await).await
     }
 
     /// Whether the service takes the caller's credential. An update without an organization is
@@ -138,6 +160,24 @@ impl Caller {
         match self.update(v1::UpdateOrganizationRequest::default()).await {
             Err(status) if !lacks_organization(&status) => Err(status),
             _ => Ok(()),
+        }
+    }
+
+    /// Makes a call, and makes it again where it was never processed, as other languages' gRPC
+    /// libraries do by themselves: a service takes no more calls on a connection that is old, or when
+    /// it is about to stop.
+    async fn call<M: Clone, T>(
+        &self,
+        message: M,
+        send: impl AsyncFn(&mut Client, tonic::Request<M>) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, Status> {
+        let mut attempts_left = ATTEMPTS_MAX;
+        loop {
+            attempts_left -= 1;
+            match send(&mut self.client.clone(), self.request(message.clone())).await {
+                Err(status) if attempts_left > 0 && was_never_processed(&status) => {}
+                answer => return self.answer(answer),
+            }
         }
     }
 

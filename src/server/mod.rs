@@ -263,7 +263,12 @@ pub struct Peer<'a> {
 }
 
 /// A channel to a service, which connects when it is first used.
-pub fn channel(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Channel> {
+pub fn channel(peer: Peer<'_>) -> Result<Channel> {
+    Ok(endpoint(peer)?.connect_lazy())
+}
+
+/// How a service is connected to.
+pub fn endpoint(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Endpoint> {
     let mut endpoint = Endpoint::from(uri.clone());
     match (uri.scheme_str() == Some("https"), ca) {
         (true, Some(ca)) => {
@@ -276,14 +281,12 @@ pub fn channel(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Channel> {
         (true, None) => bail!("{uri} needs {ca_flag}: who may have signed its certificate"),
         (false, _) => {}
     }
-    let channel = endpoint
+    Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect_lazy();
-    Ok(channel)
+        .keep_alive_while_idle(true))
 }
 
 async fn upstream_serves(channel: Channel) -> bool {

@@ -14,6 +14,11 @@ use crate::domain::{
     Violation, reason,
 };
 
+/// The columns of a credential. By their names, as `*` would be others once a later version has added
+/// one, and a statement that is kept prepared has those of before.
+pub(super) const CREDENTIAL: &str = "digest, kind, subject, role, organization_id, expires_at, \
+    revoked_at, description, created_at";
+
 impl Store {
     /// Who the credential with this digest proves its holder to be, while it holds.
     pub async fn find_principal(&self, digest: &CredentialDigest) -> Result<Option<Principal>> {

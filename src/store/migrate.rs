@@ -1,7 +1,7 @@
 //! The schema: brought up to date under a lease, and its state.
 
-use orgd_migrations::{Migrator, MigratorTrait, unknown_steps};
-use sea_orm::{DatabaseConnection, DbErr};
+use orgd_migrations::{Migrator, MigratorTrait, applied_steps, known_steps, works_with};
+use sea_orm::DbErr;
 use secrecy::SecretString;
 
 use super::{STARTUP_LOCK_TIMEOUT, Store, StoreOptions, connect_when_free, durable};
@@ -13,11 +13,14 @@ pub struct MigrationStep {
     pub name: String,
     /// Whether the database has it.
     pub applied: bool,
+    /// Whether this version has it; else a later version has applied it.
+    pub known: bool,
 }
 
 impl Store {
     /// Applies every step that the database does not have, whoever else does so at the same time.
-    /// Fails where the database has a step that this version does not know.
+    /// A database with steps of a later version is left as it is; fails where one of them, or the
+    /// lack of one of ours, means that this version cannot work with it.
     ///
     /// Over connections of its own, without the time limits of calls: an index on a large table takes
     /// its time. Two of them, so that the lease is renewed while a step runs.
@@ -27,34 +30,51 @@ impl Store {
             .max_connections(2)
             .map_sqlx_sqlite_opts(|sqlite| durable(sqlite, STARTUP_LOCK_TIMEOUT));
         let connection = connect_when_free(options).await?;
-        refuse_newer(&connection).await?;
-        Migrator::up(&connection, None).await?;
+        let steps = steps(&applied_steps(&connection).await?);
+        if steps.iter().all(|step| step.known) {
+            Migrator::up(&connection, None).await?;
+        } else {
+            check_newer(&steps)?;
+        }
         connection.close().await
     }
 
-    /// Every step in order, and whether the database has it; writes nothing.
+    /// Every step in order, those of later versions last, and whether the database has it; writes
+    /// nothing.
     pub async fn migration_steps(&self) -> Result<Vec<MigrationStep>, DbErr> {
-        use orgd_migrations::MigrationStatus;
-
-        refuse_newer(&self.reader).await?;
-        let steps = Migrator::get_migration_with_status_read_only(&self.reader).await?;
-        let step = |step: &orgd_migrations::Migration| MigrationStep {
-            name: step.name().to_owned(),
-            applied: step.status() == MigrationStatus::Applied,
-        };
-        Ok(steps.iter().map(step).collect())
+        Ok(steps(&applied_steps(&self.reader).await?))
     }
 }
 
-/// What a later version's steps mean, this version cannot know.
-async fn refuse_newer(connection: &DatabaseConnection) -> Result<(), DbErr> {
-    let unknown = unknown_steps(connection).await?;
-    if unknown.is_empty() {
+fn steps(applied: &[String]) -> Vec<MigrationStep> {
+    let ours = known_steps();
+    let later = applied.iter().filter(|name| !ours.contains(name)).cloned();
+    let later: Vec<_> =
+        later.map(|name| MigrationStep { name, applied: true, known: false }).collect();
+    let step = |name: String| MigrationStep { applied: applied.contains(&name), name, known: true };
+    ours.into_iter().map(step).chain(later).collect()
+}
+
+/// Whether this version works on a database that a later one has migrated.
+fn check_newer(steps: &[MigrationStep]) -> Result<(), DbErr> {
+    let named = |is_named: fn(&MigrationStep) -> bool| {
+        let names = steps.iter().filter(|step| is_named(step)).map(|step| step.name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let refused = named(|step| {
+        let lacks_ours = step.known && !step.applied;
+        lacks_ours || !step.known && !works_with(&step.name)
+    });
+    if refused.is_empty() {
+        let steps = named(|step| !step.known);
+        tracing::info!(
+            steps,
+            "the database's schema is of a later version, which this one can use"
+        );
         return Ok(());
     }
     Err(DbErr::Migration(format!(
-        "the database is newer than this version of orgd: it has steps that this version does not \
-         know ({}). Start the version that applied them, or restore a backup from before them",
-        unknown.join(", ")
+        "the database is newer than this version of orgd, which cannot work with it: see the steps \
+         {refused}. Start the version that applied them, or restore a backup from before them"
     )))
 }

@@ -332,8 +332,9 @@ impl Store {
             metrics::pool(name, idle, size.saturating_sub(idle), max.try_into().unwrap_or(0));
         }
         if let Ok(steps) = self.migration_steps().await {
-            let applied = steps.iter().filter(|step| step.applied).count();
-            metrics::migrations(applied, steps.len() - applied);
+            let unknown = steps.iter().filter(|step| !step.known).count();
+            let pending = steps.iter().filter(|step| !step.applied).count();
+            metrics::migrations(steps.len() - pending - unknown, pending, unknown);
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     StoreOptions,
     attempt::{QUIET_MAX, is_alive, no_answer},
+    credentials::CREDENTIAL,
     entity::{credentials, organizations},
     error::is_broken,
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
@@ -124,8 +125,9 @@ pub(super) async fn update(
             "id, version, date_modified, name, subscription_id, handshake_version, subject, role, \
              request_id, idempotency_key, request_digest FROM changed",
         );
+        let stored = ORGANIZATION.replace(", ", ", stored.");
         format!(
-            "WITH changed AS ({update} RETURNING stored.*, asked.subject, asked.role, \
+            "WITH changed AS ({update} RETURNING stored.{stored}, asked.subject, asked.role, \
              asked.request_id, asked.idempotency_key, asked.request_digest), \
              logged AS ({record}) SELECT {ORGANIZATION} FROM changed"
         )
@@ -167,9 +169,10 @@ pub(super) async fn credentials(
     connection: &mut PgConnection,
     digests: &[CredentialDigest],
 ) -> Result<Vec<credentials::Model>, sqlx::Error> {
-    let statement = "SELECT * FROM credentials WHERE digest = ANY ($1)";
+    static STATEMENT: LazyLock<String> =
+        LazyLock::new(|| format!("SELECT {CREDENTIAL} FROM credentials WHERE digest = ANY ($1)"));
     let digests: Vec<&[u8]> = digests.iter().map(|digest| digest.0.as_slice()).collect();
-    models(sqlx::query(statement).bind(digests).fetch_all(connection).await?)
+    models(sqlx::query(STATEMENT.as_str()).bind(digests).fetch_all(connection).await?)
 }
 
 fn models<M: FromQueryResult>(rows: Vec<PgRow>) -> Result<Vec<M>, sqlx::Error> {

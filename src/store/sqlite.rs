@@ -12,6 +12,7 @@ use sea_orm::{
 use serde::Serialize;
 
 use super::{
+    credentials::CREDENTIAL,
     entity::{credentials, organizations},
     immediate,
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
@@ -149,9 +150,14 @@ pub(super) async fn credentials(
     database: &DatabaseConnection,
     digests: &[CredentialDigest],
 ) -> Result<Vec<credentials::Model>, DbErr> {
-    let text = "SELECT * FROM credentials WHERE digest IN (SELECT unhex(value) FROM json_each(?1))";
+    static STATEMENT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "SELECT {CREDENTIAL} FROM credentials \
+             WHERE digest IN (SELECT unhex(value) FROM json_each(?1))"
+        )
+    });
     let digests: Vec<_> = digests.iter().map(|digest| HEXLOWER.encode(&digest.0)).collect();
-    models(&database.query_all_raw(statement(text, [json(&digests)?])).await?)
+    models(&database.query_all_raw(statement(STATEMENT.as_str(), [json(&digests)?])).await?)
 }
 
 fn statement(text: &str, values: impl IntoIterator<Item = Value>) -> Statement {

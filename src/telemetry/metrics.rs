@@ -98,7 +98,10 @@ fn describe() {
     describe_histogram!(BATCH_SIZE, "Work that was done in one batch");
     describe_counter!(AUTH_LOOKUPS, "Credentials that were known, known to be none, or looked up");
     describe_gauge!(AUTH_ENTRIES, "Credentials that are remembered");
-    describe_gauge!(MIGRATIONS, "Steps of the schema that the database has, and lacks");
+    describe_gauge!(
+        MIGRATIONS,
+        "Steps of the schema that the database has, lacks, or has from a later version"
+    );
     describe_gauge!(READY, "1: the service can do its work");
     describe_gauge!(BUILD, "1, with the version");
     describe_counter!(DROPPED_LINES, "Log lines that nobody took in time");
@@ -310,9 +313,10 @@ pub fn auth_entries(known: u64, unknown: u64) {
     }
 }
 
-/// How many steps of the schema the database has, and how many it lacks.
-pub fn migrations(applied: usize, pending: usize) {
-    for (state, steps) in [("applied", applied), ("pending", pending)] {
+/// How many steps of the schema the database has, how many it lacks, and how many of a later version it
+/// has.
+pub fn migrations(applied: usize, pending: usize, unknown: usize) {
+    for (state, steps) in [("applied", applied), ("pending", pending), ("unknown", unknown)] {
         gauge!(MIGRATIONS, "state" => state).set(number(steps));
     }
 }

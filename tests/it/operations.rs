@@ -7,14 +7,11 @@ use sea_orm::ConnectionTrait;
 use tempfile::TempDir;
 
 use crate::harness::{
-    ADMINISTRATOR, ANY_PORT, Database, FOREIGN, OWN, Service, USER, binaries, on_both_databases,
-    orgd,
+    ADMINISTRATOR, Database, FOREIGN, OWN, Service, USER, binaries, on_both_databases, orgd,
 };
 
 /// Organizations beside the seeded ones: a backup takes long enough for writes to come between.
 const ORGANIZATIONS: u32 = 20_000;
-/// What a binary says of a schema that is newer than itself.
-const NEWER: &str = "the database is newer than this version of orgd";
 
 fn page() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
@@ -141,34 +138,6 @@ async fn a_postgresql_dump_made_under_writes_is_restored_as_it_was() {
     shell(&commands("PostgreSQL", 1), folder.path(), ("NEW_DATABASE_URL", new.url()));
     assert_restored(&Service::start(new).await).await;
     assert_eq!(database.organization(OWN).await.name, "After", "the old one is left alone");
-}
-
-#[tokio::test]
-async fn no_command_starts_on_a_newer_schema_and_each_says_what_to_do() {
-    let step = "m29991231_000001_of_a_later_version";
-    assert!(page().contains(NEWER));
-    on_both_databases(async |service| {
-        let database = service.database();
-        let insert = format!("INSERT INTO seaql_migrations VALUES ('{step}', 0)");
-        let connection = database.connect().await;
-        connection.execute_unprepared(&insert).await.unwrap();
-        connection.close().await.unwrap();
-
-        let serve =
-            format!("serve --grpc-addr {ANY_PORT} --http-addr {ANY_PORT} --ops-addr {ANY_PORT}");
-        for words in [serve.as_str(), "migrate", "migrate status", "credential list"] {
-            let refused = orgd(database.url(), words);
-            assert_eq!(refused.code, 1, "{words}");
-            for text in [NEWER, step, "restore a backup"] {
-                assert!(refused.stderr.contains(text), "{words}, {text}: {}", refused.stderr);
-            }
-        }
-        // One that runs already goes on, so that instances can be replaced one by one.
-        set_name(&service, OWN, "Still served").await;
-        assert_eq!(service.get_ops("/readyz").await.status(), 200);
-        assert_eq!(service.get_ops("/metrics").await.status(), 200);
-    })
-    .await;
 }
 
 #[test]

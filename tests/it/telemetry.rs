@@ -245,6 +245,7 @@ async fn metrics_move() {
             ("orgd_build_info", &[concat!("version=\"", env!("CARGO_PKG_VERSION"))][..], 1.0),
             ("orgd_migrations", &["state=\"applied\""][..], 4.0),
             ("orgd_migrations", &["state=\"pending\""][..], 0.0),
+            ("orgd_migrations", &["state=\"unknown\""][..], 0.0),
         ] {
             let found = metric(&service, name, labels).await;
             assert!((found - value).abs() < 0.01, "{name} {labels:?}: {found}");

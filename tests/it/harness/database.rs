@@ -183,9 +183,10 @@ impl Database {
             );
             connection.execute_unprepared(&restore).await.unwrap();
             let record = format!(
-                "INSERT INTO organization_changes SELECT id, 1, date_created, 'operator', \
-                 'administrator', 'seed', name, subscription_id, 0, NULL, NULL \
-                 FROM organizations WHERE id = {id}"
+                "INSERT INTO organization_changes (organization_id, version, date, subject, \
+                 role, request_id, name, subscription_id, handshake_version) \
+                 SELECT id, 1, date_created, 'operator', 'administrator', 'seed', name, \
+                 subscription_id, 0 FROM organizations WHERE id = {id}"
             );
             connection.execute_unprepared(&record).await.unwrap();
         }

@@ -117,7 +117,7 @@ impl Service {
         Self { child, log, addresses, database: None }
     }
 
-    async fn until_ready(&self) {
+    pub async fn until_ready(&self) {
         let ready = async {
             while self.get_ops("/readyz").await.status() != 200 {
                 tokio::time::sleep(Duration::from_millis(20)).await;

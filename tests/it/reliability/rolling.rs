@@ -4,7 +4,7 @@
 mod haproxy;
 mod load;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use tokio::time::{Duration, Instant, sleep};
 
@@ -93,23 +93,42 @@ async fn ten_restarts_behind_a_proxy_fail_no_request() {
     replace_instances(10, 4, Duration::from_millis(10)).await;
 }
 
+/// Longer than any connection lives there, and many times.
+const TIME: Duration = Duration::from_secs(5);
+const SHORT_LIFE: (&str, &str) = ("ORGD_CONNECTION_AGE_MAX", "300ms");
+
+/// Runs clients for a while, none of whose requests may fail.
+async fn assert_nothing_fails(database: &Database, load: &Load, clients: &[(i64, Door)]) {
+    let clients = load.start(clients);
+    sleep(TIME).await;
+    let (done, failures) = load.stop(clients).await;
+    let updates: u64 = done.iter().map(|client| client.updates).sum();
+    eprintln!("{updates} updates and as many reads, {} failed", failures.len());
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(updates > 10, "{updates} updates");
+    assert_stored(database, &done).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_grow_old_behind_a_proxy_fail_no_request() {
-    let each = 4;
-    let database = database(3 * each).await;
+    let database = database(12).await;
     let addresses = [own_address(), own_address()];
-    let settings = [("ORGD_CONNECTION_AGE_MAX", "300ms")];
-    let _instances = addresses.map(|address| serve(&database, address, &settings));
+    let _instances = addresses.map(|address| serve(&database, address, &[SHORT_LIFE]));
     let proxy = Haproxy::start(addresses, &NO_RETRIES);
     for number in 0..2 {
         proxy.until(number, true).await;
     }
     let load = Load::new(proxy.rest(), proxy.grpc(), Duration::from_millis(3));
-    let clients = load.start(&clients(each));
-    sleep(Duration::from_secs(10)).await;
-    let (done, failures) = load.stop(clients).await;
-    let updates: u64 = done.iter().map(|client| client.updates).sum();
-    eprintln!("{updates} updates and as many reads, {} failed", failures.len());
-    assert!(failures.is_empty(), "{failures:#?}\n{}", proxy.log());
-    assert_stored(&database, &done).await;
+    assert_nothing_fails(&database, &load, &clients(4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateways_connections_that_grow_old_fail_no_request() {
+    let database = Arc::new(database(12).await);
+    let service = Service::start_with(database.clone(), &[SHORT_LIFE]).await;
+    let gateway = Service::start_gateway(&service).await;
+    let load = Load::new(gateway.http_addr(), service.grpc_addr(), Duration::from_millis(3));
+    let rest = |client: &(i64, Door)| client.1 != Door::Grpc;
+    let clients: Vec<_> = clients(4).into_iter().filter(rest).collect();
+    assert_nothing_fails(&database, &load, &clients).await;
 }

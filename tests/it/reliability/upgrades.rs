@@ -1,1 +1,227 @@
-//! Promise 13: many start at once, and a release runs beside the one before.
+//! Promise 13: many start at once, and a release runs beside the one after it. There is no release
+//! before this one: here this one is the release before, on a schema that a later one has migrated.
+
+use std::{fs, path::Path, sync::Arc};
+
+use orgd::proto::v1::{GetOrganizationRequest, Organization, UpdateOrganizationRequest};
+use sea_orm::ConnectionTrait;
+use tokio::task::JoinSet;
+
+use crate::{
+    examples::assert_examples,
+    harness::{
+        ADMINISTRATOR, ANY_PORT, Database, OWN, Service, authorized, on_both_databases,
+        on_both_databases_with, orgd,
+    },
+};
+
+const INSTANCES: usize = 4;
+
+/// What the next release may do to the tables that this one uses: add.
+const EXPAND: [&str; 6] = [
+    "ALTER TABLE organizations ADD COLUMN region TEXT",
+    "ALTER TABLE organization_changes ADD COLUMN region TEXT NOT NULL DEFAULT 'none'",
+    "ALTER TABLE credentials ADD COLUMN region TEXT",
+    // A name that another table has.
+    "ALTER TABLE organizations ADD COLUMN subject TEXT",
+    "CREATE TABLE regions (name TEXT PRIMARY KEY)",
+    "CREATE INDEX organizations_region ON organizations (region)",
+];
+const EXPANDED: &str = "m29990101_000901_add_regions";
+/// Takes away what versions use that do not know step 901, as this one.
+const CONTRACTED: &str = "m29990201_000902_drop_names_needs_000901";
+/// Takes away what only versions before this one use.
+const CONTRACTED_BEFORE: &str = "m29990201_000903_drop_something_needs_000004";
+
+const SERVE: [&str; 7] =
+    ["serve", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT];
+
+async fn execute(database: &Database, statements: &[&str]) {
+    let connection = database.connect().await;
+    for statement in statements {
+        connection.execute_unprepared(statement).await.unwrap();
+    }
+    connection.close().await.unwrap();
+}
+
+async fn record(database: &Database, step: &str) {
+    execute(database, &[&format!("INSERT INTO seaql_migrations VALUES ('{step}', 0)")]).await;
+}
+
+/// Services that start at once on an empty database all become ready; each step is applied once, and
+/// the schema is whole.
+async fn start_at_once(rounds: usize) {
+    for round in 0..rounds {
+        for database in [Database::sqlite(), Database::postgres().await] {
+            let database = Arc::new(database);
+            let mut starting = JoinSet::new();
+            for _ in 0..INSTANCES {
+                let url = database.url().to_owned();
+                let spawn = move || Service::spawn(&SERVE, &[("ORGD_DATABASE_URL", &url)]);
+                starting.spawn_blocking(spawn);
+            }
+            let services = starting.join_all().await;
+            let case = format!("round {round} over {}", database.kind());
+            let steps = orgd(database.url(), "migrate status --json").json();
+            let steps = steps.as_array().unwrap();
+            assert!(steps.iter().all(|step| step["applied"] == true), "{case}: {steps:?}");
+            let connection = database.connect().await;
+            let recorded = "SELECT version FROM seaql_migrations";
+            let recorded =
+                sea_orm::Statement::from_string(connection.get_database_backend(), recorded);
+            let recorded = connection.query_all_raw(recorded).await.unwrap().len();
+            assert_eq!(recorded, steps.len(), "{case}: each step once");
+            connection.close().await.unwrap();
+
+            database.seed().await;
+            for (number, service) in services.iter().enumerate() {
+                let name = format!("By {number}");
+                let body = format!(r#"{{"name": "{name}"}}"#);
+                let answer = service.put(OWN, ADMINISTRATOR, &body).send().await;
+                assert_eq!(answer.status(), 200, "{case}: {}", answer.text());
+                assert_eq!(database.organization(OWN).await.name, name, "{case}");
+                service.until_ready().await;
+            }
+        }
+    }
+    eprintln!("{rounds} of {rounds} rounds of {INSTANCES} instances on both databases");
+}
+
+#[tokio::test]
+async fn services_that_start_at_once_on_an_empty_database_all_serve() {
+    start_at_once(3).await;
+}
+
+#[tokio::test]
+#[ignore = "long: make soak"]
+async fn services_that_start_at_once_on_an_empty_database_all_serve_every_time() {
+    start_at_once(20).await;
+}
+
+/// Everything that a service and its commands do, over the tables as they are.
+async fn assert_works(service: &Service) {
+    let database = service.database();
+    database.reset().await;
+    assert_examples(service).await;
+    let before = database.organization(OWN).await.etag.version();
+    let mut grpc = service.grpc();
+    let organization =
+        Organization { id: OWN, name: Some("By gRPC".to_owned()), ..Default::default() };
+    let update = UpdateOrganizationRequest {
+        organization: Some(organization),
+        request_id: uuid::Uuid::new_v4().to_string(),
+        ..Default::default()
+    };
+    let first = grpc.update(authorized(ADMINISTRATOR, update.clone())).await.unwrap();
+    let again = grpc.update(authorized(ADMINISTRATOR, update)).await.unwrap();
+    assert_eq!(first.get_ref().etag, again.get_ref().etag, "sent again under its key");
+    let get = GetOrganizationRequest { id: OWN, ..Default::default() };
+    let got = grpc.get(authorized(ADMINISTRATOR, get)).await.unwrap().into_inner();
+    assert_eq!(got.name.as_deref(), Some("By gRPC"));
+
+    let bearer = format!("Bearer {ADMINISTRATOR}");
+    for path in ["/v1/organizations", "/v1/organizations/90", "/v1/organizations/90/changes"] {
+        let answer = service.request("GET", path).header("authorization", &bearer).send().await;
+        assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
+    }
+    let id = 1000 + before;
+    for words in [
+        format!("organization create --id {id} --name New"),
+        "credential issue --role support --subject new".to_owned(),
+        "credential list".to_owned(),
+        "migrate".to_owned(),
+    ] {
+        let done = orgd(database.url(), &words);
+        assert_eq!(done.code, 0, "{words}: {}", done.stderr);
+    }
+    assert_eq!(database.changes(id).await.len(), 1, "created and recorded");
+}
+
+async fn unknown_steps(service: &Service) -> String {
+    let metrics = service.get_ops("/metrics").await;
+    let line = |line: &&str| line.starts_with("orgd_migrations{state=\"unknown\"}");
+    metrics.text().lines().find(line).expect("the metric is there").to_owned()
+}
+
+#[tokio::test]
+async fn a_release_works_and_starts_on_the_schema_of_the_next() {
+    // So that every call looks into every table.
+    let settings = [("ORGD_AUTH_CACHE_TTL", "0s")];
+    on_both_databases_with(&settings, async |running| {
+        let database = running.shared_database();
+        // Statements are kept prepared from now on.
+        assert_works(&running).await;
+        execute(&database, &EXPAND).await;
+        record(&database, EXPANDED).await;
+        record(&database, CONTRACTED_BEFORE).await;
+
+        assert_works(&running).await;
+        assert!(unknown_steps(&running).await.ends_with(" 2"));
+        // One that crashed while the others are replaced, or to which a deployment goes back.
+        let started = Service::start_beside(database.clone()).await;
+        started.until_logged("of a later version, which this one can use").await;
+        assert_works(&started).await;
+        assert!(unknown_steps(&started).await.ends_with(" 2"));
+        let status = orgd(database.url(), "migrate status");
+        assert!(status.stdout.contains("applied by a later version"), "{}", status.stdout);
+        assert!(!status.stdout.contains("pending"), "{}", status.stdout);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_release_does_not_start_on_a_schema_that_lacks_what_it_uses() {
+    let newer = "the database is newer than this version of orgd";
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
+    assert!(fs::read_to_string(page).unwrap().contains(newer));
+    on_both_databases(async |running| {
+        let database = running.database();
+        record(database, EXPANDED).await;
+        record(database, CONTRACTED).await;
+        let serve = SERVE.join(" ");
+        for words in [serve.as_str(), "migrate", "credential list"] {
+            let refused = orgd(database.url(), words);
+            assert_eq!(refused.code, 1, "{words}");
+            for text in [newer, CONTRACTED, "restore a backup"] {
+                assert!(refused.stderr.contains(text), "{words}, {text}: {}", refused.stderr);
+            }
+            assert!(!refused.stderr.contains(EXPANDED), "is no reason: {}", refused.stderr);
+        }
+        let status = orgd(database.url(), "migrate status");
+        assert_eq!(status.code, 0, "{}", status.stderr);
+        assert!(status.stdout.contains(CONTRACTED), "{}", status.stdout);
+        // One that runs already goes on as long as it can.
+        let answer = running.put(OWN, ADMINISTRATOR, r#"{"name": "Still served"}"#).send().await;
+        assert_eq!(answer.status(), 200);
+        assert!(unknown_steps(&running).await.ends_with(" 2"));
+    })
+    .await;
+}
+
+#[test]
+fn a_step_that_takes_something_away_says_so_by_its_name() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/src");
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&path).unwrap().to_lowercase();
+        if !text.contains("derivemigrationname") {
+            continue;
+        }
+        numbers.push(name.split('_').nth(1).unwrap().to_owned());
+        let up = text.split("fn down").next().unwrap();
+        let takes_away = ["drop", "rename", "modify", "delete", "truncate"];
+        let takes_away = takes_away.iter().any(|word| up.contains(word));
+        assert_eq!(takes_away, name.contains("_needs_"), "{name}");
+    }
+    let all = numbers.len();
+    numbers.sort();
+    numbers.dedup();
+    assert_eq!((numbers.len(), orgd_steps()), (all, all), "each step has a number of its own");
+}
+
+fn orgd_steps() -> usize {
+    let database = Database::sqlite();
+    orgd(database.url(), "migrate status --json").json().as_array().unwrap().len()
+}
