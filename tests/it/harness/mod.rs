@@ -6,6 +6,7 @@ mod database;
 mod faults;
 mod http;
 mod http2;
+mod patroni;
 mod postgres;
 mod service;
 
@@ -17,6 +18,7 @@ pub use self::{
     faults::{Fault, Proxy},
     http::{Answer, Request},
     http2::{RawHttp2, kind},
+    patroni::Patroni,
     postgres::{Cluster, binaries},
     service::{ANY_PORT, Service, authorized},
 };
