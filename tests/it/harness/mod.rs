@@ -7,6 +7,7 @@ pub mod disclosure;
 mod faults;
 mod http;
 mod http2;
+mod patroni;
 mod postgres;
 mod service;
 pub mod strict;
@@ -19,6 +20,7 @@ pub use self::{
     faults::{Fault, Proxy},
     http::{Answer, Request},
     http2::{RawHttp2, kind},
+    patroni::Patroni,
     postgres::{Cluster, binaries},
     service::{ANY_PORT, Service, authorized},
 };

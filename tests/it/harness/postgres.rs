@@ -85,9 +85,9 @@ pub fn binaries() -> PathBuf {
 }
 
 /// PostgreSQL refuses to run as root, so root runs it as the user that the package made.
-struct Owner(Option<(u32, u32)>);
+pub(super) struct Owner(Option<(u32, u32)>);
 
-fn owner(folder: &Path) -> Owner {
+pub(super) fn owner(folder: &Path) -> Owner {
     let id = |arguments: &[&str]| {
         let output = Command::new("id").args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().parse::<u32>().ok()
@@ -102,7 +102,7 @@ fn owner(folder: &Path) -> Owner {
 }
 
 impl Owner {
-    fn run<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    pub(super) fn run<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         match self.0 {
             Some((uid, gid)) => command.uid(uid).gid(gid).current_dir("/"),
             None => command,
@@ -111,7 +111,7 @@ impl Owner {
 }
 
 /// A port that nobody listens on now.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 

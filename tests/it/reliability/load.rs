@@ -15,7 +15,7 @@ use crate::harness::{FOREIGN, OWN};
 pub const ORGANIZATIONS: [i64; 2] = [OWN, FOREIGN];
 const WRITERS: usize = 8;
 /// What any fault takes to heal at the longest, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a writer rests that was not answered.
 const REST: Duration = Duration::from_millis(20);
 
