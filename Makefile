@@ -9,7 +9,7 @@ EXAMPLES := target/examples/node_modules
 BUF := target/node/node_modules/.bin/buf
 BROWSER := target/browser/node_modules
 
-.PHONY: test portability fmt lint tools run bench bench-scale
+.PHONY: test portability soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
 
 # Everything: the tools that the tests need, the format, the lints, the tests, and those of the database
 # again over a strict one.
@@ -41,6 +41,27 @@ bench: tools $(PEER)
 # Compares a small database with a large one.
 bench-scale: tools
 	cargo bench --locked --bench load -- --scale $(BENCH)
+
+# Cargo's commands that are crates of their own, below target/.
+TOOLS := target/tools
+CARGO_TOOL = PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" cargo
+$(TOOLS)/bin/cargo-fuzz:
+	cargo install --quiet --locked --root $(TOOLS) cargo-fuzz@0.13.2
+$(TOOLS)/bin/cargo-mutants:
+	cargo install --quiet --locked --root $(TOOLS) cargo-mutants@27.1.0
+$(TOOLS)/bin/cargo-cyclonedx:
+	cargo install --quiet --locked --root $(TOOLS) cargo-cyclonedx@0.5.9
+
+# What anyone may send, at random, against what must hold for any of it (fuzz/README.md).
+TARGETS := json_body update_mask authorization message page_token
+SECONDS := 600
+fuzz: $(TOOLS)/bin/cargo-fuzz
+	@set -e; for target in $(TARGETS); do \
+	  mkdir -p target/fuzz/corpus/$$target target/fuzz/artifacts/$$target; \
+	  $(CARGO_TOOL) +nightly fuzz run --target-dir target/fuzz $$target \
+	    target/fuzz/corpus/$$target fuzz/corpus/$$target -- -max_total_time=$(SECONDS) -max_len=4096 \
+	    -timeout=10 -artifact_prefix=target/fuzz/artifacts/$$target/ -print_final_stats=1; \
+	done
 
 # The peer below target/, with its packages.
 $(PEER): $(wildcard benches/peer/*)

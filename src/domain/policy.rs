@@ -86,13 +86,19 @@ pub fn authorize_fields(principal: &Principal, fields: impl Iterator<Item = Fiel
 
 /// The organization without the fields that the principal may not read.
 #[must_use]
-pub fn readable(principal: &Principal, organization: Organization) -> Organization {
-    let may_read = |field| may_access(principal.role, Access::Read, field);
-    Organization {
-        subscription_id: organization.subscription_id.filter(|_| may_read(Field::SubscriptionId)),
-        handshake: organization.handshake.filter(|_| may_read(Field::Handshake)),
-        ..organization
+pub fn readable(principal: &Principal, mut organization: Organization) -> Organization {
+    for field in Field::ALL {
+        if may_access(principal.role, Access::Read, field) {
+            continue;
+        }
+        match field {
+            // An organization has one in every answer.
+            Field::Name => {}
+            Field::SubscriptionId => organization.subscription_id = None,
+            Field::Handshake => organization.handshake = None,
+        }
     }
+    organization
 }
 
 /// The entry of the change log without the fields that the principal may not read.

@@ -96,8 +96,10 @@ impl Document {
             "handshake" => &mut self.body.handshake,
             "id" => return self.id = Some(value),
             // Only defined fields are updated; all others are ignored, as the page says.
-            _ if self.ignored.len() < ERRORS_MAX => return self.ignored.push(key.to_owned()),
-            _ => return,
+            _ => {
+                self.ignored.push(key.to_owned());
+                return self.ignored.truncate(ERRORS_MAX);
+            }
         };
         if *member != Member::Absent {
             self.errors.push(FieldError::two_spellings(key));

@@ -45,17 +45,18 @@ async fn assert_unavailable(service: &Service, fault: Fault) -> Duration {
         begin.elapsed()
     };
     let name = r#"{"name": "Unavailable"}"#;
+    let requests = [
+        ("PUT", "/v1/organizations/90", name),
+        ("PUT", "/v1/organizations/90", name),
+        ("PUT", "/v1/organizations/90", name),
+        ("PUT", "/v1/organizations/90", name),
+        ("GET", "/v1/organizations/90", ""),
+        ("GET", "/v1/organizations", ""),
+        ("GET", "/v1/organizations/90/changes", ""),
+        ("POST", "/v1/organizations", name),
+    ];
     let (rest, grpcs) = tokio::join!(
-        join_all([
-            rest("PUT", "/v1/organizations/90", name),
-            rest("PUT", "/v1/organizations/90", name),
-            rest("PUT", "/v1/organizations/90", name),
-            rest("PUT", "/v1/organizations/90", name),
-            rest("GET", "/v1/organizations/90", ""),
-            rest("GET", "/v1/organizations", ""),
-            rest("GET", "/v1/organizations/90/changes", ""),
-            rest("POST", "/v1/organizations", name),
-        ]),
+        join_all(requests.map(|(method, path, body)| Box::pin(rest(method, path, body)))),
         join_all([grpc(), grpc()]),
     );
     rest.into_iter().chain(grpcs).max().unwrap()
