@@ -41,7 +41,7 @@ $(PEER): $(wildcard benches/peer/*)
 	npm ci --silent --no-audit --no-fund --prefix target/peer
 	@touch $@
 
-# What the tests need beside Rust: a PostgreSQL server, curl, sqlite3, a docker-compose that reads the compose
+# What the tests need beside Rust: a PostgreSQL server, HAProxy, curl, sqlite3, a docker-compose that reads the compose
 # file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages and the
 # browser's driver. Installed from the distribution's packages where missing.
 tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
@@ -52,6 +52,7 @@ tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
 	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
+	PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || missing="$$missing haproxy"; \
 	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
 
@@ -69,6 +70,8 @@ install:
 	@command -v apt-get >/dev/null || { echo "Install these with your package manager, then run make test again:$(PACKAGES)" >&2; exit 1; }
 	$(SUDO) apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(PACKAGES)
+	@# The tests start one of their own; the package's is not needed.
+	$(if $(filter haproxy,$(PACKAGES)),$(SUDO) sh -c 'update-rc.d haproxy disable; service haproxy stop' >/dev/null 2>&1 || true)
 
 $(PYTHON): tests/requirements.txt
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || $(MAKE) --no-print-directory install PACKAGES="python3 python3-venv"

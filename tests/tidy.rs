@@ -142,6 +142,9 @@ const NOWHERE: [&str; 7] = [
     concat!("/ho", "me/"),
 ];
 
+/// The one reason for which a test is not run at once.
+const LONG: &str = concat!("#[ig", "nore = \"long: make soak\"]");
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -218,6 +221,7 @@ fn every_file_says_what_it_holds_and_is_short() {
 #[test]
 fn nothing_is_unfinished_and_nothing_names_a_machine() {
     for (name, text) in files() {
+        let text = text.replace(LONG, "");
         for mark in NOWHERE {
             assert!(!text.contains(mark), "{name} has {mark}");
         }
