@@ -25,6 +25,11 @@ portability: tools
 	cargo test --locked --test it -- --ignored --exact --nocapture \
 		reliability::portability::the_whole_suite_needs_nothing_that_distributed_engines_refuse
 
+# The promises of docs/RELIABILITY.md in their long forms, one after the other.
+soak: soak-tools
+	cargo build --workspace --locked --examples
+	cargo test --locked --test it -- --include-ignored --test-threads=1 --nocapture reliability::
+
 fmt:
 	cargo fmt --all
 
@@ -70,8 +75,8 @@ $(PEER): $(wildcard benches/peer/*)
 	npm ci --silent --no-audit --no-fund --prefix target/peer
 	@touch $@
 
-# What the tests need beside Rust: a PostgreSQL server, curl, sqlite3, libfiu, a docker-compose that reads the
-# compose file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages and the
+# What the tests need beside Rust: a PostgreSQL server, HAProxy, curl, sqlite3, libfiu, a docker-compose that reads
+# the compose file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages and the
 # browser's driver. Installed from the distribution's packages where missing.
 tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
 	@missing=""; \
@@ -82,6 +87,7 @@ tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
 	command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
 	command -v fiu-run >/dev/null || missing="$$missing fiu-utils"; \
 	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
+	PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || missing="$$missing haproxy"; \
 	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
 
@@ -89,7 +95,6 @@ tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
 .PHONY: soak-tools
 soak-tools: tools
 	@missing=""; \
-	command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || missing="$$missing haproxy"; \
 	command -v patroni >/dev/null || missing="$$missing patroni"; \
 	command -v etcd >/dev/null || missing="$$missing etcd-server"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing python3-etcd"; fi
@@ -108,6 +113,8 @@ install:
 	@command -v apt-get >/dev/null || { echo "Install these with your package manager, then run make test again:$(PACKAGES)" >&2; exit 1; }
 	$(SUDO) apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(PACKAGES)
+	@# The tests start one of their own; the package's is not needed.
+	$(if $(filter haproxy,$(PACKAGES)),$(SUDO) sh -c 'update-rc.d haproxy disable; service haproxy stop' >/dev/null 2>&1 || true)
 
 $(PYTHON): tests/requirements.txt
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || $(MAKE) --no-print-directory install PACKAGES="python3 python3-venv"

@@ -148,7 +148,7 @@ const NOWHERE: [&str; 7] = [
 const LONG: &str = concat!("#[ig", "nore = \"long: make ");
 
 /// Pages that name the test of each thing that they promise, as `module::test`, and how many at least.
-const PAGES_WITH_TESTS: [(&str, usize); 2] = [("SECURITY.md", 30), ("docs/RELIABILITY.md", 1)];
+const PAGES_WITH_TESTS: [(&str, usize); 2] = [("SECURITY.md", 30), ("docs/RELIABILITY.md", 40)];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -93,6 +93,12 @@ async fn ten_restarts_behind_a_proxy_fail_no_request() {
     replace_instances(10, 4, Duration::from_millis(10)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: make soak"]
+async fn a_hundred_restarts_behind_a_proxy_fail_no_request() {
+    replace_instances(100, 5, Duration::from_millis(1)).await;
+}
+
 /// Longer than any connection lives there, and many times.
 const TIME: Duration = Duration::from_secs(5);
 const SHORT_LIFE: (&str, &str) = ("ORGD_CONNECTION_AGE_MAX", "300ms");

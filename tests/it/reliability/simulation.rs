@@ -47,30 +47,32 @@ struct Fault {
 }
 
 /// Begins a fault on a link or a host that has none.
-fn fault(sim: &mut Sim<'_>, dice: &Dice) -> (&'static str, Fault) {
+fn fault(sim: &mut Sim<'_>, dice: &Dice) -> Fault {
     let until = sim.elapsed() + Duration::from_millis(200) + dice.time_ms(4000);
     let server = [SERVICE, GATEWAY][usize::from(dice.below(2) == 0)];
     let index = usize::try_from(dice.below(4)).unwrap();
     let (from, to) = CLIENTS.get(index).map_or((GATEWAY, SERVICE), |client| (*client, server));
-    let (name, heal): (_, Box<dyn FnOnce(&mut Sim<'_>)>) = match dice.below(4) {
+    let heal: Box<dyn FnOnce(&mut Sim<'_>)> = match dice.below(4) {
         0 => {
+            // Nothing gets through, either way or back only; what was sent is lost.
             sim.partition(from, to);
-            ("partition", Box::new(move |sim| sim.repair(from, to)))
+            Box::new(move |sim| sim.repair(from, to))
         }
         1 => {
             sim.partition_oneway(to, from);
-            ("lost answers", Box::new(move |sim| sim.repair_oneway(to, from)))
+            Box::new(move |sim| sim.repair_oneway(to, from))
         }
         2 => {
+            // It comes, but late.
             sim.hold(from, to);
-            ("delay", Box::new(move |sim| sim.release(from, to)))
+            Box::new(move |sim| sim.release(from, to))
         }
         _ => {
             sim.crash(server);
-            ("crash", Box::new(move |sim| sim.bounce(server)))
+            Box::new(move |sim| sim.bounce(server))
         }
     };
-    (name, Fault { until, heal })
+    Fault { until, heal }
 }
 
 /// What a simulation saw.
@@ -109,7 +111,7 @@ fn simulate(seed: u64, database: &Database, first_id: i64) -> Seen {
     }
 
     let mut faults: Vec<Fault> = Vec::new();
-    let mut seen = Seen::default();
+    let mut begun = 0;
     while sim.elapsed() < FAULTS {
         sim.step().unwrap();
         let (over, lasting) = faults.into_iter().partition(|fault| fault.until <= sim.elapsed());
@@ -118,8 +120,8 @@ fn simulate(seed: u64, database: &Database, first_id: i64) -> Seen {
             heal(&mut sim);
         }
         if faults.is_empty() && dice.below(60) == 0 {
-            faults.push(fault(&mut sim, &dice).1);
-            seen.faults += 1;
+            faults.push(fault(&mut sim, &dice));
+            begun += 1;
         }
     }
     for Fault { heal, .. } in faults {
@@ -142,8 +144,7 @@ fn simulate(seed: u64, database: &Database, first_id: i64) -> Seen {
     for (id, _) in ids.zip(CLIENTS) {
         assert_stored(database, seed, id);
     }
-    seen.failures = failures.get();
-    seen
+    Seen { faults: begun, failures: failures.get() }
 }
 
 /// Every update is there once, in its order, and nothing else is.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-/// SplitMix64: enough for choosing, and the same everywhere.
+/// `SplitMix64`: enough for choosing, and the same everywhere.
 #[derive(Clone)]
 pub(super) struct Dice(Arc<Mutex<u64>>);
 
