@@ -8,7 +8,7 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::D
 use anyhow::{Result, anyhow};
 use axum::Router;
 use http::{Request, Version};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -21,9 +21,13 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic_health::pb::health_server::SERVICE_NAME as HEALTH_SERVICE;
 use tower::ServiceExt;
 
-use super::activity::{Activity, GuardedBody, WatchedIo};
+use super::{
+    activity::{Activity, WatchedIo},
+    held::{ArrivingBody, GuardedBody, Hold, Holdings},
+};
 use crate::{
     config::Limits,
     telemetry::metrics::{self, ConnectionGauge},
@@ -33,6 +37,11 @@ use crate::{
 const ACCEPT_FAILURE_PAUSE: Duration = Duration::from_millis(50);
 /// How often a connection is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The protocol's own default: a body of the default limit, but for a byte.
+const STREAM_WINDOW_BYTES: u32 = 65_535;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +62,7 @@ pub(super) struct Door {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) router: Router,
     pub(super) limits: Limits,
+    pub(super) holdings: Holdings,
     /// No new connection, no new request.
     pub(super) stop: CancellationToken,
     /// Whatever is still under way ends.
@@ -106,7 +116,8 @@ impl Door {
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else { return self.serve_plain(stream, peer).await };
         match timeout(self.limits.header_read_timeout, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve_plain(stream, peer).await,
+            // Boxed, or every connection would have its size.
+            Ok(Ok(stream)) => Box::pin(self.serve_plain(stream, peer)).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
@@ -118,18 +129,19 @@ impl Door {
         peer: SocketAddr,
     ) {
         let limits = self.limits;
-        let activity = Activity::new(&limits);
+        let activity = Activity::new(&limits, self.holdings.clone());
         let io = TokioIo::new(WatchedIo::new(stream, activity.clone()));
         let service = service_fn({
             let (router, activity) = (self.router.clone(), activity.clone());
-            move |request| answer(request, router.clone(), activity.clone(), limits, peer)
+            move |request| answer(request, router.clone(), &activity, limits, peer)
         });
-        let builder = builder(self.protocol, &limits);
+        let builder = builder(self.protocol, &limits, activity.clone());
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut stopping = pin!(async {
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = sleep(age_max(&limits)) => {}
+                () = activity.slow() => tracing::debug!("a request did not come in its time"),
             }
         });
         let mut overdue = pin!(overdue(&activity, &limits));
@@ -137,6 +149,8 @@ impl Door {
         let mut is_stopping = false;
         loop {
             tokio::select! {
+                // A connection that must end is looked at as soon as it has had its turn.
+                biased;
                 ended = &mut connection => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a connection ended with an error");
@@ -151,7 +165,7 @@ impl Door {
                     }
                 }
                 () = &mut overdue => {
-                    tracing::debug!("a connection was idle, slow or a flood for too long");
+                    tracing::debug!("a connection was idle, slow, greedy or a flood");
                     return;
                 }
                 () = &mut grace_over => {
@@ -164,8 +178,24 @@ impl Door {
     }
 }
 
-fn builder(protocol: Protocol, limits: &Limits) -> Builder<TokioExecutor> {
-    let builder = Builder::new(TokioExecutor::new());
+/// Runs the streams of a connection.
+#[derive(Clone)]
+struct Streams(Activity);
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        // Those of a connection that is about to end would only take memory until it has.
+        if !self.0.is_offending() {
+            TokioExecutor::new().execute(stream);
+        }
+    }
+}
+
+fn builder(protocol: Protocol, limits: &Limits, activity: Activity) -> Builder<Streams> {
+    let builder = Builder::new(Streams(activity));
     // As the published page writes the names of headers.
     let builder = builder.title_case_headers(true);
     let mut builder = if protocol == Protocol::Http2 { builder.http2_only() } else { builder };
@@ -179,9 +209,15 @@ fn builder(protocol: Protocol, limits: &Limits) -> Builder<TokioExecutor> {
         .max_concurrent_streams(limits.streams_max)
         .max_local_error_reset_streams(limits.local_resets_max)
         .max_header_list_size(limits.header_bytes_max)
-        // Often enough that a quiet stream, such as a health watch, is no stalled client.
+        // What a client may send, or leave, without being read or taken: hyper's own are sixteen times
+        // and six times as much.
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        // Often enough that a quiet stream, such as a health watch, is no stalled client; and a client
+        // that is gone has neither sent nor taken a byte for the whole of it.
         .keep_alive_interval(limits.stall_timeout / 2)
-        .keep_alive_timeout(limits.stall_timeout);
+        .keep_alive_timeout(limits.stall_timeout / 2);
     builder
 }
 
@@ -196,23 +232,44 @@ async fn overdue(activity: &Activity, limits: &Limits) {
     loop {
         let now = Instant::now();
         let ends_at = activity.ends_at(limits);
-        if ends_at <= now || activity.is_flooded() {
+        if ends_at <= now || activity.is_offending() {
             return;
         }
-        sleep_until(ends_at.min(now + WATCH_INTERVAL)).await;
+        tokio::select! {
+            biased;
+            () = activity.greedy() => {}
+            () = sleep_until(ends_at.min(now + WATCH_INTERVAL)) => {}
+        }
     }
 }
 
-async fn answer(
-    mut request: Request<Incoming>,
+/// What a request counts for is counted before this returns: one turn of a connection may bring as
+/// many as there may be.
+fn answer(
+    request: Request<Incoming>,
     router: Router,
-    activity: Activity,
+    activity: &Activity,
     limits: Limits,
     peer: SocketAddr,
-) -> Result<http::Response<GuardedBody<axum::body::Body>>, Infallible> {
-    let guard = activity.begin_request(request.version() < Version::HTTP_2, &limits);
+) -> impl Future<Output = Result<http::Response<GuardedBody<axum::body::Body>>, Infallible>> + use<>
+{
+    let is_http1 = request.version() < Version::HTTP_2;
+    let guard = activity.begin_request(is_http1, &limits);
+    // Nobody needs a credential to watch the health, and it has no end of its own.
+    let watch = is_health_watch(request.uri().path()).then(|| Hold::begin(activity));
+    let mut request =
+        request.map(|body| ArrivingBody::new(body, is_http1, activity, limits.request_deadline));
     // The source, for its rate limit.
     request.extensions_mut().insert(peer);
-    let response = router.oneshot(request).await?;
-    Ok(response.map(|body| GuardedBody::new(body, guard)))
+    let activity = activity.clone();
+    async move {
+        // Boxed, so that a long answer has not the size of what made it.
+        let response = Box::pin(router.oneshot(request)).await?;
+        Ok(response.map(|body| GuardedBody::new(body, activity, guard, watch)))
+    }
+}
+
+fn is_health_watch(path: &str) -> bool {
+    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(HEALTH_SERVICE));
+    method == Some("/Watch")
 }

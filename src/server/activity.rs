@@ -1,6 +1,7 @@
 //! What a connection is doing, as far as it decides when the connection must end.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -8,19 +9,29 @@ use std::{
     time::Duration,
 };
 
-use bytes::Buf;
-use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
     time::Instant,
 };
 
+use super::held::Holdings;
 use crate::config::Limits;
 
 /// Shared by a connection's bytes, its requests and its watch.
 #[derive(Clone, Debug)]
-pub(super) struct Activity(Arc<Mutex<State>>);
+pub(super) struct Activity(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    holdings: Holdings,
+    /// Says that the client holds more than its share.
+    greedy: Notify,
+    /// Says that the client has spent a request's whole time on sending it.
+    slow: Notify,
+    state: Mutex<State>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -35,6 +46,15 @@ struct State {
     head_since: Option<Instant>,
     /// When a byte last moved.
     moved: Instant,
+    /// Since when the client takes no bytes that are to be written.
+    blocked_since: Option<Instant>,
+    /// How much the client holds.
+    held: usize,
+    /// Whether that was more than its share.
+    is_greedy: bool,
+    /// Since when each answer waits that the client does not take, the oldest first.
+    untaken: BTreeMap<u64, Instant>,
+    next_answer: u64,
     /// Bytes that may still come before the next request, and when that was last reckoned.
     allowance: u64,
     reckoned: Instant,
@@ -47,32 +67,93 @@ const STRAY_BYTES_PER_SECOND: u64 = 4096;
 const STRAY_BYTES_BACK_MAX: u64 = 64 * 1024;
 
 impl Activity {
-    pub(super) fn new(limits: &Limits) -> Self {
+    /// That of a new connection.
+    pub(super) fn new(limits: &Limits, holdings: Holdings) -> Self {
+        holdings.connection_begins();
         let now = Instant::now();
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             under_way: 0,
             is_http1: None,
             idle_since: now,
             head_since: None,
             moved: now,
+            blocked_since: None,
+            held: 0,
+            is_greedy: false,
+            untaken: BTreeMap::new(),
+            next_answer: 0,
             allowance: limits.stray_bytes_max.into(),
             reckoned: now,
-        })))
+        };
+        let (greedy, slow) = (Notify::new(), Notify::new());
+        Self(Arc::new(Shared { holdings, greedy, slow, state: Mutex::new(state) }))
     }
 
     /// When the connection must end, if nothing happens until then.
     pub(super) fn ends_at(&self, limits: &Limits) -> Instant {
-        self.with(|state| match (state.under_way, state.is_http1, state.head_since) {
-            (0, None, _) => state.idle_since + limits.header_read_timeout,
-            (0, _, Some(head_since)) => head_since + limits.header_read_timeout,
-            (0, _, None) => state.idle_since + limits.idle_timeout,
-            _ => state.moved + limits.stall_timeout,
+        self.with(|state| {
+            let ends_at = match (state.under_way, state.is_http1, state.head_since) {
+                (0, None, _) => state.idle_since + limits.header_read_timeout,
+                (0, _, Some(head_since)) => head_since + limits.header_read_timeout,
+                (0, _, None) => state.idle_since + limits.idle_timeout,
+                _ => state.moved + limits.stall_timeout,
+            };
+            let oldest = state.untaken.first_key_value().map(|(_, since)| *since);
+            let stalled = [state.blocked_since, oldest].into_iter().flatten();
+            stalled.map(|since| since + limits.stall_timeout).fold(ends_at, Instant::min)
         })
     }
 
-    /// Whether more came than the requests account for.
-    pub(super) fn is_flooded(&self) -> bool {
-        self.with(|state| state.allowance == 0)
+    /// Whether more came than the requests account for, or more is held than may be.
+    pub(super) fn is_offending(&self) -> bool {
+        self.with(|state| state.allowance == 0 || state.is_greedy)
+    }
+
+    /// Ends once the client holds more than its share.
+    pub(super) async fn greedy(&self) {
+        self.0.greedy.notified().await;
+    }
+
+    /// Ends once the client has spent a request's whole time on sending it.
+    pub(super) async fn slow(&self) {
+        self.0.slow.notified().await;
+    }
+
+    pub(super) fn note_slow(&self) {
+        self.0.slow.notify_one();
+    }
+
+    /// The client holds one thing more.
+    pub(super) fn hold(&self) {
+        self.0.holdings.add();
+        let is_greedy = self.with(|state| {
+            state.held += 1;
+            state.is_greedy |= self.0.holdings.is_too_much(state.held);
+            state.is_greedy
+        });
+        if is_greedy {
+            self.0.greedy.notify_one();
+        }
+    }
+
+    /// The client holds one thing less.
+    pub(super) fn release(&self) {
+        self.with(|state| state.held -= 1);
+        self.0.holdings.remove();
+    }
+
+    /// An answer waits for the client to take it.
+    pub(super) fn answer_waits(&self) -> u64 {
+        self.with(|state| {
+            state.next_answer += 1;
+            state.untaken.insert(state.next_answer, Instant::now());
+            state.next_answer
+        })
+    }
+
+    /// It waits no longer.
+    pub(super) fn answer_goes_on(&self, answer: u64) {
+        self.with(|state| state.untaken.remove(&answer));
     }
 
     /// A request whose headers are complete; it is under way until the guard is dropped.
@@ -110,12 +191,26 @@ impl Activity {
         });
     }
 
-    fn bytes_written(&self) {
-        self.with(|state| state.moved = Instant::now());
+    /// The client took bytes that were to be written, or did not.
+    fn written<T>(&self, outcome: &Poll<T>) {
+        self.with(|state| {
+            let now = Instant::now();
+            if outcome.is_ready() {
+                (state.moved, state.blocked_since) = (now, None);
+            } else {
+                state.blocked_since.get_or_insert(now);
+            }
+        });
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.holdings.connection_ends();
     }
 }
 
@@ -126,44 +221,6 @@ pub(super) struct RequestGuard(Activity);
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.end_request();
-    }
-}
-
-pin_project! {
-    /// An answer's body, with which the request ends.
-    pub(super) struct GuardedBody<B> {
-        #[pin]
-        body: B,
-        guard: RequestGuard,
-    }
-}
-
-impl<B> GuardedBody<B> {
-    pub(super) fn new(body: B, guard: RequestGuard) -> Self {
-        Self { body, guard }
-    }
-}
-
-impl<B: Body> Body for GuardedBody<B>
-where
-    B::Data: Buf,
-{
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -203,9 +260,9 @@ impl<I: AsyncWrite> AsyncWrite for WatchedIo<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        let written = ready!(this.io.poll_write(context, bytes));
-        this.activity.bytes_written();
-        Poll::Ready(written)
+        let outcome = this.io.poll_write(context, bytes);
+        this.activity.written(&outcome);
+        outcome
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -226,8 +283,8 @@ impl<I: AsyncWrite> AsyncWrite for WatchedIo<I> {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        let written = ready!(this.io.poll_write_vectored(context, buffers));
-        this.activity.bytes_written();
-        Poll::Ready(written)
+        let outcome = this.io.poll_write_vectored(context, buffers);
+        this.activity.written(&outcome);
+        outcome
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     accept::{Door, Protocol, accept_loop},
+    held::Holdings,
     readiness::Readiness,
     signals::Signals,
 };
@@ -68,8 +69,9 @@ impl Running {
         router: axum::Router,
         protocol: Protocol,
     ) -> Door {
-        let (stop, end) = (self.stop.clone(), self.end.clone());
-        Door { name, protocol, tls: None, router, limits: self.limits, stop, end }
+        let (limits, stop, end) = (self.limits, self.stop.clone(), self.end.clone());
+        let holdings = Holdings::new(limits.held_max.get());
+        Door { name, protocol, tls: None, router, limits, holdings, stop, end }
     }
 
     pub(super) fn accept(&mut self, listener: TcpListener, door: Door) {
