@@ -9,7 +9,10 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, Version, header::HOST},
+    http::{
+        HeaderMap, HeaderValue, Method, Version,
+        header::{CONNECTION, HOST, TRANSFER_ENCODING},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -61,8 +64,10 @@ pub(super) async fn edge(
     };
     let standing = exchange.standing.clone();
     let source = source_standing(&limits, &request);
+    let malformed = malformed(&request);
+    let is_malformed = malformed.is_some();
     let answer = match timeout::of(request.headers()) {
-        _ if lacks_host(&request) => Problem::missing_host().into_response(),
+        _ if let Some(problem) = malformed => problem.into_response(),
         _ if let Some(wait) = source.and_then(|source| source.wait) => {
             Problem::rate_limited(wait).into_response()
         }
@@ -80,6 +85,10 @@ pub(super) async fn edge(
     let mut answer = Problem::render(answer, &path, &request_id);
     let headers = answer.headers_mut();
     headers::document(headers);
+    if is_malformed {
+        // What comes behind it may be meant as a part of it.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(source) = source {
         source.write(headers);
     }
@@ -112,7 +121,20 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// RFC 9112 §3.2: a request of HTTP/1.1 without a Host, or with several, is answered 400.
-fn lacks_host(request: &Request) -> bool {
-    request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1
+/// What HTTP/1.1 has answered with 400, or is read in two ways: a request without a Host or with several
+/// (RFC 9112 §3.2), and one with more codings than `chunked`, once (§6.1).
+fn malformed(request: &Request) -> Option<Problem> {
+    if request.version() != Version::HTTP_11 {
+        return None;
+    }
+    if request.headers().get_all(HOST).iter().count() != 1 {
+        return Some(Problem::missing_host());
+    }
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let is_plain = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    };
+    (!is_plain).then(Problem::odd_transfer_coding)
 }

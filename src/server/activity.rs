@@ -44,6 +44,8 @@ struct State {
     /// When the first byte of a request came whose headers are not complete; HTTP/1 only, as an
     /// idle HTTP/2 connection has bytes too.
     head_since: Option<Instant>,
+    /// The lines of that.
+    head_lines: HeadLines,
     /// When a byte last moved.
     moved: Instant,
     /// Since when the client takes no bytes that are to be written.
@@ -69,13 +71,13 @@ const STRAY_BYTES_BACK_MAX: u64 = 64 * 1024;
 impl Activity {
     /// That of a new connection.
     pub(super) fn new(limits: &Limits, holdings: Holdings) -> Self {
-        holdings.connection_begins();
         let now = Instant::now();
         let state = State {
             under_way: 0,
             is_http1: None,
             idle_since: now,
             head_since: None,
+            head_lines: HeadLines::default(),
             moved: now,
             blocked_since: None,
             held: 0,
@@ -177,18 +179,21 @@ impl Activity {
         });
     }
 
-    fn bytes_read(&self, count: usize) {
+    /// Notes what was read; whether it can be read in one way only.
+    fn bytes_read(&self, bytes: &[u8]) -> bool {
         self.with(|state| {
             state.moved = Instant::now();
             let seconds = (state.moved - state.reckoned).as_secs();
             state.reckoned += Duration::from_secs(seconds);
             let back = (seconds * STRAY_BYTES_PER_SECOND).min(STRAY_BYTES_BACK_MAX);
-            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             state.allowance = (state.allowance + back).saturating_sub(count);
             if state.under_way == 0 && state.is_http1 == Some(true) {
                 state.head_since.get_or_insert(state.moved);
             }
-        });
+            let is_between_requests = state.under_way == 0 && state.is_http1 != Some(false);
+            !is_between_requests || state.head_lines.are_good(bytes)
+        })
     }
 
     /// The client took bytes that were to be written, or did not.
@@ -208,9 +213,45 @@ impl Activity {
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.holdings.connection_ends();
+/// The lines of a head of HTTP/1. hyper takes a bare LF for the end of one, as it may (RFC 9112 §2.2); a
+/// proxy in front that takes it for a part of a value would then send us a request that it never saw.
+#[derive(Debug, Default)]
+struct HeadLines {
+    is_inside: bool,
+    has_line: bool,
+    is_line_empty: bool,
+    last: u8,
+}
+
+impl HeadLines {
+    /// Takes what came between two requests; whether each of its lines ends in CRLF.
+    fn are_good(&mut self, bytes: &[u8]) -> bool {
+        if !self.is_inside {
+            // What is left of the body of a request that was refused is no head, nor are the frames
+            // behind the preface of HTTP/2.
+            let begins = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_whitespace();
+            if !bytes.first().is_some_and(begins) || bytes.starts_with(b"PRI ") {
+                return true;
+            }
+            *self = Self { is_inside: true, has_line: false, is_line_empty: true, last: 0 };
+        }
+        for byte in bytes {
+            match (self.last, byte) {
+                (b'\r', b'\n') if self.is_line_empty && self.has_line => {
+                    self.is_inside = false;
+                    return true;
+                }
+                (b'\r', b'\n') => {
+                    self.has_line |= !self.is_line_empty;
+                    self.is_line_empty = true;
+                }
+                (_, b'\n') => return false,
+                (_, b'\r') => {}
+                _ => self.is_line_empty = false,
+            }
+            self.last = *byte;
+        }
+        true
     }
 }
 
@@ -248,8 +289,9 @@ impl<I: AsyncRead> AsyncRead for WatchedIo<I> {
         let this = self.project();
         let before = buffer.filled().len();
         ready!(this.io.poll_read(context, buffer))?;
-        this.activity.bytes_read(buffer.filled().len() - before);
-        Poll::Ready(Ok(()))
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        let is_good = this.activity.bytes_read(read);
+        Poll::Ready(if is_good { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) })
     }
 }
 

@@ -19,7 +19,11 @@ use tokio::time::Instant;
 
 use super::activity::{Activity, RequestGuard};
 
-/// What all connections of a listener hold.
+/// What a connection may hold whatever others do: a watch of the health, and messages that are on
+/// their way.
+const SHARE: usize = 8;
+
+/// How much the connections of a listener hold.
 #[derive(Clone, Debug)]
 pub(super) struct Holdings(Arc<Counts>);
 
@@ -27,22 +31,12 @@ pub(super) struct Holdings(Arc<Counts>);
 struct Counts {
     max: usize,
     held: AtomicUsize,
-    connections: AtomicUsize,
 }
 
 impl Holdings {
-    /// None yet, and what there may be before those with more than their share must end.
+    /// Nothing yet, and how much there may be before those with more than their share must end.
     pub(super) fn new(max: usize) -> Self {
-        let (held, connections) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self(Arc::new(Counts { max, held, connections }))
-    }
-
-    pub(super) fn connection_begins(&self) {
-        self.0.connections.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn connection_ends(&self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        Self(Arc::new(Counts { max, held: AtomicUsize::new(0) }))
     }
 
     pub(super) fn add(&self) {
@@ -53,11 +47,9 @@ impl Holdings {
         self.0.held.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether there is more than there may be, and one connection has more than its share of it.
+    /// Whether there is more than there may be, and a connection has more than its share of it.
     pub(super) fn is_too_much(&self, own: usize) -> bool {
-        let connections = self.0.connections.load(Ordering::Relaxed).max(1);
-        let share = (self.0.max / connections).max(1);
-        self.0.held.load(Ordering::Relaxed) > self.0.max && own > share
+        own > SHARE && self.0.held.load(Ordering::Relaxed) > self.0.max
     }
 }
 
@@ -226,7 +218,8 @@ impl<B: Body> Body for GuardedBody<B> {
         // Whoever asks for more has taken what there was; from here on it waits for us.
         *this.untaken = None;
         let frame = ready!(this.body.as_mut().poll_frame(context));
-        if matches!(frame, Some(Ok(_))) && !this.body.is_end_stream() {
+        // Also of the last one: whoever has sent it drops the body.
+        if matches!(frame, Some(Ok(_))) {
             *this.untaken = Some(Untaken::begin(this.activity));
         }
         Poll::Ready(frame)

@@ -13,7 +13,7 @@ pub use self::{
     command::{Command, orgd, orgd_with, orgd_with_input},
     database::Database,
     http::{Answer, Request},
-    http2::{RawHttp2, kind},
+    http2::{END_HEADERS, END_STREAM, PREFACE, RawHttp2, block, frame, kind, write_length},
     postgres::binaries,
     service::{ANY_PORT, Service, authorized},
 };
