@@ -3,7 +3,9 @@
 //! Our own because neither `axum::serve` nor tonic's server ever closes a slow client, and tonic's
 //! drops the stream and reset limits that hyper has.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::pending, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
 use anyhow::{Result, anyhow};
 use axum::Router;
@@ -149,12 +151,16 @@ impl Door {
         let mut is_stopping = false;
         loop {
             tokio::select! {
-                // A connection that must end is looked at as soon as it has had its turn.
+                // In this order: a connection that always has something to read would use up the turn
+                // of what limits it.
                 biased;
-                ended = &mut connection => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended with an error");
-                    }
+                () = self.end.cancelled() => return,
+                () = &mut overdue => {
+                    tracing::debug!("a connection was idle or slow for too long, or a flood");
+                    return;
+                }
+                () = &mut grace_over => {
+                    tracing::debug!("a connection was too old, and its requests too slow");
                     return;
                 }
                 () = &mut stopping, if !is_stopping => {
@@ -164,15 +170,17 @@ impl Door {
                         grace_over.as_mut().reset(Instant::now() + limits.connection_age_grace);
                     }
                 }
-                () = &mut overdue => {
-                    tracing::debug!("a connection was idle, slow, greedy or a flood");
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended with an error");
+                    }
                     return;
                 }
-                () = &mut grace_over => {
-                    tracing::debug!("a connection was too old, and its requests too slow");
+                // Before its next turn, in which it might bring as much again.
+                () = offending(&activity) => {
+                    tracing::debug!("a connection was a flood, or held more than its share");
                     return;
                 }
-                () = self.end.cancelled() => return,
             }
         }
     }
@@ -219,6 +227,13 @@ fn builder(protocol: Protocol, limits: &Limits, activity: Activity) -> Builder<S
         .keep_alive_interval(limits.stall_timeout / 2)
         .keep_alive_timeout(limits.stall_timeout / 2);
     builder
+}
+
+/// Ends at once, or not by itself.
+async fn offending(activity: &Activity) {
+    if !activity.is_offending() {
+        pending::<()>().await;
+    }
 }
 
 /// How old a connection becomes: not all of one deployment's clients come back at once.

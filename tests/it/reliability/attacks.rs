@@ -17,7 +17,11 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(15);
 const GROWTH_MEGABYTES_MAX: f64 = 20.0;
 /// The promise says 100 ms, which a machine with two processors keeps where nothing else uses them:
 /// here the attackers do, and other tests.
-const HONEST_P99_MAX: Duration = Duration::from_secs(1);
+const HONEST_P99_MAX: Duration = Duration::from_secs(3);
+
+const STREAMS: u32 = 50_000;
+/// How long they are held, if they are.
+const HELD: Duration = Duration::from_secs(4);
 
 /// Error codes of RFC 9113 §7.
 const PROTOCOL_ERROR: u32 = 1;
@@ -114,7 +118,12 @@ fn attacks(door: Door) -> Vec<Attack> {
             calm,
         ),
         // CVE-2025-8671: ways to make the server reset.
-        attack("window update of 0", vec![], on_each(door, move |stream| window(stream, 0)), calm),
+        attack(
+            "window update of 0",
+            vec![],
+            on_each(door, move |stream| window(stream, 0)),
+            &[ENHANCE_YOUR_CALM, PROTOCOL_ERROR],
+        ),
         attack(
             "window of a stream too large",
             vec![],
@@ -128,7 +137,7 @@ fn attacks(door: Door) -> Vec<Attack> {
                 let end = frame(kind::DATA, END_STREAM, stream, b"");
                 [end, frame(kind::DATA, 0, stream, b"more")].concat()
             }),
-            &[ENHANCE_YOUR_CALM, STREAM_CLOSED],
+            &[ENHANCE_YOUR_CALM, STREAM_CLOSED, PROTOCOL_ERROR],
         ),
         attack(
             "a stream that depends on itself",
@@ -298,37 +307,38 @@ async fn fifty_thousand_held_streams_are_not_held() {
         let head = frame(kind::HEADERS, END_HEADERS, stream, &watch);
         [head, frame(kind::DATA, END_STREAM, stream, &[0; 5])].concat()
     };
-    let open: [(&str, Door, Next); 3] = [
-        ("messages that do not come", Door::Grpc, Arc::new(|turn| Door::Grpc.open(stream(turn)))),
-        ("watches of the health", Door::Grpc, Arc::new(move |turn| watch(stream(turn)))),
-        ("bodies that do not come", Door::Rest, Arc::new(|turn| Door::Rest.open(stream(turn)))),
+    let message = || -> Next { Arc::new(|turn| Door::Grpc.open(stream(turn))) };
+    let body = || -> Next { Arc::new(|turn| Door::Rest.open(stream(turn))) };
+    let open = [
+        ("messages that do not come", Door::Grpc, message(), 500),
+        ("messages that do not come", Door::Grpc, message(), 1),
+        ("watches of the health", Door::Grpc, Arc::new(move |turn| watch(stream(turn))), 500),
+        ("bodies that do not come", Door::Rest, body(), 500),
     ];
-    for (name, door, next) in open {
-        for (connections, streams) in [(500, 100), (1, 50_000)] {
-            let service = service().await;
-            let growth = Growth::begin(&service).await;
-            let mut probe = Probe::new(&service);
-            let streams = (0..streams).flat_map(|turn| next(turn));
-            let offender = Offender {
-                addr: door.addr(&service),
-                first: [PREFACE.to_vec(), streams.collect()].concat(),
-                next: None,
-                pause: Duration::ZERO,
-                reads: true,
-            };
-            let offenders = vec![offender; connections];
-            let held = Duration::from_secs(3);
-            let endings = probe.beside(attack(offenders, held)).await;
-            let open = endings.iter().filter(|ending| ending.after.is_none()).count();
-            let refused: u32 = endings.iter().map(|ending| ending.resets).sum();
-            let (megabytes, p99) = (growth.megabytes(&service), probe.p99());
-            eprintln!(
-                "50,000 {name} on {connections} connections: {open} still open after {held:?}, \
-                 {refused} streams reset; memory +{megabytes:.1} MB, honest p99 {p99:.1?}"
-            );
-            assert!(megabytes < GROWTH_MEGABYTES_MAX, "{name}: {megabytes} MB");
-            assert!(p99 < HONEST_P99_MAX, "{name}: {p99:?}");
-        }
+    for (name, door, next, connections) in open {
+        let service = service().await;
+        let growth = Growth::begin(&service).await;
+        let mut probe = Probe::new(&service);
+        let streams = (0..STREAMS / connections).flat_map(|turn| next(turn));
+        let offender = Offender {
+            addr: door.addr(&service),
+            first: [PREFACE.to_vec(), streams.collect()].concat(),
+            next: None,
+            pause: Duration::ZERO,
+            reads: true,
+        };
+        let offenders = (0..connections).map(|_| offender.clone());
+        let endings = probe.beside(attack(offenders, HELD)).await;
+        let open = endings.iter().filter(|ending| ending.after.is_none()).count();
+        let (megabytes, p99) = (growth.megabytes(&service), probe.p99());
+        eprintln!(
+            "50,000 {name} on {connections} connections: {open} still open after {HELD:?}; \
+             memory +{megabytes:.1} MB, honest p99 {p99:.1?}"
+        );
+        // As many as may be held, a hundred by each.
+        assert!(open <= 6, "{name}: {open} connections");
+        assert!(megabytes < GROWTH_MEGABYTES_MAX, "{name}: {megabytes} MB");
+        assert!(p99 < HONEST_P99_MAX, "{name}: {p99:?}");
     }
 }
 

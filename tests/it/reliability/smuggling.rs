@@ -100,8 +100,8 @@ const HEADS: [(&str, &str, Read); 8] = {
         ),
         (
             "absolute form",
-            "PUT http://y/v1/organizations/90 HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n",
-            Refused,
+            "PUT http://y/v1/organizations/90 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n",
+            Once,
         ),
         (
             "blank in the target",
