@@ -4,7 +4,7 @@
 //! drops the stream and reset limits that hyper has.
 
 use std::{
-    convert::Infallible, future::pending, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+    convert::Infallible, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
 };
 
 use anyhow::{Result, anyhow};
@@ -177,7 +177,7 @@ impl Door {
                     return;
                 }
                 // Before its next turn, in which it might bring as much again.
-                () = offending(&activity) => {
+                () = poll_fn(|_| activity.end_turn()) => {
                     tracing::debug!("a connection was a flood, or held more than its share");
                     return;
                 }
@@ -227,13 +227,6 @@ fn builder(protocol: Protocol, limits: &Limits, activity: Activity) -> Builder<S
         .keep_alive_interval(limits.stall_timeout / 2)
         .keep_alive_timeout(limits.stall_timeout / 2);
     builder
-}
-
-/// Ends at once, or not by itself.
-async fn offending(activity: &Activity) {
-    if !activity.is_offending() {
-        pending::<()>().await;
-    }
 }
 
 /// How old a connection becomes: not all of one deployment's clients come back at once.

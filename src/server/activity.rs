@@ -46,6 +46,8 @@ struct State {
     head_since: Option<Instant>,
     /// The lines of that.
     head_lines: HeadLines,
+    /// Whether the connection has read in this turn of its task.
+    has_read: bool,
     /// When a byte last moved.
     moved: Instant,
     /// Since when the client takes no bytes that are to be written.
@@ -65,6 +67,9 @@ struct State {
 /// Bytes a second that a connection may send beside its requests in the long run: window updates
 /// and answers to pings come to far less.
 const STRAY_BYTES_PER_SECOND: u64 = 4096;
+/// Bytes that a connection reads in one turn of its task. What these begin is counted before it reads
+/// on: h2 would take all streams that there are first, and the others wait meanwhile.
+const TURN_BYTES_MAX: usize = 4096;
 /// Bytes that come back at once after a long rest.
 const STRAY_BYTES_BACK_MAX: u64 = 64 * 1024;
 
@@ -78,6 +83,7 @@ impl Activity {
             idle_since: now,
             head_since: None,
             head_lines: HeadLines::default(),
+            has_read: false,
             moved: now,
             blocked_since: None,
             held: 0,
@@ -109,6 +115,17 @@ impl Activity {
     /// Whether more came than the requests account for, or more is held than may be.
     pub(super) fn is_offending(&self) -> bool {
         self.with(|state| state.allowance == 0 || state.is_greedy)
+    }
+
+    /// Whether the connection has read what it may in this turn.
+    fn has_read(&self) -> bool {
+        self.with(|state| state.has_read)
+    }
+
+    /// The connection has had its turn; ready where that was one too many.
+    pub(super) fn end_turn(&self) -> Poll<()> {
+        self.with(|state| state.has_read = false);
+        if self.is_offending() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Ends once the client holds more than its share.
@@ -182,7 +199,7 @@ impl Activity {
     /// Notes what was read; whether it can be read in one way only.
     fn bytes_read(&self, bytes: &[u8]) -> bool {
         self.with(|state| {
-            state.moved = Instant::now();
+            (state.moved, state.has_read) = (Instant::now(), true);
             let seconds = (state.moved - state.reckoned).as_secs();
             state.reckoned += Duration::from_secs(seconds);
             let back = (seconds * STRAY_BYTES_PER_SECOND).min(STRAY_BYTES_BACK_MAX);
@@ -287,10 +304,16 @@ impl<I: AsyncRead> AsyncRead for WatchedIo<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
-        let before = buffer.filled().len();
-        ready!(this.io.poll_read(context, buffer))?;
-        let read = buffer.filled().get(before..).unwrap_or_default();
-        let is_good = this.activity.bytes_read(read);
+        if this.activity.has_read() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let room = buffer.remaining().min(TURN_BYTES_MAX);
+        let mut turn = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        ready!(this.io.poll_read(context, &mut turn))?;
+        let is_good = this.activity.bytes_read(turn.filled());
+        let count = turn.filled().len();
+        buffer.advance(count);
         Poll::Ready(if is_good { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) })
     }
 }

@@ -115,6 +115,24 @@ pub async fn attack(
     attacks.join_all().await
 }
 
+/// The same, until no more than `few` connections are left; after how long that was.
+pub async fn attack_until_few(
+    offenders: impl IntoIterator<Item = Offender>,
+    few: usize,
+    patience: Duration,
+) -> Option<Duration> {
+    let begin = Instant::now();
+    let mut attacks = JoinSet::new();
+    for offender in offenders {
+        attacks.spawn(async move { offender.attack(patience).await });
+    }
+    while attacks.len() > few {
+        // One that was still open when patience ended.
+        attacks.join_next().await?.unwrap().after?;
+    }
+    Some(begin.elapsed())
+}
+
 /// Takes whole frames of HTTP/2 from what came; answers of HTTP/1 look like frames that never end.
 fn take_frames(inbox: &mut Vec<u8>, outbox: &mut Vec<u8>, ending: &mut Ending, begin: Instant) {
     while let Some(head) = inbox.first_chunk::<9>().copied() {
