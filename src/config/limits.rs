@@ -22,6 +22,9 @@ pub struct Limits {
         value_parser = RangedU64ValueParser::<u32>::new().range(1..)
     )]
     pub streams_max: u32,
+    /// Requests of one listener that wait for their own clients: for the rest of a body, for an answer to be taken, or that watch the health; when there are more, connections that hold more than eight of them are closed
+    #[arg(long, env = "ORGD_HELD_MAX", default_value = "512", value_name = "NUMBER")]
+    pub held_max: NonZeroUsize,
     /// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset")
     #[arg(long, env = "ORGD_LOCAL_RESETS_MAX", default_value = "1024", value_name = "NUMBER")]
     pub local_resets_max: usize,
@@ -70,11 +73,11 @@ pub struct Limits {
         value_parser = time_span
     )]
     pub idle_timeout: Duration,
-    /// How long a client with a request under way may neither send nor take a byte; HTTP/2 connections are pinged after half of it
+    /// How long a client with a request under way may neither send nor take a byte, or leave an answer untaken; HTTP/2 connections are pinged after half of it
     #[arg(
         long,
         env = "ORGD_STALL_TIMEOUT",
-        default_value = "10s",
+        default_value = "8s",
         value_name = "TIME",
         value_parser = time_span
     )]

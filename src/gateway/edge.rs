@@ -9,7 +9,11 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, Version, header::HOST},
+    http::{
+        HeaderMap, HeaderValue, Method, Version,
+        header::{CONNECTION, HOST, TRANSFER_ENCODING},
+        uri::Authority,
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -61,8 +65,10 @@ pub(super) async fn edge(
     };
     let standing = exchange.standing.clone();
     let source = source_standing(&limits, &request);
+    let malformed = malformed(&request);
+    let (is_malformed, is_http1) = (malformed.is_some(), request.version() < Version::HTTP_2);
     let answer = match timeout::of(request.headers()) {
-        _ if lacks_host(&request) => Problem::missing_host().into_response(),
+        _ if let Some(problem) = malformed => problem.into_response(),
         _ if let Some(wait) = source.and_then(|source| source.wait) => {
             Problem::rate_limited(wait).into_response()
         }
@@ -80,6 +86,10 @@ pub(super) async fn edge(
     let mut answer = Problem::render(answer, &path, &request_id);
     let headers = answer.headers_mut();
     headers::document(headers);
+    if is_malformed && is_http1 {
+        // What comes behind it may be meant as a part of it.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(source) = source {
         source.write(headers);
     }
@@ -112,7 +122,25 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// RFC 9112 §3.2: a request of HTTP/1.1 without a Host, or with several, is answered 400.
-fn lacks_host(request: &Request) -> bool {
-    request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1
+/// What is answered 400 because it can be read in two ways: a request of HTTP/1.1 without a Host or with
+/// several (RFC 9112 §3.2) or with more codings than `chunked`, once (§6.1), and one of HTTP/2 whose Host
+/// is another than its authority (RFC 9113 §8.3.1).
+fn malformed(request: &Request) -> Option<Problem> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    if request.version() == Version::HTTP_2 {
+        let authority = request.uri().authority().map_or("", Authority::as_str);
+        let is_same = hosts.all(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
+        let detail = "Send one host: the Host header and :authority differ.";
+        return (!is_same).then(|| Problem::repeated_header(detail));
+    }
+    if request.version() == Version::HTTP_11 && hosts.count() != 1 {
+        return Some(Problem::missing_host());
+    }
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let is_plain = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    };
+    (!is_plain).then(Problem::odd_transfer_coding)
 }

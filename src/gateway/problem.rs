@@ -110,6 +110,11 @@ impl Problem {
         Self::invalid("HOST_MISSING", "An HTTP/1.1 request must have one Host header.")
     }
 
+    pub(super) fn odd_transfer_coding() -> Self {
+        let detail = "The only Transfer-Encoding of a request is chunked, once.";
+        Self::invalid("TRANSFER_CODING_UNSUPPORTED", detail)
+    }
+
     pub(super) fn partial_put() -> Self {
         let detail = "Content-Range has no meaning here: send the fields to change, whole.";
         Self::invalid("CONTENT_RANGE_UNSUPPORTED", detail)

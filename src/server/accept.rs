@@ -3,12 +3,14 @@
 //! Our own because neither `axum::serve` nor tonic's server ever closes a slow client, and tonic's
 //! drops the stream and reset limits that hyper has.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
 use anyhow::{Result, anyhow};
 use axum::Router;
 use http::{HeaderValue, Request, Version, header::CONNECTION};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -21,9 +23,13 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic_health::pb::health_server::SERVICE_NAME as HEALTH_SERVICE;
 use tower::ServiceExt;
 
-use super::activity::{Activity, GuardedBody, WatchedIo};
+use super::{
+    activity::{Activity, WatchedIo},
+    held::{ArrivingBody, GuardedBody, Hold, Holdings},
+};
 use crate::{
     config::Limits,
     telemetry::metrics::{self, ConnectionGauge},
@@ -33,6 +39,11 @@ use crate::{
 const ACCEPT_FAILURE_PAUSE: Duration = Duration::from_millis(50);
 /// How often a connection is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The protocol's own default: a body of the default limit, but for a byte.
+const STREAM_WINDOW_BYTES: u32 = 65_535;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Where connections come from: the network, or a simulated one.
 pub trait Listener: Send + 'static {
@@ -106,6 +117,7 @@ pub async fn accept_loop(
     connections: TaskTracker,
 ) -> Result<()> {
     metrics::no_connections(door.name);
+    let holdings = Holdings::new(door.limits.held_max.get());
     let places = Arc::new(Semaphore::new(door.limits.connections_max.get()));
     loop {
         let next = async {
@@ -118,10 +130,10 @@ pub async fn accept_loop(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let door = door.clone();
+                let (door, holdings) = (door.clone(), holdings.clone());
                 connections.spawn(async move {
                     let _gauge = ConnectionGauge::begin(door.name);
-                    door.serve(stream, peer).await;
+                    door.serve(stream, peer, holdings).await;
                     drop(place);
                 });
             }
@@ -144,10 +156,12 @@ impl Door {
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: SocketAddr,
+        holdings: Holdings,
     ) {
-        let Some(tls) = &self.tls else { return self.serve_plain(stream, peer).await };
+        let Some(tls) = &self.tls else { return self.serve_plain(stream, peer, holdings).await };
         match timeout(self.limits.header_read_timeout, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve_plain(stream, peer).await,
+            // Boxed, or every connection would have its size.
+            Ok(Ok(stream)) => Box::pin(self.serve_plain(stream, peer, holdings)).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
@@ -157,9 +171,10 @@ impl Door {
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: SocketAddr,
+        holdings: Holdings,
     ) {
         let limits = self.limits;
-        let activity = Activity::new(&limits);
+        let activity = Activity::new(&limits, holdings);
         let is_last = self.stages.leave.child_token();
         let io = TokioIo::new(WatchedIo::new(stream, activity.clone()));
         let requests = Requests {
@@ -170,7 +185,7 @@ impl Door {
             is_last: is_last.clone(),
         };
         let service = service_fn(move |request| requests.clone().answer(request));
-        let builder = builder(self.protocol, &limits);
+        let builder = builder(self.protocol, &limits, activity.clone());
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut overdue = pin!(overdue(&activity, &limits));
         let mut next_age = Age::Grown;
@@ -178,10 +193,12 @@ impl Door {
         let mut is_stopping = false;
         loop {
             tokio::select! {
-                ended = &mut connection => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended with an error");
-                    }
+                // In this order: a connection that always has something to read would use up the turn
+                // of what limits it.
+                biased;
+                () = self.stages.end.cancelled() => return,
+                () = &mut overdue => {
+                    tracing::debug!("a connection was idle or slow for too long, or a flood");
                     return;
                 }
                 () = self.stages.stop.cancelled(), if !is_stopping => {
@@ -205,18 +222,31 @@ impl Door {
                     is_last.cancel();
                     aged.as_mut().reset(Instant::now() + limits.connection_age_grace);
                 }
-                () = &mut overdue => {
-                    tracing::debug!("a connection was idle, slow or a flood for too long");
+                () = activity.slow(), if next_age != Age::Over => {
+                    tracing::debug!("a request did not come in its time");
+                    connection.as_mut().graceful_shutdown();
+                    is_last.cancel();
+                    next_age = Age::Over;
+                    aged.as_mut().reset(Instant::now() + limits.connection_age_grace);
+                }
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended with an error");
+                    }
                     return;
                 }
-                () = self.stages.end.cancelled() => return,
+                // Before its next turn, in which it might bring as much again.
+                () = poll_fn(|_| activity.end_turn()) => {
+                    tracing::debug!("a connection was a flood, or held more than its share");
+                    return;
+                }
             }
         }
     }
 }
 
 /// What comes next in a connection's life.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Age {
     /// It is old enough.
     Grown,
@@ -226,8 +256,24 @@ enum Age {
     Over,
 }
 
-fn builder(protocol: Protocol, limits: &Limits) -> Builder<TokioExecutor> {
-    let builder = Builder::new(TokioExecutor::new());
+/// Runs the streams of a connection.
+#[derive(Clone)]
+struct Streams(Activity);
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        // Those of a connection that is about to end would only take memory until it has.
+        if !self.0.is_offending() {
+            TokioExecutor::new().execute(stream);
+        }
+    }
+}
+
+fn builder(protocol: Protocol, limits: &Limits, activity: Activity) -> Builder<Streams> {
+    let builder = Builder::new(Streams(activity));
     // As the published page writes the names of headers.
     let builder = builder.title_case_headers(true);
     let mut builder = if protocol == Protocol::Http2 { builder.http2_only() } else { builder };
@@ -241,9 +287,15 @@ fn builder(protocol: Protocol, limits: &Limits) -> Builder<TokioExecutor> {
         .max_concurrent_streams(limits.streams_max)
         .max_local_error_reset_streams(limits.local_resets_max)
         .max_header_list_size(limits.header_bytes_max)
-        // Often enough that a quiet stream, such as a health watch, is no stalled client.
+        // What a client may send, or leave, without being read or taken: hyper's own are sixteen times
+        // and six times as much.
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        // Often enough that a quiet stream, such as a health watch, is no stalled client; and a client
+        // that is gone has neither sent nor taken a byte for the whole of it.
         .keep_alive_interval(limits.stall_timeout / 2)
-        .keep_alive_timeout(limits.stall_timeout);
+        .keep_alive_timeout(limits.stall_timeout / 2);
     builder
 }
 
@@ -258,10 +310,14 @@ async fn overdue(activity: &Activity, limits: &Limits) {
     loop {
         let now = Instant::now();
         let ends_at = activity.ends_at(limits);
-        if ends_at <= now || activity.is_flooded() {
+        if ends_at <= now || activity.is_offending() {
             return;
         }
-        sleep_until(ends_at.min(now + WATCH_INTERVAL)).await;
+        tokio::select! {
+            biased;
+            () = activity.greedy() => {}
+            () = sleep_until(ends_at.min(now + WATCH_INTERVAL)) => {}
+        }
     }
 }
 
@@ -277,18 +333,35 @@ struct Requests {
 }
 
 impl Requests {
-    async fn answer(
+    /// What a request counts for is counted before this returns: one turn of a connection may bring
+    /// as many as there may be.
+    fn answer(
         self,
-        mut request: Request<Incoming>,
-    ) -> Result<http::Response<GuardedBody<axum::body::Body>>, Infallible> {
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<http::Response<GuardedBody<axum::body::Body>>, Infallible>>
+    {
+        let Self { router, activity, limits, peer, is_last } = self;
         let is_http1 = request.version() < Version::HTTP_2;
-        let guard = self.activity.begin_request(is_http1, &self.limits);
+        let guard = activity.begin_request(is_http1, &limits);
+        // Nobody needs a credential to watch the health, and it has no end of its own.
+        let watch = is_health_watch(request.uri().path()).then(|| Hold::begin(&activity));
+        let patience = limits.request_deadline;
+        let mut request =
+            request.map(|body| ArrivingBody::new(body, is_http1, &activity, patience));
         // The source, for its rate limit.
-        request.extensions_mut().insert(self.peer);
-        let mut response = self.router.oneshot(request).await?;
-        if is_http1 && self.is_last.is_cancelled() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        request.extensions_mut().insert(peer);
+        async move {
+            // Boxed, so that a long answer has not the size of what made it.
+            let mut response = Box::pin(router.oneshot(request)).await?;
+            if is_http1 && is_last.is_cancelled() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| GuardedBody::new(body, activity, guard, watch)))
         }
-        Ok(response.map(|body| GuardedBody::new(body, guard)))
     }
+}
+
+fn is_health_watch(path: &str) -> bool {
+    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(HEALTH_SERVICE));
+    method == Some("/Watch")
 }

@@ -1,6 +1,7 @@
 //! What a connection is doing, as far as it decides when the connection must end.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -8,19 +9,29 @@ use std::{
     time::Duration,
 };
 
-use bytes::Buf;
-use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
     time::Instant,
 };
 
+use super::held::Holdings;
 use crate::config::Limits;
 
 /// Shared by a connection's bytes, its requests and its watch.
 #[derive(Clone, Debug)]
-pub(super) struct Activity(Arc<Mutex<State>>);
+pub(super) struct Activity(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    holdings: Holdings,
+    /// Says that the client holds more than its share.
+    greedy: Notify,
+    /// Says that the client has spent a request's whole time on sending it.
+    slow: Notify,
+    state: Mutex<State>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -33,8 +44,21 @@ struct State {
     /// When the first byte of a request came whose headers are not complete; HTTP/1 only, as an
     /// idle HTTP/2 connection has bytes too.
     head_since: Option<Instant>,
+    /// The lines of that.
+    head_lines: HeadLines,
+    /// Whether the connection has read in this turn of its task.
+    has_read: bool,
     /// When a byte last moved.
     moved: Instant,
+    /// Since when the client takes no bytes that are to be written.
+    blocked_since: Option<Instant>,
+    /// How much the client holds.
+    held: usize,
+    /// Whether that was more than its share.
+    is_greedy: bool,
+    /// Since when each answer waits that the client does not take, the oldest first.
+    untaken: BTreeMap<u64, Instant>,
+    next_answer: u64,
     /// Bytes that may still come before the next request, and when that was last reckoned.
     allowance: u64,
     reckoned: Instant,
@@ -43,36 +67,112 @@ struct State {
 /// Bytes a second that a connection may send beside its requests in the long run: window updates
 /// and answers to pings come to far less.
 const STRAY_BYTES_PER_SECOND: u64 = 4096;
+/// Bytes that a connection reads in one turn of its task. What these begin is counted before it reads
+/// on: h2 would take all streams that there are first, and the others wait meanwhile.
+const TURN_BYTES_MAX: usize = 4096;
 /// Bytes that come back at once after a long rest.
 const STRAY_BYTES_BACK_MAX: u64 = 64 * 1024;
 
 impl Activity {
-    pub(super) fn new(limits: &Limits) -> Self {
+    /// That of a new connection.
+    pub(super) fn new(limits: &Limits, holdings: Holdings) -> Self {
         let now = Instant::now();
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             under_way: 0,
             is_http1: None,
             idle_since: now,
             head_since: None,
+            head_lines: HeadLines::default(),
+            has_read: false,
             moved: now,
+            blocked_since: None,
+            held: 0,
+            is_greedy: false,
+            untaken: BTreeMap::new(),
+            next_answer: 0,
             allowance: limits.stray_bytes_max.into(),
             reckoned: now,
-        })))
+        };
+        let (greedy, slow) = (Notify::new(), Notify::new());
+        Self(Arc::new(Shared { holdings, greedy, slow, state: Mutex::new(state) }))
     }
 
     /// When the connection must end, if nothing happens until then.
     pub(super) fn ends_at(&self, limits: &Limits) -> Instant {
-        self.with(|state| match (state.under_way, state.is_http1, state.head_since) {
-            (0, None, _) => state.idle_since + limits.header_read_timeout,
-            (0, _, Some(head_since)) => head_since + limits.header_read_timeout,
-            (0, _, None) => state.idle_since + limits.idle_timeout,
-            _ => state.moved + limits.stall_timeout,
+        self.with(|state| {
+            let ends_at = match (state.under_way, state.is_http1, state.head_since) {
+                (0, None, _) => state.idle_since + limits.header_read_timeout,
+                (0, _, Some(head_since)) => head_since + limits.header_read_timeout,
+                (0, _, None) => state.idle_since + limits.idle_timeout,
+                _ => state.moved + limits.stall_timeout,
+            };
+            let oldest = state.untaken.first_key_value().map(|(_, since)| *since);
+            let stalled = [state.blocked_since, oldest].into_iter().flatten();
+            stalled.map(|since| since + limits.stall_timeout).fold(ends_at, Instant::min)
         })
     }
 
-    /// Whether more came than the requests account for.
-    pub(super) fn is_flooded(&self) -> bool {
-        self.with(|state| state.allowance == 0)
+    /// Whether more came than the requests account for, or more is held than may be.
+    pub(super) fn is_offending(&self) -> bool {
+        self.with(|state| state.allowance == 0 || state.is_greedy)
+    }
+
+    /// Whether the connection has read what it may in this turn.
+    fn has_read(&self) -> bool {
+        self.with(|state| state.has_read)
+    }
+
+    /// The connection has had its turn; ready where that was one too many.
+    pub(super) fn end_turn(&self) -> Poll<()> {
+        self.with(|state| state.has_read = false);
+        if self.is_offending() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ends once the client holds more than its share.
+    pub(super) async fn greedy(&self) {
+        self.0.greedy.notified().await;
+    }
+
+    /// Ends once the client has spent a request's whole time on sending it.
+    pub(super) async fn slow(&self) {
+        self.0.slow.notified().await;
+    }
+
+    pub(super) fn note_slow(&self) {
+        self.0.slow.notify_one();
+    }
+
+    /// The client holds one thing more.
+    pub(super) fn hold(&self) {
+        self.0.holdings.add();
+        let is_greedy = self.with(|state| {
+            state.held += 1;
+            state.is_greedy |= self.0.holdings.is_too_much(state.held);
+            state.is_greedy
+        });
+        if is_greedy {
+            self.0.greedy.notify_one();
+        }
+    }
+
+    /// The client holds one thing less.
+    pub(super) fn release(&self) {
+        self.with(|state| state.held -= 1);
+        self.0.holdings.remove();
+    }
+
+    /// An answer waits for the client to take it.
+    pub(super) fn answer_waits(&self) -> u64 {
+        self.with(|state| {
+            state.next_answer += 1;
+            state.untaken.insert(state.next_answer, Instant::now());
+            state.next_answer
+        })
+    }
+
+    /// It waits no longer.
+    pub(super) fn answer_goes_on(&self, answer: u64) {
+        self.with(|state| state.untaken.remove(&answer));
     }
 
     /// Whether requests over HTTP/2 have come.
@@ -101,26 +201,79 @@ impl Activity {
         });
     }
 
-    fn bytes_read(&self, count: usize) {
+    /// Notes what was read; whether it can be read in one way only.
+    fn bytes_read(&self, bytes: &[u8]) -> bool {
         self.with(|state| {
-            state.moved = Instant::now();
+            (state.moved, state.has_read) = (Instant::now(), true);
             let seconds = (state.moved - state.reckoned).as_secs();
             state.reckoned += Duration::from_secs(seconds);
             let back = (seconds * STRAY_BYTES_PER_SECOND).min(STRAY_BYTES_BACK_MAX);
-            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             state.allowance = (state.allowance + back).saturating_sub(count);
             if state.under_way == 0 && state.is_http1 == Some(true) {
                 state.head_since.get_or_insert(state.moved);
             }
+            let is_between_requests = state.under_way == 0 && state.is_http1 != Some(false);
+            !is_between_requests || state.head_lines.are_good(bytes)
+        })
+    }
+
+    /// The client took bytes that were to be written, or did not.
+    fn written<T>(&self, outcome: &Poll<T>) {
+        self.with(|state| {
+            let now = Instant::now();
+            if outcome.is_ready() {
+                (state.moved, state.blocked_since) = (now, None);
+            } else {
+                state.blocked_since.get_or_insert(now);
+            }
         });
     }
 
-    fn bytes_written(&self) {
-        self.with(|state| state.moved = Instant::now());
-    }
-
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The lines of a head of HTTP/1. hyper takes a bare LF for the end of one, as it may (RFC 9112 §2.2); a
+/// proxy in front that takes it for a part of a value would then send us a request that it never saw.
+#[derive(Debug, Default)]
+struct HeadLines {
+    is_inside: bool,
+    has_line: bool,
+    is_line_empty: bool,
+    last: u8,
+}
+
+impl HeadLines {
+    /// Takes what came between two requests; whether each of its lines ends in CRLF.
+    fn are_good(&mut self, bytes: &[u8]) -> bool {
+        if !self.is_inside {
+            // What is left of the body of a request that was refused is no head, nor are the frames
+            // behind the preface of HTTP/2.
+            let begins = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_whitespace();
+            if !bytes.first().is_some_and(begins) || bytes.starts_with(b"PRI ") {
+                return true;
+            }
+            *self = Self { is_inside: true, has_line: false, is_line_empty: true, last: 0 };
+        }
+        for byte in bytes {
+            match (self.last, byte) {
+                (b'\r', b'\n') if self.is_line_empty && self.has_line => {
+                    self.is_inside = false;
+                    return true;
+                }
+                (b'\r', b'\n') => {
+                    self.has_line |= !self.is_line_empty;
+                    self.is_line_empty = true;
+                }
+                (_, b'\n') => return false,
+                (_, b'\r') => {}
+                _ => self.is_line_empty = false,
+            }
+            self.last = *byte;
+        }
+        true
     }
 }
 
@@ -131,44 +284,6 @@ pub(super) struct RequestGuard(Activity);
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.end_request();
-    }
-}
-
-pin_project! {
-    /// An answer's body, with which the request ends.
-    pub(super) struct GuardedBody<B> {
-        #[pin]
-        body: B,
-        guard: RequestGuard,
-    }
-}
-
-impl<B> GuardedBody<B> {
-    pub(super) fn new(body: B, guard: RequestGuard) -> Self {
-        Self { body, guard }
-    }
-}
-
-impl<B: Body> Body for GuardedBody<B>
-where
-    B::Data: Buf,
-{
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -194,10 +309,17 @@ impl<I: AsyncRead> AsyncRead for WatchedIo<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
-        let before = buffer.filled().len();
-        ready!(this.io.poll_read(context, buffer))?;
-        this.activity.bytes_read(buffer.filled().len() - before);
-        Poll::Ready(Ok(()))
+        if this.activity.has_read() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let room = buffer.remaining().min(TURN_BYTES_MAX);
+        let mut turn = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        ready!(this.io.poll_read(context, &mut turn))?;
+        let is_good = this.activity.bytes_read(turn.filled());
+        let count = turn.filled().len();
+        buffer.advance(count);
+        Poll::Ready(if is_good { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) })
     }
 }
 
@@ -208,9 +330,9 @@ impl<I: AsyncWrite> AsyncWrite for WatchedIo<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        let written = ready!(this.io.poll_write(context, bytes));
-        this.activity.bytes_written();
-        Poll::Ready(written)
+        let outcome = this.io.poll_write(context, bytes);
+        this.activity.written(&outcome);
+        outcome
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -231,8 +353,8 @@ impl<I: AsyncWrite> AsyncWrite for WatchedIo<I> {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        let written = ready!(this.io.poll_write_vectored(context, buffers));
-        this.activity.bytes_written();
-        Poll::Ready(written)
+        let outcome = this.io.poll_write_vectored(context, buffers);
+        this.activity.written(&outcome);
+        outcome
     }
 }

@@ -58,6 +58,10 @@ fn rest_refusals(service: &Service) -> Vec<(&'static str, Request)> {
         ("KEY_REPEATED", put(USER, r#"{"a":1,"a":2}"#)),
         ("HEADER_REPEATED", keyed("{}").header("idempotency-key", KEY)),
         ("HOST_MISSING", put(USER, "{}").without_header("host")),
+        (
+            "TRANSFER_CODING_UNSUPPORTED",
+            put(USER, "{}").header("transfer-encoding", "gzip, chunked"),
+        ),
         ("PARAMETER_INVALID", at("/v1/organizations/90?validateOnly=1")),
     ]
 }

@@ -15,15 +15,54 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub mod kind {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
+    pub const PRIORITY: u8 = 2;
     pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;
     pub const PING: u8 = 6;
     pub const GOAWAY: u8 = 7;
     pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
 }
 
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+/// Flags of frames; `ACK` is another name for the first.
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+
+/// A connection's first bytes: the preface and an empty SETTINGS.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// The bytes of a frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A header block of literal fields, none of which is indexed (RFC 7541 §6.2.2).
+pub fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name.as_ref(), value.as_ref()] {
+            write_length(&mut block, text.len());
+            block.extend(text);
+        }
+    }
+    block
+}
+
+/// An integer with a prefix of seven bits (RFC 7541 §5.1).
+pub fn write_length(block: &mut Vec<u8>, length: usize) {
+    let Some(mut rest) = length.checked_sub(127) else {
+        block.push(length.try_into().unwrap());
+        return;
+    };
+    block.push(127);
+    while rest >= 128 {
+        block.push(u8::try_from(rest % 128).unwrap() | 128);
+        rest /= 128;
+    }
+    block.push(rest.try_into().unwrap());
+}
 
 #[derive(Debug)]
 pub struct Frame {
@@ -46,35 +85,25 @@ impl RawHttp2 {
     /// A connection with its preface and its empty SETTINGS.
     pub async fn connect(addr: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(addr).await.unwrap();
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        let mut client = Self(stream);
-        assert!(client.send(kind::SETTINGS, 0, 0, &[]).await);
-        client
+        stream.write_all(PREFACE).await.unwrap();
+        Self(stream)
     }
 
     /// Sends a frame; whether the connection still took it.
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        self.0.write_all(&[&head, payload].concat()).await.is_ok()
+        self.0.write_all(&frame(kind, flags, stream, payload)).await.is_ok()
     }
 
     /// Begins a gRPC call, and sends its one message unless it is to stay open.
     pub async fn call(&mut self, stream: u32, path: &str, message: Option<&[u8]>) -> bool {
-        // POST and http from the static table, everything else literal (RFC 7541 §6.2.2).
-        let mut block = vec![0x83, 0x86];
-        for (name, value) in [
+        let block = block(&[
+            (":method", "POST"),
+            (":scheme", "http"),
             (":path", path),
             (":authority", "x"),
             ("content-type", "application/grpc"),
             ("te", "trailers"),
-        ] {
-            block.push(0);
-            for text in [name, value] {
-                block.push(text.len().try_into().unwrap());
-                block.extend(text.as_bytes());
-            }
-        }
+        ]);
         let is_sent = self.send(kind::HEADERS, END_HEADERS, stream, &block).await;
         let Some(message) = message else { return is_sent };
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();

@@ -19,7 +19,7 @@ pub use self::{
     database::Database,
     faults::{Fault, Proxy},
     http::{Answer, Request},
-    http2::{RawHttp2, kind},
+    http2::{END_HEADERS, END_STREAM, PREFACE, RawHttp2, block, frame, kind, write_length},
     patroni::Patroni,
     postgres::{Cluster, binaries},
     service::{ANY_PORT, Service, authorized},

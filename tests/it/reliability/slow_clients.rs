@@ -1,1 +1,235 @@
-//! Promise 8: clients that send, or read, as slowly as they may.
+//! Clients that are as slow as can be: each is closed, or told GOAWAY, while an honest one is served.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use tempfile::TempDir;
+
+use super::offender::{Growth, Next, Offender, Probe, attack};
+use crate::harness::{
+    ADMINISTRATOR, Database, END_HEADERS, END_STREAM, PREFACE, Service, block, frame, kind,
+};
+
+/// The promise says 10 s. A test that shares its processors is late by what it waits for them.
+const CLOSED_WITHIN: Duration = Duration::from_secs(15);
+const GROWTH_MEGABYTES_MAX: f64 = 20.0;
+const HONEST_P99_MAX: Duration = Duration::from_secs(3);
+
+/// How many do the same at once.
+const CLIENTS: usize = 8;
+/// How often a client sends a byte that sends one now and then.
+const DRIP: Duration = Duration::from_millis(300);
+
+#[derive(Clone, Copy, Debug)]
+enum Door {
+    Grpc,
+    Rest,
+}
+
+use Door::{Grpc, Rest};
+
+/// A slow client: its door, what it sends first, what it then sends now and then, and whether it takes
+/// answers.
+type Slow = (&'static str, Door, Vec<u8>, Option<Next>, bool);
+
+/// The same byte, or bytes, again and again.
+fn drip(bytes: &[u8]) -> Option<Next> {
+    let bytes = bytes.to_vec();
+    Some(Arc::new(move |_| bytes.clone()))
+}
+
+/// The head of a good PUT, but for the blank line.
+fn head() -> Vec<u8> {
+    let head = "PUT /v1/organizations/90?validateOnly=true HTTP/1.1\r\nHost: x\r\n";
+    format!("{head}Authorization: Bearer {ADMINISTRATOR}\r\n").into_bytes()
+}
+
+/// HEADERS of a request on a door.
+fn headers(door: Door, method: &str, path: &str, flags: u8, stream: u32) -> Vec<u8> {
+    let media_type = if matches!(door, Grpc) { "application/grpc" } else { "application/json" };
+    let authorization = format!("Bearer {ADMINISTRATOR}");
+    let block = block(&[
+        (":method", method),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "x"),
+        ("content-type", media_type),
+        ("te", "trailers"),
+        ("authorization", &authorization),
+    ]);
+    frame(kind::HEADERS, flags, stream, &block)
+}
+
+fn over_http1() -> Vec<Slow> {
+    let with = |rest: &[u8]| [&head(), rest].concat();
+    let used = b"OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let page = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+    let chunked = with(b"Transfer-Encoding: chunked\r\n\r\n");
+    vec![
+        ("says nothing", Rest, vec![], None, true),
+        ("a first line by the byte", Rest, vec![], drip(b"A"), true),
+        ("headers by the byte", Rest, head(), drip(b"a"), true),
+        ("headers by the line", Rest, head(), drip(b"A: b\r\n"), true),
+        ("a second request by the byte", Rest, used.to_vec(), drip(b"A"), true),
+        ("a body by the byte", Rest, with(b"Content-Length: 900\r\n\r\n"), drip(b" "), true),
+        ("a body by the chunk", Rest, chunked.clone(), drip(b"1\r\n \r\n"), true),
+        ("the size of a chunk by the byte", Rest, chunked, drip(b"0"), true),
+        ("answers that are not read", Rest, page.repeat(3000), None, false),
+    ]
+}
+
+fn over_http2(door: Door) -> Vec<Slow> {
+    let (method, path) = match door {
+        Grpc => ("POST", "/organization.v1.OrganizationService/Update"),
+        Rest => ("PUT", "/v1/organizations/90"),
+    };
+    let endless = match door {
+        Grpc => "/grpc.health.v1.Health/Watch",
+        Rest => "/v1/organizations/90/changes",
+    };
+    let begin = |frames: &[Vec<u8>]| [PREFACE, &frames.concat()].concat();
+    let open = headers(door, method, path, END_HEADERS, 1);
+    // Of gRPC, the begin of a message of 900 bytes.
+    let long = frame(kind::DATA, 0, 1, &[0, 0, 0, 3, 132]);
+    let not_complete = |stream| headers(door, method, path, 0, stream);
+    let continued = |stream| frame(kind::CONTINUATION, 0, stream, &[]);
+    // One that is answered at once, also without a message.
+    let answered = headers(door, "OPTIONS", "/", END_HEADERS | END_STREAM, 1);
+    let no_window = frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let asked = match door {
+        Grpc => [
+            headers(door, "POST", endless, END_HEADERS, 1),
+            frame(kind::DATA, END_STREAM, 1, &[0; 5]),
+        ]
+        .concat(),
+        Rest => headers(door, "GET", "/openapi.json", END_HEADERS | END_STREAM, 1),
+    };
+    vec![
+        ("says nothing at all", door, vec![], None, true),
+        ("half a preface", door, PREFACE[..10].to_vec(), None, true),
+        ("a preface by the byte", door, vec![], Some(by_the_byte(PREFACE)), true),
+        ("a preface only", door, PREFACE.to_vec(), None, true),
+        (
+            "a preface and pings",
+            door,
+            PREFACE.to_vec(),
+            drip(&frame(kind::PING, 0, 0, &[0; 8])),
+            true,
+        ),
+        ("HEADERS without an end", door, begin(&[not_complete(1)]), None, true),
+        (
+            "HEADERS without an end, later",
+            door,
+            begin(&[answered.clone(), not_complete(3)]),
+            None,
+            true,
+        ),
+        ("CONTINUATION now and then", door, begin(&[not_complete(1)]), drip(&continued(1)), true),
+        (
+            "CONTINUATION, later",
+            door,
+            begin(&[answered, not_complete(3)]),
+            drip(&continued(3)),
+            true,
+        ),
+        ("DATA that does not come", door, begin(&[open.clone()]), None, true),
+        (
+            "DATA by the byte",
+            door,
+            begin(&[open, long]),
+            drip(&frame(kind::DATA, 0, 1, b"a")),
+            true,
+        ),
+        (
+            "an answer without a window",
+            door,
+            begin(&[no_window.clone(), asked.clone()]),
+            None,
+            true,
+        ),
+        (
+            "the same, and pings",
+            door,
+            begin(&[no_window, asked.clone()]),
+            drip(&frame(kind::PING, 0, 0, &[0; 8])),
+            true,
+        ),
+        ("answers that are not read, nor pings", door, begin(&[asked]), None, false),
+    ]
+}
+
+/// A byte of a text after the other, and its last ones never.
+fn by_the_byte(text: &'static [u8]) -> Next {
+    Arc::new(move |turn| {
+        let turn = usize::try_from(turn).unwrap();
+        text.get(turn..=turn).filter(|_| turn < 20).unwrap_or_default().to_vec()
+    })
+}
+
+/// All of them at once, several of each kind.
+async fn all_are_closed(service: &Service, slow: Vec<Slow>) {
+    let attacks = slow.iter().map(|(_, door, first, next, reads)| {
+        let offender = Offender {
+            addr: match door {
+                Grpc => service.grpc_addr(),
+                Rest => service.http_addr(),
+            },
+            first: first.clone(),
+            next: next.clone(),
+            pause: DRIP,
+            reads: *reads,
+        };
+        attack(vec![offender; CLIENTS], CLOSED_WITHIN)
+    });
+    let endings = join_all(attacks).await;
+    let mut open = Vec::new();
+    for ((name, door, ..), endings) in slow.iter().zip(endings) {
+        let slowest = endings.iter().map(|ending| ending.after.unwrap_or(Duration::MAX)).max();
+        let goaway = endings.iter().find_map(|ending| ending.goaway);
+        eprintln!("{door:?}, {name}: ended after {slowest:.1?}, GOAWAY {goaway:?}");
+        if slowest == Some(Duration::MAX) {
+            open.push(format!("{door:?}, {name}: {endings:?}"));
+        }
+    }
+    assert!(open.is_empty(), "{open:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_clients_are_closed_within_ten_seconds() {
+    let database = Database::sqlite();
+    database.seed().await;
+    let service = Service::start(database).await;
+    let slow = [over_http1(), over_http2(Grpc), over_http2(Rest)].concat();
+    let clients = slow.len() * CLIENTS;
+    let growth = Growth::begin(&service).await;
+    let mut probe = Probe::new(&service);
+    probe.beside(all_are_closed(&service, slow)).await;
+    let (megabytes, p99) = (growth.megabytes(&service), probe.p99());
+    eprintln!("{clients} slow clients at once: memory +{megabytes:.1} MB, honest p99 {p99:.1?}");
+    assert!(megabytes < GROWTH_MEGABYTES_MAX, "{megabytes} MB");
+    assert!(p99 < HONEST_P99_MAX, "{p99:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_handshake_is_closed_within_ten_seconds() {
+    let database = Database::sqlite();
+    database.seed().await;
+    let folder = TempDir::new().unwrap();
+    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let paths = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&paths[0], signed.cert.pem()).unwrap();
+    std::fs::write(&paths[1], signed.signing_key.serialize_pem()).unwrap();
+    let [cert, key] = paths.each_ref().map(|path| path.to_str().unwrap());
+    let settings = [("ORGD_TLS_CERT", cert), ("ORGD_TLS_KEY", key)];
+    let service = Service::start_with(Arc::new(database), &settings).await;
+    // The begin of a ClientHello.
+    let hello = b"\x16\x03\x01\x02\x00\x01";
+    let on = |door| -> Vec<Slow> {
+        vec![
+            ("half a handshake", door, hello.to_vec(), None, true),
+            ("a handshake by the byte", door, hello.to_vec(), drip(&[0]), true),
+            ("no handshake", door, vec![], None, true),
+        ]
+    };
+    all_are_closed(&service, [on(Grpc), on(Rest)].concat()).await;
+}

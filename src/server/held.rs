@@ -1,0 +1,235 @@
+//! What clients hold: requests whose bodies are not here yet, answers that are not taken, and watches
+//! of the health, which need no credential. Each costs memory for as long as its client likes.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::activity::{Activity, RequestGuard};
+
+/// What a connection may hold whatever others do: a watch of the health, and messages that are on
+/// their way.
+const SHARE: usize = 8;
+
+/// How much the connections of a listener hold.
+#[derive(Clone, Debug)]
+pub(super) struct Holdings(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    max: usize,
+    held: AtomicUsize,
+}
+
+impl Holdings {
+    /// Nothing yet, and how much there may be before those with more than their share must end.
+    pub(super) fn new(max: usize) -> Self {
+        Self(Arc::new(Counts { max, held: AtomicUsize::new(0) }))
+    }
+
+    pub(super) fn add(&self) {
+        self.0.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove(&self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether there is more than there may be, and a connection has more than its share of it.
+    pub(super) fn is_too_much(&self, own: usize) -> bool {
+        own > SHARE && self.0.held.load(Ordering::Relaxed) > self.0.max
+    }
+}
+
+/// Something that a client holds.
+#[derive(Debug)]
+pub(super) struct Hold(Activity);
+
+impl Hold {
+    pub(super) fn begin(activity: &Activity) -> Self {
+        activity.hold();
+        Self(activity.clone())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// A body that is not all here.
+#[derive(Debug)]
+struct Arriving {
+    hold: Hold,
+    since: Instant,
+    patience: Duration,
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if self.since.elapsed() >= self.patience {
+            self.hold.0.note_slow();
+        }
+    }
+}
+
+pin_project! {
+    /// A request's body, which its client holds until all of it is here.
+    pub(super) struct ArrivingBody {
+        #[pin]
+        body: Incoming,
+        // What had come with the request.
+        first: Option<Result<Frame<Bytes>, hyper::Error>>,
+        arriving: Option<Arriving>,
+    }
+}
+
+impl ArrivingBody {
+    /// Whoever spends `patience` on sending it is slow.
+    pub(super) fn new(
+        mut body: Incoming,
+        is_http1: bool,
+        activity: &Activity,
+        patience: Duration,
+    ) -> Self {
+        let mut first = None;
+        // A message that came with its request is no burden. Over HTTP/1 a look would ask for a body
+        // that waits to be asked for, and one connection has one request at a time.
+        if !is_http1 && !body.is_end_stream() {
+            let mut context = Context::from_waker(Waker::noop());
+            if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(&mut context) {
+                first = frame;
+            }
+        }
+        let arriving = (!body.is_end_stream()).then(|| Arriving {
+            hold: Hold::begin(activity),
+            since: Instant::now(),
+            patience,
+        });
+        Self { body, first, arriving }
+    }
+}
+
+impl Body for ArrivingBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut this = self.project();
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        let frame = ready!(this.body.as_mut().poll_frame(context));
+        if (frame.is_none() || this.body.is_end_stream())
+            && let Some(mut arrived) = this.arriving.take()
+        {
+            arrived.patience = Duration::MAX;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = self.first.as_ref().and_then(|first| first.as_ref().ok());
+        let first = first.and_then(Frame::data_ref).map_or(0, Bytes::len);
+        let first = u64::try_from(first).unwrap_or(u64::MAX);
+        let rest = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(first));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(first));
+        }
+        hint
+    }
+}
+
+/// An answer, or the next part of one, that nobody has asked for yet: the client takes no more.
+#[derive(Debug)]
+struct Untaken {
+    hold: Hold,
+    answer: u64,
+}
+
+impl Untaken {
+    fn begin(activity: &Activity) -> Self {
+        Self { hold: Hold::begin(activity), answer: activity.answer_waits() }
+    }
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        self.hold.0.answer_goes_on(self.answer);
+    }
+}
+
+pin_project! {
+    /// An answer's body, with which the request ends.
+    pub(super) struct GuardedBody<B> {
+        #[pin]
+        body: B,
+        activity: Activity,
+        untaken: Option<Untaken>,
+        guard: RequestGuard,
+        watch: Option<Hold>,
+    }
+}
+
+impl<B: Body> GuardedBody<B> {
+    /// `watch`: what the client holds until the end.
+    pub(super) fn new(
+        body: B,
+        activity: Activity,
+        guard: RequestGuard,
+        watch: Option<Hold>,
+    ) -> Self {
+        let untaken = (!body.is_end_stream()).then(|| Untaken::begin(&activity));
+        Self { body, activity, untaken, guard, watch }
+    }
+}
+
+impl<B: Body> Body for GuardedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        // Whoever asks for more has taken what there was; from here on it waits for us.
+        *this.untaken = None;
+        let frame = ready!(this.body.as_mut().poll_frame(context));
+        // Also of the last one: whoever has sent it drops the body.
+        if matches!(frame, Some(Ok(_))) {
+            *this.untaken = Some(Untaken::begin(this.activity));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
