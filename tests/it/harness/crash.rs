@@ -1,6 +1,12 @@
 //! A PostgreSQL server that crashes as in a power cut, and starts again on what it had stored.
 
-use std::{fs, io::Write, process};
+use std::{
+    fs,
+    io::Write,
+    process,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use super::Cluster;
 
@@ -13,6 +19,7 @@ impl Cluster {
         kill("STOP", &[postmaster]);
         let processes = [children(postmaster), vec![postmaster]].concat();
         kill("KILL", &processes);
+        until_ended(&processes);
         let mut supervisor = self.supervisor.take().expect("the server runs");
         // Anything but the end of its input: the folder is needed.
         writeln!(supervisor.stdin.take().unwrap(), "keep").unwrap();
@@ -26,15 +33,35 @@ impl Cluster {
     }
 }
 
-/// The processes that a process has started, by the fourth word of `/proc/PID/stat`.
+/// Waits until processes that were killed hold nothing any more, such as shared memory.
+#[expect(clippy::disallowed_methods, reason = "a crash is not waited for by other tasks")]
+fn until_ended(processes: &[u32]) {
+    let started = Instant::now();
+    // Whoever has ended and was not waited for is a zombie.
+    let is_left = |process: &u32| !matches!(state(*process).as_deref(), None | Some("Z" | "X"));
+    while processes.iter().any(is_left) {
+        assert!(started.elapsed() < Duration::from_secs(30), "{processes:?} do not end");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// What `/proc/PID/stat` has after the name, in parentheses, of a process; none of one that is gone.
+fn stat(process: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, words) = stat.rsplit_once(')')?;
+    Some(words.split_whitespace().map(str::to_owned).collect())
+}
+
+fn state(process: u32) -> Option<String> {
+    stat(process)?.into_iter().next()
+}
+
+/// The processes that a process has started.
 pub fn children(parent: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let is_child = |process: &u32| {
-        // Gone meanwhile, where it cannot be read.
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        let after_name = stat.rsplit_once(')').map_or("", |(_, words)| words);
-        after_name.split_whitespace().nth(1) == Some(&parent.to_string())
+        stat(*process).is_some_and(|words| words.get(1) == Some(&parent.to_string()))
     };
     processes.filter(is_child).collect()
 }

@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, Statement};
 use super::{
     caller::{Caller, Door, Doors, Outcome, Write},
     ledger::{Stored, assert_kept, stored, violations},
-    load::{Load, Recorded},
+    load::{Load, ORGANIZATIONS, Recorded},
 };
 use crate::harness::{Cluster, Database, OWN, Service};
 
@@ -121,7 +121,7 @@ async fn a_lost_half_or_foreign_update_is_found() {
         assert!(matches!(outcome, Outcome::Done(..)), "{outcome:?}");
         recorded.push(Recorded { write, outcome });
     }
-    let good = stored(service.database()).await;
+    let good = stored(service.database(), ORGANIZATIONS).await;
     assert_eq!(violations(&good, &recorded), Vec::<String>::new());
 
     let changes: [(&str, Change); 8] = [

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use super::{
     caller::{Caller, Door, Doors, Outcome, Write},
     crashes::integrity,
-    ledger::assert_kept,
-    load::{Load, Recorded},
+    ledger::{assert_kept, stored},
+    load::{Load, ORGANIZATIONS, Recorded},
 };
 use crate::harness::{Database, OWN, Service};
 
@@ -154,8 +154,8 @@ async fn assert_only_unavailable(database: &Database, recorded: &[Recorded]) {
     assert!(outcomes.keys().all(|label| {
         ["done", "mismatch"].contains(&label.as_str()) || label.ends_with("STORE_UNAVAILABLE")
     }));
-    let stored: usize =
-        super::ledger::stored(database).await.iter().map(|stored| stored.entries.len() - 1).sum();
+    let stored = stored(database, ORGANIZATIONS).await;
+    let stored: usize = stored.iter().map(|stored| stored.entries.len() - 1).sum();
     assert_eq!(stored, outcomes["done"], "versions are as many as acknowledgements");
 }
 

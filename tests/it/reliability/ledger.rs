@@ -40,11 +40,11 @@ pub struct Stored {
 }
 
 /// Reads what a database holds, past the service.
-pub async fn stored(database: &Database) -> Vec<Stored> {
+pub async fn stored(database: &Database, organizations: [i64; 2]) -> Vec<Stored> {
     let connection = database.connect().await;
     let backend = sea_orm::ConnectionTrait::get_database_backend(&connection);
     let mut stored = Vec::new();
-    for id in ORGANIZATIONS {
+    for id in organizations {
         let row = format!("SELECT * FROM organizations WHERE id = {id}");
         let row = Row::find_by_statement(Statement::from_string(backend, row));
         let entries = format!(
@@ -125,7 +125,7 @@ fn values(entry: &Entry) -> (&String, &Option<String>, i64) {
 /// Holds what is stored against what was sent, and prints how much of each there was. Answers how
 /// often each outcome was.
 pub async fn assert_kept(database: &Database, recorded: &[Recorded]) -> BTreeMap<String, usize> {
-    let stored = stored(database).await;
+    let stored = stored(database, ORGANIZATIONS).await;
     let violations = violations(&stored, recorded);
     let mut outcomes = BTreeMap::new();
     for recorded in recorded {

@@ -19,7 +19,7 @@ use super::{
     caller::{Caller, Door, Doors, Outcome, Write},
     ledger::{Entry, stored},
 };
-use crate::harness::{Database, FOREIGN, Fault, OWN, Proxy, Service};
+use crate::harness::{Database, Fault, Proxy, Service};
 
 /// Callers of one organization, and calls of each. The tester's search is exponential at worst.
 const CALLERS: usize = 4;
@@ -132,6 +132,20 @@ async fn call(index: usize, instances: Vec<Doors>, id: i64, round: usize, histor
     }
 }
 
+/// The organizations of a round. Each has one history: what a round has left in flight may be done in
+/// the next.
+fn organizations(round: usize) -> [i64; 2] {
+    let first = 1000 + 2 * i64::try_from(round).unwrap();
+    [first, first + 1]
+}
+
+async fn add_organizations(database: &Database, rounds: usize) {
+    database.seed().await;
+    let [first, _] = organizations(0);
+    let [_, last] = organizations(rounds - 1);
+    database.add_organizations(first, last).await;
+}
+
 /// Histories of two organizations at a time through these instances, while `disturb` goes on; each is
 /// checked. Answers how often each outcome was.
 async fn rounds(
@@ -144,10 +158,8 @@ async fn rounds(
     for round in rounds {
         let mut calls = JoinSet::new();
         let mut histories = Vec::new();
-        for id in [OWN, FOREIGN] {
-            let before = database.organization(id).await;
-            let version = before.etag.to_string().trim_matches('"').parse().unwrap();
-            let first = Model { version, name: before.name };
+        for id in organizations(round) {
+            let first = Model { version: 1, name: database.organization(id).await.name };
             let history = History::default();
             for index in 0..CALLERS {
                 calls.spawn(call(index, instances.to_vec(), id, round, history.clone()));
@@ -163,7 +175,7 @@ async fn rounds(
             () = async { while let Some(call) = calls.join_next().await { call.unwrap(); } } => {}
             () = disturbing => {}
         }
-        let stored = stored(database).await;
+        let stored = stored(database, organizations(round)).await;
         for (id, first, history) in histories {
             let history = history.lock().unwrap().clone();
             count(&history, &mut seen);
@@ -233,7 +245,7 @@ fn count(history: &[Event], seen: &mut BTreeMap<&'static str, usize>) {
 
 async fn under_faults_on_postgresql(number: usize) {
     let database = Database::postgres().await;
-    database.seed().await;
+    add_organizations(&database, number).await;
     let proxy = Proxy::start(database.addr()).await;
     let behind = Arc::new(database.behind(&proxy));
     let services =
@@ -255,7 +267,7 @@ async fn under_faults_on_postgresql(number: usize) {
 
 async fn under_kills_on_sqlite(number: usize) {
     let database = Arc::new(Database::sqlite());
-    database.seed().await;
+    add_organizations(&database, number).await;
     let mut seen = BTreeMap::new();
     for round in 0..number {
         let services = [
