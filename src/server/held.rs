@@ -94,6 +94,7 @@ pin_project! {
         // What had come with the request.
         first: Option<Result<Frame<Bytes>, hyper::Error>>,
         arriving: Option<Arriving>,
+        activity: Activity,
     }
 }
 
@@ -119,7 +120,7 @@ impl ArrivingBody {
             since: Instant::now(),
             patience,
         });
-        Self { body, first, arriving }
+        Self { body, first, arriving, activity: activity.clone() }
     }
 }
 
@@ -136,6 +137,9 @@ impl Body for ArrivingBody {
             return Poll::Ready(Some(first));
         }
         let frame = ready!(this.body.as_mut().poll_frame(context));
+        if matches!(frame, Some(Err(_))) {
+            this.activity.note_broken();
+        }
         if (frame.is_none() || this.body.is_end_stream())
             && let Some(mut arrived) = this.arriving.take()
         {
@@ -198,9 +202,10 @@ impl<B: Body> GuardedBody<B> {
     pub(super) fn new(
         body: B,
         activity: Activity,
-        guard: RequestGuard,
+        mut guard: RequestGuard,
         watch: Option<Hold>,
     ) -> Self {
+        guard.answered();
         let untaken = (!body.is_end_stream()).then(|| Untaken::begin(&activity));
         Self { body, activity, untaken, guard, watch }
     }
