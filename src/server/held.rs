@@ -114,6 +114,9 @@ impl ArrivingBody {
             if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(&mut context) {
                 first = frame;
             }
+            if matches!(first, Some(Err(_))) {
+                activity.note_broken();
+            }
         }
         let arriving = (!body.is_end_stream()).then(|| Arriving {
             hold: Hold::begin(activity),

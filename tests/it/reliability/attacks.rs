@@ -94,6 +94,7 @@ struct Attack {
     goaway: &'static [u32],
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn attacks(door: Door) -> Vec<Attack> {
     let begun = |then: Vec<u8>| [door.open(1), then].concat();
     let window = |stream: u32, by: u32| frame(kind::WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
@@ -231,7 +232,7 @@ fn hpack_entry(door: Door) -> Vec<u8> {
 /// Requests that name it 15,000 times: 60 MB of headers in 15 KB.
 fn hpack_bombs(door: Door) -> Next {
     let mut bomb = block(&door.fields());
-    bomb.extend([0x80 | 62; 15_000]);
+    bomb.extend([0x80 | 0x3e; 15_000]);
     Arc::new(move |turn| frame(kind::HEADERS, END_HEADERS, stream(turn + 1), &bomb))
 }
 
