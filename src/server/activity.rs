@@ -52,6 +52,8 @@ struct State {
     moved: Instant,
     /// Since when the client takes no bytes that are to be written.
     blocked_since: Option<Instant>,
+    /// Requests that ended without their answers, less those that had one.
+    abandoned: u32,
     /// How much the client holds.
     held: usize,
     /// Whether that was more than its share.
@@ -67,9 +69,13 @@ struct State {
 /// Bytes a second that a connection may send beside its requests in the long run: window updates
 /// and answers to pings come to far less.
 const STRAY_BYTES_PER_SECOND: u64 = 4096;
+/// Requests that a client may give up, or make us give up (CVE-2023-44487, CVE-2025-8671), beyond those
+/// that it lets us answer: twice as many as it may have at once. h2 counts only those that it has not yet
+/// handed over.
+const ABANDONED_MAX: u32 = 200;
 /// Bytes that a connection reads in one turn of its task. What these begin is counted before it reads
 /// on: h2 would take all streams that there are first, and the others wait meanwhile.
-const TURN_BYTES_MAX: usize = 4096;
+const TURN_BYTES_MAX: usize = 8192;
 /// Bytes that come back at once after a long rest.
 const STRAY_BYTES_BACK_MAX: u64 = 64 * 1024;
 
@@ -86,6 +92,7 @@ impl Activity {
             has_read: false,
             moved: now,
             blocked_since: None,
+            abandoned: 0,
             held: 0,
             is_greedy: false,
             untaken: BTreeMap::new(),
@@ -112,9 +119,12 @@ impl Activity {
         })
     }
 
-    /// Whether more came than the requests account for, or more is held than may be.
+    /// Whether more came than the requests account for, more is held than may be, or requests come only
+    /// to be given up.
     pub(super) fn is_offending(&self) -> bool {
-        self.with(|state| state.allowance == 0 || state.is_greedy)
+        self.with(|state| {
+            state.allowance == 0 || state.is_greedy || state.abandoned > ABANDONED_MAX
+        })
     }
 
     /// Whether the connection has read what it may in this turn.
@@ -191,13 +201,23 @@ impl Activity {
             state.is_http1 = Some(is_http1);
             state.head_since = None;
         });
-        RequestGuard(self.clone())
+        RequestGuard { activity: self.clone(), is_answered: false }
     }
 
-    fn end_request(&self) {
+    /// The body of a request broke off: nobody will take its answer, should there be one.
+    pub(super) fn note_broken(&self) {
+        self.with(|state| state.abandoned = state.abandoned.saturating_add(2));
+    }
+
+    fn end_request(&self, is_answered: bool) {
         self.with(|state| {
             state.under_way -= 1;
             state.idle_since = Instant::now();
+            state.abandoned = if is_answered {
+                state.abandoned.saturating_sub(1)
+            } else {
+                state.abandoned.saturating_add(1)
+            };
         });
     }
 
@@ -279,11 +299,21 @@ impl HeadLines {
 
 /// A request that is under way.
 #[derive(Debug)]
-pub(super) struct RequestGuard(Activity);
+pub(super) struct RequestGuard {
+    activity: Activity,
+    is_answered: bool,
+}
+
+impl RequestGuard {
+    /// There is an answer, whether or not the client takes all of it.
+    pub(super) fn answered(&mut self) {
+        self.is_answered = true;
+    }
+}
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.end_request();
+        self.activity.end_request(self.is_answered);
     }
 }
 

@@ -94,6 +94,7 @@ pin_project! {
         // What had come with the request.
         first: Option<Result<Frame<Bytes>, hyper::Error>>,
         arriving: Option<Arriving>,
+        activity: Activity,
     }
 }
 
@@ -113,13 +114,16 @@ impl ArrivingBody {
             if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(&mut context) {
                 first = frame;
             }
+            if matches!(first, Some(Err(_))) {
+                activity.note_broken();
+            }
         }
         let arriving = (!body.is_end_stream()).then(|| Arriving {
             hold: Hold::begin(activity),
             since: Instant::now(),
             patience,
         });
-        Self { body, first, arriving }
+        Self { body, first, arriving, activity: activity.clone() }
     }
 }
 
@@ -136,6 +140,9 @@ impl Body for ArrivingBody {
             return Poll::Ready(Some(first));
         }
         let frame = ready!(this.body.as_mut().poll_frame(context));
+        if matches!(frame, Some(Err(_))) {
+            this.activity.note_broken();
+        }
         if (frame.is_none() || this.body.is_end_stream())
             && let Some(mut arrived) = this.arriving.take()
         {
@@ -198,9 +205,10 @@ impl<B: Body> GuardedBody<B> {
     pub(super) fn new(
         body: B,
         activity: Activity,
-        guard: RequestGuard,
+        mut guard: RequestGuard,
         watch: Option<Hold>,
     ) -> Self {
+        guard.answered();
         let untaken = (!body.is_end_stream()).then(|| Untaken::begin(&activity));
         Self { body, activity, untaken, guard, watch }
     }

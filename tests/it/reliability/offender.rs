@@ -78,15 +78,16 @@ impl Offender {
                     }
                     take_frames(&mut inbox, &mut outbox, ending, begin);
                 }
-                written = write.write(&outbox), if !outbox.is_empty() => match written {
-                    Ok(count) => drop(outbox.drain(..count)),
-                    // What the server said before it closed.
-                    Err(_) => {
+                written = write.write(&outbox), if !outbox.is_empty() => {
+                    if let Ok(count) = written {
+                        outbox.drain(..count);
+                    } else {
+                        // What the server said before it closed.
                         while matches!(read.read_buf(&mut inbox).await, Ok(1..)) {}
                         take_frames(&mut inbox, &mut outbox, ending, begin);
                         return;
                     }
-                },
+                }
                 () = &mut pause, if self.next.is_some() && !self.pause.is_zero() => {
                     outbox.extend(self.next.iter().flat_map(|next| next(ending.sent)).collect::<Vec<_>>());
                     ending.sent += 1;

@@ -92,7 +92,7 @@ fn status(block: &[u8]) -> String {
         [index @ 0x88..=0x8e, ..] => of_table[usize::from(index - 0x88)].to_owned(),
         [0x48, 3, digits @ ..] => String::from_utf8_lossy(&digits[..3]).into_owned(),
         // Huffman's code of three digits: the first has the class. 4 begins with 011010.
-        [0x48, 0x82 | 0x83, first, ..] if first >> 2 == 0b011010 => "4xx".to_owned(),
+        [0x48, 0x82 | 0x83, first, ..] if first >> 2 == 0b01_1010 => "4xx".to_owned(),
         _ => format!("{:02x?}", &block[..4]),
     }
 }
