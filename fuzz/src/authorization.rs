@@ -63,8 +63,9 @@ fn issued(bytes: &[u8]) {
         }
     }
     let at = 5 + usize::from(random[0]) % (key.len() - 5);
-    let (before, after) = (&key[..at], &key[at + 1..]);
-    let other = if key[at..].starts_with('0') { '1' } else { '0' };
+    let (before, rest) = key.split_at(at);
+    let (letter, after) = rest.split_at(1);
+    let other = if letter == "0" { "1" } else { "0" };
     for mistyped in [format!("{before}{after}"), format!("{before}{other}{after}")] {
         presented(&mistyped).expect_err("the checksum tells");
     }
