@@ -28,7 +28,7 @@ use tower::ServiceExt;
 
 use super::{
     activity::{Activity, WatchedIo},
-    held::{ArrivingBody, GuardedBody, Hold, Holdings},
+    held::{ArrivingBody, GuardedBody, Hold, Holdings, LASTING},
 };
 use crate::{
     config::Limits,
@@ -344,7 +344,7 @@ impl Requests {
         let is_http1 = request.version() < Version::HTTP_2;
         let guard = activity.begin_request(is_http1, &limits);
         // Nobody needs a credential to watch the health, and it has no end of its own.
-        let watch = is_health_watch(request.uri().path()).then(|| Hold::begin(&activity));
+        let watch = is_health_watch(request.uri().path()).then(|| Hold::begin(&activity, LASTING));
         let patience = limits.request_deadline;
         let mut request =
             request.map(|body| ArrivingBody::new(body, is_http1, &activity, patience));

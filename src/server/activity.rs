@@ -152,11 +152,11 @@ impl Activity {
         self.0.slow.notify_one();
     }
 
-    /// The client holds one thing more.
-    pub(super) fn hold(&self) {
-        self.0.holdings.add();
+    /// The client holds one thing more, which counts so much.
+    pub(super) fn hold(&self, weight: usize) {
+        self.0.holdings.add(weight);
         let is_greedy = self.with(|state| {
-            state.held += 1;
+            state.held += weight;
             state.is_greedy |= self.0.holdings.is_too_much(state.held);
             state.is_greedy
         });
@@ -166,9 +166,9 @@ impl Activity {
     }
 
     /// The client holds one thing less.
-    pub(super) fn release(&self) {
-        self.with(|state| state.held -= 1);
-        self.0.holdings.remove();
+    pub(super) fn release(&self, weight: usize) {
+        self.with(|state| state.held -= weight);
+        self.0.holdings.remove(weight);
     }
 
     /// An answer waits for the client to take it.

@@ -19,9 +19,13 @@ use tokio::time::Instant;
 
 use super::activity::{Activity, RequestGuard};
 
-/// What a connection may hold whatever others do: a watch of the health, and messages that are on
-/// their way.
-const SHARE: usize = 8;
+/// What counts once: a body that is on its way. A burst of honest calls has its headers first, and all
+/// its messages then.
+const ARRIVING: usize = 1;
+/// What counts more, as it lasts: an answer that is not taken, and a watch of the health.
+pub(super) const LASTING: usize = 3;
+/// What a connection may hold whatever others do.
+const SHARE: usize = 8 * LASTING;
 
 /// How much the connections of a listener hold.
 #[derive(Clone, Debug)]
@@ -39,12 +43,12 @@ impl Holdings {
         Self(Arc::new(Counts { max, held: AtomicUsize::new(0) }))
     }
 
-    pub(super) fn add(&self) {
-        self.0.held.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn add(&self, weight: usize) {
+        self.0.held.fetch_add(weight, Ordering::Relaxed);
     }
 
-    pub(super) fn remove(&self) {
-        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn remove(&self, weight: usize) {
+        self.0.held.fetch_sub(weight, Ordering::Relaxed);
     }
 
     /// Whether there is more than there may be, and a connection has more than its share of it.
@@ -55,18 +59,21 @@ impl Holdings {
 
 /// Something that a client holds.
 #[derive(Debug)]
-pub(super) struct Hold(Activity);
+pub(super) struct Hold {
+    activity: Activity,
+    weight: usize,
+}
 
 impl Hold {
-    pub(super) fn begin(activity: &Activity) -> Self {
-        activity.hold();
-        Self(activity.clone())
+    pub(super) fn begin(activity: &Activity, weight: usize) -> Self {
+        activity.hold(weight);
+        Self { activity: activity.clone(), weight }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.release();
+        self.activity.release(self.weight);
     }
 }
 
@@ -81,7 +88,7 @@ struct Arriving {
 impl Drop for Arriving {
     fn drop(&mut self) {
         if self.since.elapsed() >= self.patience {
-            self.hold.0.note_slow();
+            self.hold.activity.note_slow();
         }
     }
 }
@@ -119,7 +126,7 @@ impl ArrivingBody {
             }
         }
         let arriving = (!body.is_end_stream()).then(|| Arriving {
-            hold: Hold::begin(activity),
+            hold: Hold::begin(activity, ARRIVING),
             since: Instant::now(),
             patience,
         });
@@ -178,13 +185,13 @@ struct Untaken {
 
 impl Untaken {
     fn begin(activity: &Activity) -> Self {
-        Self { hold: Hold::begin(activity), answer: activity.answer_waits() }
+        Self { hold: Hold::begin(activity, LASTING), answer: activity.answer_waits() }
     }
 }
 
 impl Drop for Untaken {
     fn drop(&mut self) {
-        self.hold.0.answer_goes_on(self.answer);
+        self.hold.activity.answer_goes_on(self.answer);
     }
 }
 
