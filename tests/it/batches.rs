@@ -199,6 +199,16 @@ async fn whoever_gives_up_while_its_update_waits_takes_it_back() {
 }
 
 #[tokio::test]
+async fn an_update_that_names_no_field_waits_for_nobody() {
+    // Whoever waits does so until the deadline.
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "1000000")];
+    on_both_databases_with(&settings, async |service| {
+        assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_comes_to_a_full_queue_is_refused_at_once_and_the_queue_empties() {
     // Nothing is done, so everything waits.
     let settings = [("ORGD_WRITE_BATCH_HOLD", "1000000")];
