@@ -23,7 +23,7 @@ pub struct Limits {
     )]
     pub streams_max: u32,
     /// Requests of one listener that wait for their own clients: for the rest of a body, for an answer to be taken, or that watch the health; when there are more, connections that hold more than eight of them are closed
-    #[arg(long, env = "ORGD_HELD_MAX", default_value = "512", value_name = "NUMBER")]
+    #[arg(long, env = "ORGD_HELD_MAX", default_value = "1280", value_name = "NUMBER")]
     pub held_max: NonZeroUsize,
     /// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset")
     #[arg(long, env = "ORGD_LOCAL_RESETS_MAX", default_value = "1024", value_name = "NUMBER")]
