@@ -75,7 +75,7 @@ const STRAY_BYTES_PER_SECOND: u64 = 4096;
 const ABANDONED_MAX: u32 = 200;
 /// Bytes that a connection reads in one turn of its task. What these begin is counted before it reads
 /// on: h2 would take all streams that there are first, and the others wait meanwhile.
-const TURN_BYTES_MAX: usize = 8192;
+const TURN_BYTES_MAX: usize = 4096;
 /// Bytes that come back at once after a long rest.
 const STRAY_BYTES_BACK_MAX: u64 = 64 * 1024;
 

@@ -23,8 +23,11 @@ const STREAMS: u32 = 50_000;
 /// A burst of 50,000 streams takes a second or two of both processors without optimization, and so as
 /// many times longer as others want them; meanwhile honest requests wait for theirs.
 const BURST_OVER_WITHIN: Duration = Duration::from_secs(30);
+/// What 1,280 requests that wait cost, each with its handler and not optimized: 11 to 23 MB were measured.
+/// Fewer would refuse an honest burst as large as the queue of updates (`batches`).
+const HELD_MEGABYTES_MAX: f64 = 32.0;
 /// How many connections of a hundred streams hold as many as may be held.
-const HOLDERS: usize = 6;
+const HOLDERS: usize = 13;
 
 /// Error codes of RFC 9113 §7.
 const PROTOCOL_ERROR: u32 = 1;
@@ -341,7 +344,7 @@ async fn are_not_held(name: &str, door: Door, next: Next, connections: usize) {
          memory +{megabytes:.1} MB, and {honest:.1} MB of the connections; honest p99 {p99:.1?}"
     );
     assert!(ended.is_some(), "{name}: more than {few} are open after {BURST_OVER_WITHIN:?}");
-    assert!(megabytes < GROWTH_MEGABYTES_MAX, "{name}: {megabytes} MB");
+    assert!(megabytes < HELD_MEGABYTES_MAX, "{name}: {megabytes} MB");
     assert!(p99 < BURST_OVER_WITHIN, "{name}: {p99:?}");
 }
 
