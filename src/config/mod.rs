@@ -113,7 +113,7 @@ pub struct PoolArgs {
     #[arg(
         long,
         env = "ORGD_DATABASE_LOCK_TIMEOUT",
-        default_value = "750ms",
+        default_value = "1s",
         value_name = "TIME",
         value_parser = time_span
     )]

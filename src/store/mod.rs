@@ -104,7 +104,7 @@ impl Default for StoreOptions {
         Self {
             connections_max: 10,
             acquire_timeout: Duration::from_secs(1),
-            lock_timeout: Duration::from_millis(750),
+            lock_timeout: Duration::from_secs(1),
             statement_timeout: Duration::from_secs(1),
             batch_max: 64,
             // A second's worth where each needs a commit of its own.

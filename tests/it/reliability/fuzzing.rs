@@ -6,6 +6,7 @@ use std::{fs, panic::catch_unwind, path::Path};
 use bytes::{Buf, BufMut};
 use orgd::proto::v1::{
     ListOrganizationsRequest, Organization, UpdateOrganizationRequest,
+    organization_service_client::OrganizationServiceClient,
     organization_service_server::SERVICE_NAME,
 };
 use prost_types::FieldMask;
@@ -44,6 +45,9 @@ fn every_input_of_the_corpus_keeps_what_holds_for_any() {
 #[tokio::test]
 async fn every_input_of_the_corpus_is_done_or_refused_in_words_by_the_doors() {
     on_both_databases(async |service| {
+        // Not searched for our insides: a refusal repeats what a client called a field, and some inputs
+        // have such words. The targets know the input, and search what is beside it.
+        let mut client = OrganizationServiceClient::new(service.channel().0);
         for (path, body) in corpus("json_body") {
             let answer = service.put(OWN, ADMINISTRATOR, "").body(body).send().await;
             check_answer(&answer, &[200, 400], &path);
@@ -62,7 +66,7 @@ async fn every_input_of_the_corpus_is_done_or_refused_in_words_by_the_doors() {
         for (path, token) in corpus("page_token") {
             let page_token = String::from_utf8_lossy(&token).into_owned();
             let message = ListOrganizationsRequest { page_token, ..Default::default() };
-            let listed = service.grpc().list(authorized(ADMINISTRATOR, message)).await;
+            let listed = client.list(authorized(ADMINISTRATOR, message)).await;
             check_status(listed.err(), &path);
         }
         for (path, input) in corpus("update_mask") {
@@ -74,7 +78,7 @@ async fn every_input_of_the_corpus_is_done_or_refused_in_words_by_the_doors() {
                 }),
                 ..UpdateOrganizationRequest::default()
             };
-            let updated = service.grpc().update(authorized(ADMINISTRATOR, message)).await;
+            let updated = client.update(authorized(ADMINISTRATOR, message)).await;
             check_status(updated.err(), &path);
         }
         for (path, message) in corpus("message") {
@@ -102,7 +106,7 @@ fn check_status(refusal: Option<Status>, path: &str) {
 /// Calls a method with bytes for its message.
 async fn call(service: &Service, method: &str, message: Vec<u8>) -> Result<(), Status> {
     let path = format!("/{SERVICE_NAME}/{method}").parse().unwrap();
-    let mut client = tonic::client::Grpc::new(service.channel());
+    let mut client = tonic::client::Grpc::new(service.channel().0);
     client.ready().await.unwrap();
     client.unary(authorized(ADMINISTRATOR, message), path, Raw).await.map(|_| ())
 }
