@@ -21,7 +21,7 @@ pub fn message(bytes: &[u8]) {
     if let Some(message) = decoded::<v1::UpdateOrganizationRequest>(bytes) {
         idempotency_key(&message.request_id);
         match convert::update(message) {
-            Ok(update) => check_update(update),
+            Ok(update) => check_update(&update),
             Err(error) => drop(refusal(error, bytes)),
         }
     }
@@ -44,7 +44,7 @@ fn decoded<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> 
 }
 
 /// An update, sent again as a message of its own, is the same; and its values decide.
-fn check_update(update: Update<String>) {
+fn check_update(update: &Update<String>) {
     assert!((1..=OrganizationId::MAX).contains(&update.id.get()));
     let value = |field| match update.patch.change(field) {
         Change::Set(value) => Some(value.clone()),
