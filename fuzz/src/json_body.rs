@@ -53,9 +53,9 @@ pub fn json_body(bytes: &[u8]) {
 
 /// The message of an object; none: it is to be refused.
 fn expected(object: &Map<String, Value>, strict: bool) -> Option<v1::UpdateOrganizationRequest> {
-    let own = [ID.to_string(), format!("{ID}.0")];
-    let is_own = |id: &Value| own.contains(&id.to_string());
-    if !object.get("id").is_none_or(is_own) {
+    // One number, however it is written.
+    let own = [json!(90), json!(90.0)];
+    if !object.get("id").is_none_or(|id| own.contains(id)) {
         return None;
     }
     let is_known = |key: &String| key == "id" || MEMBERS.iter().any(|(known, _)| known == key);

@@ -76,6 +76,8 @@ fn check_values(patch: &Patch<String>, is_new: bool) {
         Change::Clear => field != Field::Name,
         Change::Keep => !is_new || field != Field::Name,
     };
+    let is_kept = |field: Field| *patch.change(field) == Change::Keep;
+    assert_eq!(patch.is_empty(), Field::ALL.into_iter().all(is_kept));
     let parsed = if is_new { patch.clone().parse_new() } else { patch.clone().parse() };
     match parsed {
         Ok(parsed) => {
