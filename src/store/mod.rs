@@ -14,6 +14,7 @@ mod entity;
 mod error;
 mod lane;
 mod migrate;
+mod options;
 mod organizations;
 mod postgres;
 mod queue;
@@ -26,6 +27,7 @@ use std::{io, sync::Arc, time::Duration};
 
 pub use clock::now;
 pub use migrate::MigrationStep;
+pub use options::StoreOptions;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait,
     QueryResult, QuerySelect, SqliteTransactionMode, StatementBuilder, TransactionOptions,
@@ -41,7 +43,7 @@ use tokio::time::{Instant, sleep};
 use tracing::Span;
 
 use self::{
-    attempt::{ANSWER_TIME, RETRIES_MAX},
+    attempt::RETRIES_MAX,
     lane::{Lane, Lanes},
     postgres::Kept,
     queue::{Queue, QueueLimits},
@@ -70,49 +72,6 @@ const ORGANIZATIONS: &str = "organizations";
 /// How long a start waits for others that start on the same SQLite file, and how often it looks.
 const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
 const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
-
-/// How the database is used.
-#[derive(Clone, Copy, Debug)]
-pub struct StoreOptions {
-    /// PostgreSQL connections at most, those that lanes keep among them.
-    pub connections_max: u32,
-    /// How long a call waits for a connection.
-    pub acquire_timeout: Duration,
-    /// How long PostgreSQL lets a statement wait for a lock, and SQLite waits for another process.
-    pub lock_timeout: Duration,
-    /// How long PostgreSQL lets a statement run. Shorter than the time that a call has, so that a
-    /// statement which waits is not applied long after its caller was told that the deadline has
-    /// passed.
-    pub statement_timeout: Duration,
-    /// Updates in one batch at most; 1: each has a commit of its own.
-    pub batch_max: usize,
-    /// Updates, and look-ups of each kind, that wait for a lane at most.
-    pub queue_max: usize,
-    /// Updates that must wait before the first is done. More than one only in tests.
-    pub batch_hold: usize,
-}
-
-impl StoreOptions {
-    /// How long the answer of a server is waited for.
-    fn answer_timeout(&self) -> Duration {
-        self.statement_timeout + ANSWER_TIME
-    }
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            connections_max: 10,
-            acquire_timeout: Duration::from_secs(1),
-            lock_timeout: Duration::from_secs(1),
-            statement_timeout: Duration::from_secs(1),
-            batch_max: 64,
-            // A second's worth where each needs a commit of its own.
-            queue_max: 1024,
-            batch_hold: 1,
-        }
-    }
-}
 
 /// The database.
 #[derive(Clone, Debug)]

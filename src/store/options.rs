@@ -1,0 +1,48 @@
+//! How the database is used: numbers of connections, times and sizes.
+
+use std::time::Duration;
+
+use super::attempt::ANSWER_TIME;
+
+/// How the database is used.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// PostgreSQL connections at most, those that lanes keep among them.
+    pub connections_max: u32,
+    /// How long a call waits for a connection.
+    pub acquire_timeout: Duration,
+    /// How long PostgreSQL lets a statement wait for a lock, and SQLite waits for another process.
+    pub lock_timeout: Duration,
+    /// How long PostgreSQL lets a statement run. Shorter than the time that a call has, so that a
+    /// statement which waits is not applied long after its caller was told that the deadline has
+    /// passed.
+    pub statement_timeout: Duration,
+    /// Updates in one batch at most; 1: each has a commit of its own.
+    pub batch_max: usize,
+    /// Updates, and look-ups of each kind, that wait for a lane at most.
+    pub queue_max: usize,
+    /// Updates that must wait before the first is done. More than one only in tests.
+    pub batch_hold: usize,
+}
+
+impl StoreOptions {
+    /// How long the answer of a server is waited for.
+    pub(super) fn answer_timeout(&self) -> Duration {
+        self.statement_timeout + ANSWER_TIME
+    }
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 10,
+            acquire_timeout: Duration::from_secs(1),
+            lock_timeout: Duration::from_secs(1),
+            statement_timeout: Duration::from_secs(1),
+            batch_max: 64,
+            // A second's worth where each needs a commit of its own.
+            queue_max: 1024,
+            batch_hold: 1,
+        }
+    }
+}
