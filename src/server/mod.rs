@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use axum::routing::get;
 use http::Uri;
 use tokio::{
@@ -154,7 +154,7 @@ pub async fn serve(
     let probed = store.clone();
     let probe = move || {
         let store = probed.clone();
-        async move { store.check().await.is_ok() }
+        async move { Ok(store.check().await?) }
     };
     running.keep(readiness.clone().keep_probing(probe));
     let reported = health.clone();
@@ -290,10 +290,11 @@ pub fn endpoint(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Endpoint> {
         .keep_alive_while_idle(true))
 }
 
-async fn upstream_serves(channel: Channel) -> bool {
+async fn upstream_serves(channel: Channel) -> Result<()> {
     let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
-    let answer = HealthClient::new(channel).check(request).await;
-    answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
+    let answer = HealthClient::new(channel).check(request).await?;
+    ensure!(answer.get_ref().status() == ServingStatus::Serving, "the service is not ready");
+    Ok(())
 }
 
 fn request_limits(

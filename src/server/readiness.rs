@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use axum::{Router, http::StatusCode, routing::get};
 use tokio::{
     sync::watch,
@@ -36,7 +36,7 @@ impl Readiness {
     }
 
     /// Asks `probe` again and again whether the service can do its work, until it is stopping.
-    pub(super) async fn keep_probing<F: Future<Output = bool>>(
+    pub(super) async fn keep_probing<F: Future<Output = Result<()>>>(
         self,
         probe: impl Fn() -> F,
     ) -> Result<()> {
@@ -49,25 +49,29 @@ impl Readiness {
                 _ = ticks.tick() => {}
                 _ = changes.wait_for(|state| *state == State::Stopping) => return Ok(()),
             }
-            if timeout(PROBE_TIMEOUT, probe()).await.unwrap_or(false) {
-                failures = 0;
-                self.become_ready(true);
-            } else {
-                failures += 1;
-                if failures >= FAILURES_MAX {
-                    self.become_ready(false);
+            let probed = timeout(PROBE_TIMEOUT, probe()).await;
+            match probed.unwrap_or_else(|_| Err(anyhow!("the probe had no answer in time"))) {
+                Ok(()) => {
+                    failures = 0;
+                    self.set(State::Ready, "");
+                }
+                Err(error) => {
+                    failures += 1;
+                    if failures >= FAILURES_MAX {
+                        self.set(State::NotReady, &format!("{error:#}"));
+                    }
                 }
             }
         }
     }
 
-    fn become_ready(&self, ready: bool) {
-        let next = if ready { State::Ready } else { State::NotReady };
+    fn set(&self, next: State, reason: &str) {
+        let ready = next == State::Ready;
         self.0.send_if_modified(|state| {
             // Whoever is stopping is not ready again.
             let changed = *state != next && *state != State::Stopping;
             if changed {
-                tracing::info!(ready, "readiness has changed");
+                tracing::info!(ready, reason, "readiness has changed");
                 metrics::ready(ready);
                 *state = next;
             }

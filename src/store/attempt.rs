@@ -1,12 +1,9 @@
 //! How a statement is tried: how long its answer is waited for, and how it is tried again where it
-//! lost to another transaction; and how a connection is tried.
+//! lost to another transaction.
 
 use std::{io, time::Duration};
 
-use sea_orm::{
-    DbErr, RuntimeErr,
-    sqlx::{self, Connection, PgConnection, postgres::PgPoolOptions},
-};
+use sea_orm::{DbErr, RuntimeErr, sqlx};
 use tokio::time::{sleep, timeout};
 use tokio_retry2::strategy::{ExponentialBackoff, jitter_with_bounds};
 
@@ -15,9 +12,6 @@ use super::error::is_lost_to_another;
 /// How long the database's work on a statement and the answer's way may take beside its own limit,
 /// and how long a connection's sign of life may take.
 pub(super) const ANSWER_TIME: Duration = Duration::from_millis(400);
-/// How long a connection may have been quiet before it is asked for a sign of life: one that the
-/// server has closed meanwhile is then replaced before a statement is lost on it.
-pub(super) const QUIET_MAX: Duration = Duration::from_millis(100);
 /// How often a statement is tried again.
 pub(super) const RETRIES_MAX: usize = 5;
 
@@ -49,21 +43,4 @@ pub(super) async fn attempt<T, F: Future<Output = Result<T, DbErr>>>(
 /// The error of a database that has not answered in time.
 pub(super) fn no_answer() -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()))
-}
-
-/// Whether a connection gives a sign of life.
-pub(super) async fn is_alive(connection: &mut PgConnection) -> bool {
-    matches!(timeout(ANSWER_TIME, connection.ping()).await, Ok(Ok(())))
-}
-
-/// A pool that neither hands out a connection whose server is silent, nor waits for one.
-///
-/// sqlx itself waits for a connection's sign of life without an end when it goes back to its pool;
-/// until then it counts as one of the pool's.
-pub(super) fn tested(pool: PgPoolOptions) -> PgPoolOptions {
-    pool.test_before_acquire(false)
-        .before_acquire(|connection, about| {
-            Box::pin(async move { Ok(about.idle_for < QUIET_MAX || is_alive(connection).await) })
-        })
-        .after_release(|connection, _| Box::pin(async move { Ok(is_alive(connection).await) }))
 }

@@ -6,7 +6,7 @@
 use organization_changes::Column;
 use sea_orm::{
     ActiveEnum, ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait,
-    FromQueryResult, QueryFilter, QueryOrder, QuerySelect, QueryTrait, TransactionTrait,
+    FromQueryResult, Iterable, QueryFilter, QueryOrder, QuerySelect, QueryTrait, TransactionTrait,
     sea_query::{
         CommonTableExpression, Expr, ExprTrait, InsertStatement, Query, SelectStatement,
         SubQueryStatement, WithClause, WithQuery,
@@ -18,7 +18,8 @@ use tracing::Instrument;
 use super::{
     Store,
     entity::{credentials::Role, organization_changes, organizations},
-    immediate, internal, only,
+    internal, only,
+    sqlite::immediate,
 };
 use crate::domain::{
     Call, ChangeEntry, Error, Field, FieldChange, IdempotencyKey, OrganizationId, Result, Values,
@@ -126,7 +127,7 @@ pub(super) fn not_made_before(call: &Call, idempotency: &IdempotencyKey) -> Expr
     Expr::not_exists(made)
 }
 
-/// `WITH changed AS (…), logged AS (INSERT … FROM changed) SELECT * FROM changed`.
+/// `WITH changed AS (…), logged AS (INSERT … FROM changed) SELECT … FROM changed`.
 fn logged(change: InsertStatement, call: &Call, idempotency: Option<&IdempotencyKey>) -> WithQuery {
     let mut source = Query::select();
     source.from("changed");
@@ -138,7 +139,7 @@ fn logged(change: InsertStatement, call: &Call, idempotency: Option<&Idempotency
         .cte(named("changed", change.into()))
         .cte(named("logged", record))
         .to_owned()
-        .query(Query::select().expr(Expr::cust("*")).from("changed").to_owned())
+        .query(Query::select().columns(organizations::Column::iter()).from("changed").to_owned())
 }
 
 /// The insert of the log's row for the organization that `source` selects.

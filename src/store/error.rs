@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 
 use sea_orm::{
     DbErr, RuntimeErr, SqlErr,
-    sqlx::{self, error::DatabaseError},
+    sqlx::{self, error::DatabaseError, postgres::PgDatabaseError},
 };
 
 use crate::domain::Error;
@@ -86,6 +86,33 @@ pub(super) fn is_broken(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether a session refused a statement because of what it is, so that a new one may do it: nothing
+/// was written.
+pub(super) fn is_outlived(error: &DbErr) -> bool {
+    let refusal = of_sqlx(error).and_then(sqlx::Error::as_database_error);
+    refusal.is_some_and(is_refusal_of_session)
+}
+
+/// Of those of PostgreSQL: a transaction that may only read, as on a standby; and a statement that is
+/// kept prepared and is not what it was, because a table has changed or the statement is gone.
+fn is_refusal_of_session(error: &dyn DatabaseError) -> bool {
+    if sqlite_code(error).is_some() {
+        return false;
+    }
+    match error.code().as_deref() {
+        Some("25006" | "26000" | "42P05") => true,
+        // Else a feature that the server does not have.
+        Some("0A000") => {
+            let error = error.try_downcast_ref::<PgDatabaseError>();
+            error.is_some_and(|error| {
+                error.routine() == Some("RevalidateCachedQuery")
+                    || error.message().contains("cached plan")
+            })
+        }
+        _ => false,
+    }
+}
+
 /// Whether a statement on several rows failed because of one of them, so that the others can do
 /// without it. The statement has stored nothing.
 pub(super) fn is_about_a_row(error: &DbErr) -> bool {
@@ -134,8 +161,8 @@ fn is_passing_state(error: &dyn DatabaseError) -> bool {
         // BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
         return matches!(code, 5 | 6 | 8 | 10 | 13 | 14);
     }
-    // Classes of SQLSTATE: 08 connection, 25006 read-only (a standby), 40 serialization and
-    // deadlock, 53 resources, 55 not in the needed state (lock_timeout), 57 intervention
-    // (statement_timeout, shutdown).
-    code == "25006" || ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
+    // Classes of SQLSTATE: 08 connection, 40 serialization and deadlock, 53 resources, 55 not in the
+    // needed state (lock_timeout), 57 intervention (statement_timeout, shutdown).
+    is_refusal_of_session(error)
+        || ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
 }

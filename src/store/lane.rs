@@ -10,13 +10,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     entity::{credentials, organizations},
+    error::is_outlived,
+    health::Health,
     postgres::{self, Kept},
     sqlite,
     update::Asked,
 };
 use crate::domain::{CredentialDigest, OrganizationId};
 
-pub(super) enum Lane {
+pub(super) struct Lane {
+    way: Way,
+    /// What whoever works on it last found.
+    pub(super) health: Health,
+}
+
+enum Way {
     /// A connection of the lane's own.
     Postgres(Kept),
     /// A pool, for whose connection the lane waits as others do.
@@ -24,17 +32,33 @@ pub(super) enum Lane {
 }
 
 impl Lane {
+    pub(super) fn postgres(kept: Kept) -> Self {
+        Self { way: Way::Postgres(kept), health: Health::new() }
+    }
+
+    pub(super) fn sqlite(pool: &DatabaseConnection) -> Self {
+        Self { way: Way::Sqlite(pool.clone()), health: Health::new() }
+    }
+
     /// Updates a batch, which has each organization once, and records the changes; all of it or
     /// nothing. Answers the rows that were touched.
     pub(super) async fn update(
         &mut self,
         rows: &[&Asked],
     ) -> Result<Vec<organizations::Model>, DbErr> {
-        match self {
-            Self::Postgres(kept) => {
+        match self.update_once(rows).await {
+            // On another connection.
+            Err(error) if is_outlived(&error) => self.update_once(rows).await,
+            done => done,
+        }
+    }
+
+    async fn update_once(&mut self, rows: &[&Asked]) -> Result<Vec<organizations::Model>, DbErr> {
+        match &mut self.way {
+            Way::Postgres(kept) => {
                 kept.run(async |connection| postgres::update(connection, rows).await).await
             }
-            Self::Sqlite(pool) => sqlite::update(pool, rows).await,
+            Way::Sqlite(pool) => sqlite::update(pool, rows).await,
         }
     }
 
@@ -43,11 +67,11 @@ impl Lane {
         &mut self,
         ids: &[OrganizationId],
     ) -> Result<Vec<organizations::Model>, DbErr> {
-        match self {
-            Self::Postgres(kept) => {
+        match &mut self.way {
+            Way::Postgres(kept) => {
                 kept.run(async |connection| postgres::organizations(connection, ids).await).await
             }
-            Self::Sqlite(pool) => sqlite::organizations(pool, ids).await,
+            Way::Sqlite(pool) => sqlite::organizations(pool, ids).await,
         }
     }
 
@@ -56,11 +80,11 @@ impl Lane {
         &mut self,
         digests: &[CredentialDigest],
     ) -> Result<Vec<credentials::Model>, DbErr> {
-        match self {
-            Self::Postgres(kept) => {
+        match &mut self.way {
+            Way::Postgres(kept) => {
                 kept.run(async |connection| postgres::credentials(connection, digests).await).await
             }
-            Self::Sqlite(pool) => sqlite::credentials(pool, digests).await,
+            Way::Sqlite(pool) => sqlite::credentials(pool, digests).await,
         }
     }
 }

@@ -4,7 +4,10 @@ use orgd_migrations::{Migrator, MigratorTrait, applied_steps, known_steps, works
 use sea_orm::DbErr;
 use secrecy::SecretString;
 
-use super::{STARTUP_LOCK_TIMEOUT, Store, StoreOptions, connect_when_free, durable};
+use super::{
+    Store, StoreOptions,
+    sqlite::{STARTUP_LOCK_TIMEOUT, connect_when_free, durable},
+};
 
 /// A step of the schema.
 #[derive(Clone, Debug)]

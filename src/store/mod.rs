@@ -12,6 +12,7 @@ mod clock;
 mod credentials;
 mod entity;
 mod error;
+mod health;
 mod lane;
 mod migrate;
 mod options;
@@ -19,6 +20,7 @@ mod organizations;
 mod postgres;
 mod queue;
 mod reader;
+mod renewal;
 mod sqlite;
 mod update;
 mod writer;
@@ -30,24 +32,22 @@ pub use migrate::MigrationStep;
 pub use options::StoreOptions;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait,
-    QueryResult, QuerySelect, SqliteTransactionMode, StatementBuilder, TransactionOptions,
-    TransactionTrait,
-    sqlx::{
-        postgres::PgConnectOptions,
-        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
-    },
+    QueryResult, QuerySelect, StatementBuilder, TransactionTrait,
+    sqlx::{postgres::PgConnectOptions, sqlite::SqliteConnectOptions},
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use tokio::time::{Instant, sleep};
 use tracing::Span;
 
 use self::{
     attempt::RETRIES_MAX,
+    health::Health,
     lane::{Lane, Lanes},
     postgres::Kept,
     queue::{Queue, QueueLimits},
     reader::Reads,
+    renewal::Renewal,
+    sqlite::{connect_when_free, durable, immediate},
     writer::Updates,
 };
 use crate::{
@@ -69,10 +69,6 @@ const READ_BATCH_MAX: usize = 64;
 /// The table of organizations.
 const ORGANIZATIONS: &str = "organizations";
 
-/// How long a start waits for others that start on the same SQLite file, and how often it looks.
-const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
-const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
-
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -85,6 +81,9 @@ pub struct Store {
     credentials: Arc<Reads<CredentialDigest, entity::credentials::Model>>,
     /// What does the work of the queues, until [`Store::close`].
     lanes: Lanes,
+    /// What each lane last found.
+    health: Vec<Health>,
+    renewal: Renewal,
     options: StoreOptions,
 }
 
@@ -105,13 +104,15 @@ impl Store {
             // The writer first: it creates the file.
             let writer = connect_when_free(writer).await?;
             let reader = connect_when_free(reader).await?;
-            let lanes = vec![Lane::Sqlite(writer.clone())];
-            let readers = [Lane::Sqlite(reader.clone()), Lane::Sqlite(reader.clone())];
-            return Self::start(writer, reader, options, lanes, readers);
+            let lanes = vec![Lane::sqlite(&writer)];
+            let readers = [Lane::sqlite(&reader), Lane::sqlite(&reader)];
+            return Self::start(writer, reader, Renewal::new(), options, lanes, readers);
         }
+        let renewal = Renewal::new();
+        let pooled = renewal.clone();
         writer
             .max_connections(options.connections_max.saturating_sub(POSTGRES_LANES).max(1))
-            .map_sqlx_postgres_pool_opts(attempt::tested)
+            .map_sqlx_postgres_pool_opts(move |pool| pooled.of_use(pool))
             .statement_timeout(options.statement_timeout)
             .map_sqlx_postgres_opts(move |postgres| {
                 let lock_timeout = format!("{}ms", options.lock_timeout.as_millis());
@@ -123,16 +124,18 @@ impl Store {
             .connect_lazy(true)
             .map_sqlx_postgres_opts(postgres::for_batches);
         let lanes = Database::connect(lanes).await?;
-        let pool = Database::connect(writer).await?;
-        let kept = || Lane::Postgres(Kept::new(lanes.get_postgres_connection_pool(), &options));
+        let pool = Database::connect(writer).await.map_err(|error| renewal.explain(error))?;
+        let kept =
+            || Lane::postgres(Kept::new(lanes.get_postgres_connection_pool(), &renewal, &options));
         let writers = (0..POSTGRES_WRITERS).map(|_| kept()).collect();
         let readers = [kept(), kept()];
-        Self::start(pool.clone(), pool, options, writers, readers)
+        Self::start(pool.clone(), pool, renewal.clone(), options, writers, readers)
     }
 
     fn start(
         writer: DatabaseConnection,
         reader: DatabaseConnection,
+        renewal: Renewal,
         options: StoreOptions,
         writers: Vec<Lane>,
         [organizations_lane, credentials_lane]: [Lane; 2],
@@ -152,6 +155,8 @@ impl Store {
         let credentials = Queue::new(reads, select("credentials"));
         let (organizations_queue, credentials_queue) = (organizations.clone(), credentials.clone());
         let updates_queue = updates.clone();
+        let lanes = writers.iter().chain([&organizations_lane, &credentials_lane]);
+        let health = lanes.map(|lane| lane.health.clone()).collect();
         let lanes = Lanes::start(move |lanes| {
             for lane in writers {
                 lanes.spawn(writer::serve(updates_queue.clone(), lane));
@@ -170,7 +175,17 @@ impl Store {
             ));
         });
         let lanes = lanes.map_err(no_lanes)?;
-        Ok(Self { writer, reader, updates, organizations, credentials, lanes, options })
+        Ok(Self {
+            writer,
+            reader,
+            updates,
+            organizations,
+            credentials,
+            lanes,
+            health,
+            renewal,
+            options,
+        })
     }
 
     /// What every connection to a database has in common.
@@ -204,8 +219,12 @@ impl Store {
         Ok(options)
     }
 
-    /// Whether the database answers a question about our own table.
+    /// Whether the service can do its work: as each lane last found it, and whether the database
+    /// answers those who do not go by a lane.
     pub async fn check(&self) -> Result<()> {
+        for health in &self.health {
+            health.check().map_err(|failure| error::shared(&failure))?;
+        }
         // Of the key alone: what is stored beside it must not count.
         let id = entity::organizations::Column::Id;
         let probe = entity::organizations::Entity::find().select_only().column(id).limit(1);
@@ -233,12 +252,20 @@ impl Store {
         Ok(rows)
     }
 
-    /// Does a statement that does not wait in a queue, as often as it takes.
+    /// Does a statement that does not wait in a queue, as often as it takes; once more on a new
+    /// connection where that was of no use.
     async fn attempt<T, F: Future<Output = std::result::Result<T, DbErr>>>(
         &self,
-        statement: impl FnMut() -> F,
+        mut statement: impl FnMut() -> F,
     ) -> std::result::Result<T, DbErr> {
-        attempt::attempt(self.answer_timeout(), RETRIES_MAX, statement).await
+        let done = attempt::attempt(self.answer_timeout(), RETRIES_MAX, &mut statement).await;
+        match done {
+            Err(error) if error::is_outlived(&error) => {
+                self.renewal.renew();
+                attempt::attempt(self.answer_timeout(), RETRIES_MAX, statement).await
+            }
+            done => done,
+        }
     }
 
     /// How long the answer to a statement is waited for, a connection included.
@@ -257,12 +284,11 @@ impl Store {
 
     /// A lane of one's own for a moment.
     fn lane(&self) -> Lane {
-        match self.writer.get_database_backend() {
-            DbBackend::Sqlite => Lane::Sqlite(self.writer.clone()),
-            _ => {
-                Lane::Postgres(Kept::new(self.writer.get_postgres_connection_pool(), &self.options))
-            }
+        if self.writer.get_database_backend() == DbBackend::Sqlite {
+            return Lane::sqlite(&self.writer);
         }
+        let pool = self.writer.get_postgres_connection_pool();
+        Lane::postgres(Kept::new(pool, &self.renewal, &self.options))
     }
 
     /// Waits until a lane has failed, without which updates or look-ups would wait for ever; it
@@ -336,41 +362,6 @@ fn system(pool: &DatabaseConnection) -> &'static str {
 
 fn is_sqlite(url: &SecretString) -> bool {
     url.expose_secret().starts_with("sqlite:")
-}
-
-/// Connects, and waits while another process has a SQLite file for itself: the first of several
-/// that start together turns it to WAL, during which SQLite refuses the others without waiting.
-async fn connect_when_free(
-    options: ConnectOptions,
-) -> std::result::Result<DatabaseConnection, DbErr> {
-    let give_up = Instant::now() + STARTUP_LOCK_TIMEOUT;
-    loop {
-        match Database::connect(options.clone()).await {
-            Err(error) if error::is_locked(&error) && Instant::now() < give_up => {
-                sleep(STARTUP_LOCK_RETRY).await;
-            }
-            connected => return connected,
-        }
-    }
-}
-
-/// What every connection to SQLite has.
-fn durable(options: SqliteConnectOptions, lock_timeout: Duration) -> SqliteConnectOptions {
-    options
-        .journal_mode(SqliteJournalMode::Wal)
-        // WAL with NORMAL loses acknowledged writes at a power cut.
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(lock_timeout)
-        .foreign_keys(true)
-}
-
-/// A transaction of SQLite's that writes: it waits for another process's lock where it begins,
-/// where waiting is possible.
-fn immediate() -> TransactionOptions {
-    TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    }
 }
 
 /// The one row, where there is one.

@@ -18,10 +18,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     StoreOptions,
-    attempt::{QUIET_MAX, is_alive, no_answer},
+    attempt::no_answer,
     credentials::CREDENTIAL,
     entity::{credentials, organizations},
-    error::is_broken,
+    error::{is_broken, is_outlived},
+    renewal::Renewal,
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
 };
 use crate::domain::{CredentialDigest, Field, OrganizationId};
@@ -45,6 +46,7 @@ pub(super) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
 /// A connection that is kept between batches.
 pub(super) struct Kept {
     pool: PgPool,
+    renewal: Renewal,
     answer_timeout: Duration,
     connection: Option<PoolConnection<Postgres>>,
     since: Instant,
@@ -52,13 +54,20 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(pool: &PgPool, options: &StoreOptions) -> Self {
+    pub(super) fn new(pool: &PgPool, renewal: &Renewal, options: &StoreOptions) -> Self {
         let now = Instant::now();
-        let answer_timeout = options.answer_timeout();
-        Self { pool: pool.clone(), answer_timeout, connection: None, since: now, used: now }
+        Self {
+            pool: pool.clone(),
+            renewal: renewal.clone(),
+            answer_timeout: options.answer_timeout(),
+            connection: None,
+            since: now,
+            used: now,
+        }
     }
 
-    /// Does `work` on the connection, and forgets it where it broke or the answer did not come.
+    /// Does `work` on the connection, and forgets it where it broke or the answer did not come. Where
+    /// it is found to be of no use, the next statement has a new one.
     pub(super) async fn run<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -67,7 +76,8 @@ impl Kept {
         let mut connection = timeout_at(give_up, self.whole())
             .await
             .map_err(|_| no_answer())?
-            .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
+            .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))
+            .map_err(|error| self.renewal.explain(error))?;
         let Ok(done) = timeout_at(give_up, work(&mut connection)).await else {
             drop(connection.detach());
             return Err(no_answer());
@@ -79,14 +89,19 @@ impl Kept {
                 self.connection = Some(connection);
             }
         }
-        done.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))
+        let done = done.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())));
+        if done.as_ref().is_err_and(is_outlived) {
+            self.renewal.renew();
+        }
+        done
     }
 
     async fn whole(&mut self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         if let Some(mut connection) = self.connection.take() {
+            let (made, quiet) = (self.since.into_std(), self.used.elapsed());
             if self.since.elapsed() > LIFETIME_MAX {
                 connection.close_on_drop();
-            } else if self.used.elapsed() < QUIET_MAX || is_alive(&mut connection).await {
+            } else if self.renewal.is_whole(&mut connection, made, quiet).await {
                 return Ok(connection);
             } else {
                 drop(connection.detach());

@@ -133,7 +133,9 @@ impl<W, A> Queue<W, A> {
 
     /// A batch of this size was done.
     pub(super) fn done(&self, size: usize, begin: Instant) {
-        self.telemetry.done(size, begin.elapsed());
+        if size > 0 {
+            self.telemetry.done(size, begin.elapsed());
+        }
     }
 
     /// Sets the metric of what waits.

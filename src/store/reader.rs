@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::{
     attempt::rests,
-    error::{is_cut_off, is_lost_to_another, is_unreachable, shared},
+    error::{is_cut_off, is_lost_to_another, is_outlived, is_unreachable, shared},
     lane::{Lane, caught},
     queue::Queue,
 };
@@ -29,20 +29,25 @@ pub(super) async fn serve<K: Copy, M: Clone>(
     look_up: impl AsyncFn(&mut Lane, &[K]) -> std::result::Result<Vec<M>, DbErr>,
     has: impl Fn(&M, K) -> bool,
 ) {
-    while let Some(mut jobs) = reads.next().await {
+    let health = lane.health.clone();
+    while let Some(mut jobs) = health.next(&reads).await {
         let keys: Vec<K> = jobs.iter().map(|job| job.work).collect();
         let begin = Instant::now();
         let mut rests = rests();
         let found = loop {
             match (caught(look_up(&mut lane, &keys)).await, rests.next()) {
                 // Reading twice does no harm, on another connection neither.
-                (Err(error), Some(rest)) if is_lost_to_another(&error) || is_cut_off(&error) => {
+                (Err(error), Some(rest))
+                    if is_lost_to_another(&error) || is_cut_off(&error) || is_outlived(&error) =>
+                {
                     sleep(rest).await;
                 }
                 (found, _) => break found,
             }
         };
+        let found = found.map_err(Arc::new);
         reads.done(keys.len(), begin);
+        health.note(keys.len(), found.as_ref().err());
         match found {
             Ok(rows) => {
                 for job in jobs {
@@ -55,7 +60,6 @@ pub(super) async fn serve<K: Copy, M: Clone>(
                     // What waits behind it would wait for nothing.
                     jobs.extend(reads.take_all());
                 }
-                let error = Arc::new(error);
                 for job in jobs {
                     job.answer(Err(error.clone()));
                 }

@@ -1,20 +1,26 @@
-//! SQLite: the statements of batches. A batch comes as one JSON text, so that a statement's text is
+//! SQLite: how it is connected to, and the statements of batches. A batch comes as one JSON text, so that a statement's text is
 //! the same for any number of rows, and costs one turn of the connection's thread.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use data_encoding::HEXLOWER;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, QueryResult, Statement,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr,
+    FromQueryResult, QueryResult, SqliteTransactionMode, Statement, TransactionOptions,
     TransactionTrait, Value,
-    sqlx::{Connection, Sqlite, pool::PoolOptions},
+    sqlx::{
+        Connection, Sqlite,
+        pool::PoolOptions,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+    },
 };
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use super::{
     credentials::CREDENTIAL,
     entity::{credentials, organizations},
-    immediate,
+    error::is_locked,
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
 };
 use crate::domain::{CredentialDigest, Field, OrganizationId};
@@ -24,6 +30,48 @@ const LOGGED: [&str; 6] =
     ["id", "subject", "role", "request_id", "idempotency_key", "request_digest"];
 /// Columns that JSON has in hexadecimal digits.
 const BYTES: [&str; 2] = ["credential", "request_digest"];
+
+/// How long a start waits for others that start on the same file, and how often it looks.
+pub(super) const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
+const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// Connects, and waits while another process has the file for itself: the first of several that start
+/// together turns it to WAL, during which SQLite refuses the others without waiting.
+pub(super) async fn connect_when_free(
+    options: ConnectOptions,
+) -> Result<DatabaseConnection, DbErr> {
+    let give_up = Instant::now() + STARTUP_LOCK_TIMEOUT;
+    loop {
+        match Database::connect(options.clone()).await {
+            Err(error) if is_locked(&error) && Instant::now() < give_up => {
+                sleep(STARTUP_LOCK_RETRY).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+/// What every connection has.
+pub(super) fn durable(
+    options: SqliteConnectOptions,
+    lock_timeout: Duration,
+) -> SqliteConnectOptions {
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        // WAL with NORMAL loses acknowledged writes at a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(lock_timeout)
+        .foreign_keys(true)
+}
+
+/// A transaction that writes: it waits for another process's lock where it begins, where waiting is
+/// possible.
+pub(super) fn immediate() -> TransactionOptions {
+    TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    }
+}
 
 /// The relation `asked` of rows that the first parameter has as JSON arrays.
 fn asked(columns: &[&str]) -> String {

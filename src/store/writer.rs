@@ -33,13 +33,15 @@ pub(super) type Updates = Queue<Arc<Asked>, Outcome>;
 
 /// Does the work of the queue until it is closed and empty.
 pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
-    while let Some(mut jobs) = updates.next().await {
+    let health = lane.health.clone();
+    while let Some(mut jobs) = health.next(&updates).await {
         // The order in which every batch locks its rows.
         jobs.sort_unstable_by_key(|job| job.work.id());
         let rows: Vec<&Asked> = jobs.iter().map(|job| &*job.work).collect();
         let begin = Instant::now();
-        let outcome = caught(lane.update(&rows)).await;
+        let outcome = caught(lane.update(&rows)).await.map_err(Arc::new);
         updates.done(rows.len(), begin);
+        health.note(rows.len(), outcome.as_ref().err());
         match outcome {
             Ok(mut changed) => {
                 for job in jobs {
@@ -61,7 +63,6 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
                     // What waits behind it would wait for nothing.
                     jobs.extend(updates.take_all());
                 }
-                let error = Arc::new(error);
                 for job in jobs {
                     job.answer(Outcome::Failed(error.clone()));
                 }

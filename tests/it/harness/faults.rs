@@ -60,7 +60,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    upstream: SocketAddr,
+    upstream: watch::Sender<SocketAddr>,
     setting: watch::Sender<Setting>,
     /// How often all open connections were reset.
     resets: watch::Sender<u32>,
@@ -71,7 +71,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            upstream,
+            upstream: watch::Sender::new(upstream),
             setting: watch::Sender::new((Fault::Pass, "")),
             resets: watch::Sender::new(0),
         });
@@ -82,6 +82,12 @@ impl Proxy {
 
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Leads to another server from now on; open connections are reset.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        self.shared.upstream.send_replace(upstream);
+        self.set(Fault::Reset);
     }
 
     pub fn set(&self, fault: Fault) {
@@ -121,7 +127,8 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     let server = async {
         // Who connects to a black hole is not answered; what it sends is taken by the system.
         shared.while_it_is(Fault::BlackHole).await;
-        TcpStream::connect(shared.upstream).await
+        let upstream = *shared.upstream.borrow();
+        TcpStream::connect(upstream).await
     };
     let server = tokio::select! {
         biased;

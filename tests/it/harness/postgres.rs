@@ -28,14 +28,29 @@ pub struct Cluster {
 impl Cluster {
     /// With settings beside the defaults, such as `max_connections=300`.
     pub fn start(settings: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("orgd-postgres-").tempdir().unwrap().keep();
-        let owner = owner(&folder);
-        let data = folder.join("data");
         let mut initdb = Command::new(binaries().join("initdb"));
         initdb.args(["--encoding=UTF8", "--locale=C", "--no-sync", "--auth=trust"]);
-        initdb.args(["--username=postgres", "--pgdata", data.to_str().unwrap()]);
-        let output = owner.run(&mut initdb).output().unwrap();
-        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+        initdb.args(["--username=postgres", "--pgdata"]);
+        Self::start_from(initdb, settings)
+    }
+
+    /// A standby, which follows this cluster and only reads. Not for the load program.
+    #[allow(dead_code, reason = "the load program has none")]
+    pub fn standby(&self) -> Self {
+        let mut basebackup = Command::new(binaries().join("pg_basebackup"));
+        basebackup.args(["--dbname", &self.url, "--write-recovery-conf", "--checkpoint=fast"]);
+        basebackup.args(["--no-sync", "--pgdata"]);
+        let settings: Vec<_> = self.settings.iter().map(String::as_str).collect();
+        Self::start_from(basebackup, &settings)
+    }
+
+    /// Starts a server on what a command makes, to whose words the folder is added.
+    fn start_from(mut command: Command, settings: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("orgd-postgres-").tempdir().unwrap().keep();
+        let owner = owner(&folder);
+        command.arg(folder.join("data"));
+        let output = owner.run(&mut command).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
         let port = free_port();
         let mut cluster = Self {
@@ -119,7 +134,7 @@ pub(super) fn free_port() -> u16 {
 fn wait_for(port: u16, folder: &Path) {
     let started = Instant::now();
     let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
-    while !log().contains("ready to accept connections")
+    while !log().contains("database system is ready to accept")
         || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()
     {
         assert!(started.elapsed() < START_TIMEOUT, "PostgreSQL did not start: {}", log());

@@ -20,6 +20,7 @@ mod overload;
 mod panics;
 mod portability;
 mod rolling;
+mod sessions;
 mod simulation;
 mod slow_clients;
 mod smuggling;

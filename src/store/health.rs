@@ -1,0 +1,75 @@
+//! Whether the service can do its work, as the workers themselves last found it: on the connections
+//! that do the work, writing included.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sea_orm::{DbErr, RuntimeErr};
+use tokio::time::{Duration, Instant, timeout_at};
+
+use super::{
+    error::is_about_a_row,
+    queue::{Job, Queue},
+};
+
+/// How old a good finding is before a worker tries itself by an empty batch.
+const TRIAL_AFTER: Duration = Duration::from_secs(1);
+/// The same of a bad one: what has passed is found out soon.
+const TRIAL_AFTER_FAILURE: Duration = Duration::from_millis(250);
+/// How old a finding may be. It is older only where the worker hangs.
+const AGE_MAX: Duration = Duration::from_secs(10);
+
+/// What a worker last found.
+#[derive(Clone, Debug)]
+pub(super) struct Health(Arc<Mutex<Finding>>);
+
+#[derive(Clone, Debug)]
+struct Finding {
+    at: Instant,
+    failure: Option<Arc<DbErr>>,
+}
+
+impl Health {
+    /// Good until something else is found: connections are looked at when they are made.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Finding { at: Instant::now(), failure: None })))
+    }
+
+    /// Fails where the worker cannot do its work.
+    pub(super) fn check(&self) -> Result<(), Arc<DbErr>> {
+        let Finding { at, failure } = self.last();
+        let hangs = || DbErr::Conn(RuntimeErr::Internal("a worker hangs".to_owned()));
+        match failure {
+            Some(failure) => Err(failure),
+            None if at.elapsed() > AGE_MAX => Err(hangs().into()),
+            None => Ok(()),
+        }
+    }
+
+    /// A batch of so many was done, or it failed, which says nothing where one of its rows was the
+    /// reason.
+    pub(super) fn note(&self, size: usize, failure: Option<&Arc<DbErr>>) {
+        if size == 0 || failure.is_none_or(|failure| !is_about_a_row(failure)) {
+            let finding = Finding { at: Instant::now(), failure: failure.cloned() };
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = finding;
+        }
+    }
+
+    /// The next batch of a queue. While there is none, and while batches tell nothing, it is now and
+    /// then an empty one, by which the worker finds out whether it could do another. None when there
+    /// will be no other.
+    pub(super) async fn next<W, A>(&self, queue: &Queue<W, A>) -> Option<Vec<Job<W, A>>> {
+        if self.due() <= Instant::now() {
+            return Some(Vec::new());
+        }
+        timeout_at(self.due(), queue.next()).await.unwrap_or_else(|_| Some(Vec::new()))
+    }
+
+    fn due(&self) -> Instant {
+        let Finding { at, failure } = self.last();
+        at + if failure.is_some() { TRIAL_AFTER_FAILURE } else { TRIAL_AFTER }
+    }
+
+    fn last(&self) -> Finding {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
