@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, SqlErr,
-    sea_query::{Expr, ExprTrait as _},
+    sea_query::{Expr, ExprTrait as _, Query},
 };
 
 use super::{Store, clock, entity::credentials, reader};
@@ -104,7 +104,7 @@ impl Store {
             .filter(credentials::Column::Digest.eq(digest.0.to_vec()))
             .filter(credentials::Column::RevokedAt.is_null())
             .into_query()
-            .returning_all()
+            .returning(Query::returning().column(credentials::Column::Digest))
             .to_owned();
         Ok(!self.write(&revoke).await?.is_empty())
     }

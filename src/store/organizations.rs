@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sea_orm::{
-    ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, EntityTrait, Iterable, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, InsertStatement, Query},
 };
 
@@ -231,5 +231,5 @@ fn insert_statement(
     let mut insert = Query::insert();
     insert.into_table(organizations::Entity).columns(columns.map(|(column, _)| column));
     insert.select_from(source).map_err(|error| Error::Internal(error.into()))?;
-    Ok(insert.returning_all().to_owned())
+    Ok(insert.returning(Query::returning().columns(organizations::Column::iter())).to_owned())
 }

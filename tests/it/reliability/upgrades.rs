@@ -1,9 +1,12 @@
 //! Promise 13: many start at once, and a release runs beside the one after it. There is no release
 //! before this one: here this one is the release before, on a schema that a later one has migrated.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
-use orgd::proto::v1::{GetOrganizationRequest, Organization, UpdateOrganizationRequest};
+use orgd::proto::v1::{
+    CreateOrganizationRequest, GetOrganizationRequest, Organization, UpdateOrganizationRequest,
+    WatchRequest,
+};
 use sea_orm::ConnectionTrait;
 use tokio::task::JoinSet;
 
@@ -12,6 +15,7 @@ use crate::{
     harness::{
         ADMINISTRATOR, ANY_PORT, Database, OWN, Service, authorized, on_both_databases,
         on_both_databases_with, orgd,
+        strict::{self, StatementLog},
     },
 };
 
@@ -124,17 +128,40 @@ async fn assert_works(service: &Service) {
         let answer = service.request("GET", path).header("authorization", &bearer).send().await;
         assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
     }
+    // Created by both doors, twice under one key.
+    let key = uuid::Uuid::new_v4().to_string();
+    for _ in 0..2 {
+        let post = service.request("POST", "/v1/organizations").header("authorization", &bearer);
+        let post = post.header("content-type", "application/json").header("idempotency-key", &key);
+        let answer = post.body(r#"{"name": "New", "handshake": "h"}"#.to_owned()).send().await;
+        assert_eq!(answer.status(), 201, "{}", answer.text());
+    }
+    let organization = Organization { name: Some("New".to_owned()), ..Default::default() };
+    let create =
+        CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    let created = grpc.create(authorized(ADMINISTRATOR, create)).await.unwrap().into_inner();
+    let watch = WatchRequest { organization_ids: vec![OWN], from_versions: [(OWN, 0)].into() };
+    let mut watch = grpc.watch(authorized(ADMINISTRATOR, watch)).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+
     let id = 1000 + before;
+    let issue = "credential issue --role support --subject new --json";
+    let issued = orgd(database.url(), issue).json();
     for words in [
         format!("organization create --id {id} --name New"),
-        "credential issue --role support --subject new".to_owned(),
+        format!("organization get {id}"),
+        "credential issue --role support --subject new --if-absent".to_owned(),
         "credential list".to_owned(),
+        format!("credential revoke {}", issued["id"].as_str().unwrap()),
         "migrate".to_owned(),
+        "migrate status".to_owned(),
     ] {
         let done = orgd(database.url(), &words);
         assert_eq!(done.code, 0, "{words}: {}", done.stderr);
     }
-    assert_eq!(database.changes(id).await.len(), 1, "created and recorded");
+    for id in [id, created.id] {
+        assert_eq!(database.changes(id).await.len(), 1, "created and recorded");
+    }
 }
 
 async fn unknown_steps(service: &Service) -> String {
@@ -167,6 +194,79 @@ async fn a_release_works_and_starts_on_the_schema_of_the_next() {
         assert!(!status.stdout.contains("pending"), "{}", status.stdout);
     })
     .await;
+}
+
+/// What may happen to a column under statements that are kept prepared, beside being added: its type
+/// becomes another one that holds the same.
+fn retyped(database: &Database) -> Vec<String> {
+    if database.is_sqlite() {
+        // It has no types to speak of, and no way to change them.
+        return Vec::new();
+    }
+    let columns = [
+        ("organizations", vec!["name", "subscription_id", "handshake"]),
+        ("organization_changes", vec!["subject", "request_id", "name", "idempotency_key"]),
+        ("credentials", vec!["subject", "description"]),
+    ];
+    let retype = |table: &str, column: &str| {
+        format!("ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar(4000)")
+    };
+    let columns = columns
+        .iter()
+        .flat_map(|(table, columns)| columns.iter().map(move |column| retype(table, column)));
+    columns.collect()
+}
+
+#[tokio::test]
+async fn tables_may_change_under_a_running_instance() {
+    let settings = [("ORGD_AUTH_CACHE_TTL", "0s"), ("ORGD_DATABASE_CONNECTIONS", "6")];
+    on_both_databases_with(&settings, async |running| {
+        let database = running.shared_database();
+        for round in 0..3 {
+            // Prepared on every connection.
+            for _ in 0..3 {
+                assert_works(&running).await;
+            }
+            let added = ["organizations", "organization_changes", "credentials"]
+                .map(|table| format!("ALTER TABLE {table} ADD COLUMN added_{round} TEXT"));
+            for statement in added.into_iter().chain(retyped(&database)) {
+                execute(&database, &[&statement]).await;
+                let put = running.put(OWN, ADMINISTRATOR, &format!(r#"{{"name": "{statement}"}}"#));
+                let put = put.header("idempotency-key", &uuid::Uuid::new_v4().to_string());
+                assert_eq!(put.send().await.status(), 200, "{statement}");
+                let post = running.request("POST", "/v1/organizations");
+                let post = post.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+                let post = post.header("content-type", "application/json");
+                let answer = post.body(r#"{"name": "New"}"#.to_owned()).send().await;
+                assert_eq!(answer.status(), 201, "{statement}: {}", answer.text());
+            }
+            let back = retyped(&database);
+            let back: Vec<_> =
+                back.iter().map(|text| text.replace("varchar(4000)", "text")).collect();
+            execute(&database, &back.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            assert_works(&running).await;
+        }
+        running.until_ready().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_statement_names_the_columns_that_it_answers() {
+    let cluster = strict::start().await;
+    let database = Database::strict(&cluster.url).await;
+    database.seed().await;
+    let service = Service::start_with(database.into(), &[("ORGD_AUTH_CACHE_TTL", "0s")]).await;
+    assert_works(&service).await;
+    let observer = service.database().connect().await;
+    let log = StatementLog::read(&observer).await;
+    assert_eq!(log.without_names(), BTreeSet::new(), "of {:#?}", log.distinct());
+    // The search finds what it searches for.
+    let role = sea_orm::Database::connect(service.database().url()).await.unwrap();
+    for statement in ["SELECT * FROM credentials", "DELETE FROM credentials RETURNING *"] {
+        role.execute_unprepared(statement).await.unwrap();
+    }
+    assert_eq!(StatementLog::read(&observer).await.without_names().len(), 2);
 }
 
 #[tokio::test]
