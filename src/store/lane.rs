@@ -9,10 +9,10 @@ use tokio::{runtime, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    entity::{credentials, organizations},
     error::is_outlived,
     health::Health,
     postgres::{self, Kept},
+    row::{CredentialRow, OrganizationRow},
     sqlite,
     update::Asked,
 };
@@ -42,10 +42,7 @@ impl Lane {
 
     /// Updates a batch, which has each organization once, and records the changes; all of it or
     /// nothing. Answers the rows that were touched.
-    pub(super) async fn update(
-        &mut self,
-        rows: &[&Asked],
-    ) -> Result<Vec<organizations::Model>, DbErr> {
+    pub(super) async fn update(&mut self, rows: &[&Asked]) -> Result<Vec<OrganizationRow>, DbErr> {
         match self.update_once(rows).await {
             // On another connection.
             Err(error) if is_outlived(&error) => self.update_once(rows).await,
@@ -53,7 +50,7 @@ impl Lane {
         }
     }
 
-    async fn update_once(&mut self, rows: &[&Asked]) -> Result<Vec<organizations::Model>, DbErr> {
+    async fn update_once(&mut self, rows: &[&Asked]) -> Result<Vec<OrganizationRow>, DbErr> {
         match &mut self.way {
             Way::Postgres(kept) => {
                 kept.run(async |connection| postgres::update(connection, rows).await).await
@@ -66,7 +63,7 @@ impl Lane {
     pub(super) async fn organizations(
         &mut self,
         ids: &[OrganizationId],
-    ) -> Result<Vec<organizations::Model>, DbErr> {
+    ) -> Result<Vec<OrganizationRow>, DbErr> {
         match &mut self.way {
             Way::Postgres(kept) => {
                 kept.run(async |connection| postgres::organizations(connection, ids).await).await
@@ -79,7 +76,7 @@ impl Lane {
     pub(super) async fn credentials(
         &mut self,
         digests: &[CredentialDigest],
-    ) -> Result<Vec<credentials::Model>, DbErr> {
+    ) -> Result<Vec<CredentialRow>, DbErr> {
         match &mut self.way {
             Way::Postgres(kept) => {
                 kept.run(async |connection| postgres::credentials(connection, digests).await).await
@@ -90,7 +87,7 @@ impl Lane {
 }
 
 /// Does work in which a panic is a failure as others are: a lane would end with it, and the process
-/// with the lane. The driver panics at a time that is stored but cannot be, such as `infinity`.
+/// with the lane.
 pub(super) async fn caught<T>(work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
     let done = AssertUnwindSafe(work).catch_unwind().await;
     done.unwrap_or_else(|_| Err(DbErr::Custom("a panic, which is in the log".to_owned())))

@@ -21,6 +21,7 @@ mod postgres;
 mod queue;
 mod reader;
 mod renewal;
+mod row;
 mod sqlite;
 mod update;
 mod writer;
@@ -165,13 +166,13 @@ impl Store {
                 organizations_queue,
                 organizations_lane,
                 Lane::organizations,
-                |row: &entity::organizations::Model, id: OrganizationId| row.id == id.get(),
+                |row: &i64, id: OrganizationId| *row == id.get(),
             ));
             lanes.spawn(reader::serve(
                 credentials_queue,
                 credentials_lane,
                 Lane::credentials,
-                |row: &entity::credentials::Model, digest: CredentialDigest| row.digest == digest.0,
+                |row: &Vec<u8>, digest: CredentialDigest| *row == digest.0,
             ));
         });
         let lanes = lanes.map_err(no_lanes)?;

@@ -114,7 +114,10 @@ impl Store {
         // The batch was the first attempt, and this is the second.
         let retries_max = RETRIES_MAX - 1;
         match attempt(self.answer_timeout(), retries_max, update).await {
-            Ok(rows) => Ok(only(rows)),
+            Ok(rows) => {
+                let row = only(rows).map(|(_, row)| row).transpose();
+                row.map_err(|error| error::shared(&error))
+            }
             // By the same request under the same key, which was faster.
             Err(error) if is_taken(&error) => Ok(None),
             Err(error) => Err(error.into()),

@@ -7,11 +7,9 @@
 use std::{sync::LazyLock, time::Duration};
 
 use sea_orm::{
-    DbErr, FromQueryResult, QueryResult, RuntimeErr,
+    DbErr, QueryResult, RuntimeErr,
     sqlx::{
-        self, PgConnection, PgPool, Postgres,
-        pool::PoolConnection,
-        postgres::{PgConnectOptions, PgRow},
+        self, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgConnectOptions,
     },
 };
 use tokio::time::{Instant, timeout_at};
@@ -20,9 +18,9 @@ use super::{
     StoreOptions,
     attempt::no_answer,
     credentials::CREDENTIAL,
-    entity::{credentials, organizations},
     error::{is_broken, is_outlived},
     renewal::Renewal,
+    row::{self, CredentialRow, OrganizationRow},
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
 };
 use crate::domain::{CredentialDigest, Field, OrganizationId};
@@ -121,7 +119,7 @@ impl Kept {
 pub(super) async fn update(
     connection: &mut PgConnection,
     rows: &[&Asked],
-) -> Result<Vec<organizations::Model>, sqlx::Error> {
+) -> Result<Vec<OrganizationRow>, sqlx::Error> {
     static STATEMENT: LazyLock<String> = LazyLock::new(|| {
         let update = update::changes(&Dialect {
             asked: format!(
@@ -165,32 +163,30 @@ pub(super) async fn update(
         .bind(rows.iter().map(|row| row.request_digest()).collect::<Vec<_>>())
         .bind(now)
         .bind(now_in_seconds);
-    models(query.fetch_all(connection).await?)
+    let rows = query.fetch_all(connection).await?;
+    row::organizations(rows.into_iter().map(QueryResult::from)).map_err(sqlx::Error::decode)
 }
 
 /// The organizations that have these ids.
 pub(super) async fn organizations(
     connection: &mut PgConnection,
     ids: &[OrganizationId],
-) -> Result<Vec<organizations::Model>, sqlx::Error> {
+) -> Result<Vec<OrganizationRow>, sqlx::Error> {
     static STATEMENT: LazyLock<String> =
         LazyLock::new(|| format!("SELECT {ORGANIZATION} FROM organizations WHERE id = ANY ($1)"));
     let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-    models(sqlx::query(STATEMENT.as_str()).bind(ids).fetch_all(connection).await?)
+    let rows = sqlx::query(STATEMENT.as_str()).bind(ids).fetch_all(connection).await?;
+    row::organizations(rows.into_iter().map(QueryResult::from)).map_err(sqlx::Error::decode)
 }
 
 /// The credentials that have these digests.
 pub(super) async fn credentials(
     connection: &mut PgConnection,
     digests: &[CredentialDigest],
-) -> Result<Vec<credentials::Model>, sqlx::Error> {
+) -> Result<Vec<CredentialRow>, sqlx::Error> {
     static STATEMENT: LazyLock<String> =
         LazyLock::new(|| format!("SELECT {CREDENTIAL} FROM credentials WHERE digest = ANY ($1)"));
     let digests: Vec<&[u8]> = digests.iter().map(|digest| digest.0.as_slice()).collect();
-    models(sqlx::query(STATEMENT.as_str()).bind(digests).fetch_all(connection).await?)
-}
-
-fn models<M: FromQueryResult>(rows: Vec<PgRow>) -> Result<Vec<M>, sqlx::Error> {
-    let model = |row: PgRow| M::from_query_result(&QueryResult::from(row), "");
-    rows.into_iter().map(model).collect::<Result<_, _>>().map_err(sqlx::Error::decode)
+    let rows = sqlx::query(STATEMENT.as_str()).bind(digests).fetch_all(connection).await?;
+    row::credentials(rows.into_iter().map(QueryResult::from)).map_err(sqlx::Error::decode)
 }

@@ -10,6 +10,7 @@ use super::{
     error::{is_cut_off, is_lost_to_another, is_outlived, is_unreachable, shared},
     lane::{Lane, caught},
     queue::Queue,
+    row::Row,
 };
 use crate::domain::Result;
 
@@ -22,12 +23,12 @@ pub(super) async fn find<K, M>(reads: &Arc<Reads<K, M>>, key: K) -> Result<Optio
     found.map_err(|error| shared(&error))
 }
 
-/// Does the work of the queue until it is closed and empty. `has` tells whether a row has a key.
-pub(super) async fn serve<K: Copy, M: Clone>(
+/// Does the work of the queue until it is closed and empty. `is_key` tells whether a row has a key.
+pub(super) async fn serve<K: Copy, R, M: Clone>(
     reads: Arc<Reads<K, M>>,
     mut lane: Lane,
-    look_up: impl AsyncFn(&mut Lane, &[K]) -> std::result::Result<Vec<M>, DbErr>,
-    has: impl Fn(&M, K) -> bool,
+    look_up: impl AsyncFn(&mut Lane, &[K]) -> std::result::Result<Vec<Row<R, M>>, DbErr>,
+    is_key: impl Fn(&R, K) -> bool,
 ) {
     let health = lane.health.clone();
     while let Some(mut jobs) = health.next(&reads).await {
@@ -51,8 +52,8 @@ pub(super) async fn serve<K: Copy, M: Clone>(
         match found {
             Ok(rows) => {
                 for job in jobs {
-                    let row = rows.iter().find(|row| has(row, job.work)).cloned();
-                    job.answer(Ok(row));
+                    let row = rows.iter().find(|(key, _)| is_key(key, job.work));
+                    job.answer(row.map(|(_, row)| row.clone()).transpose());
                 }
             }
             Err(error) => {

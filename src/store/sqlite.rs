@@ -6,8 +6,7 @@ use std::{sync::LazyLock, time::Duration};
 use data_encoding::HEXLOWER;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr,
-    FromQueryResult, QueryResult, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait, Value,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, Value,
     sqlx::{
         Connection, Sqlite,
         pool::PoolOptions,
@@ -19,8 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     credentials::CREDENTIAL,
-    entity::{credentials, organizations},
     error::is_locked,
+    row::{self, CredentialRow, OrganizationRow},
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
 };
 use crate::domain::{CredentialDigest, Field, OrganizationId};
@@ -107,7 +106,7 @@ pub(super) fn without_lost_transactions(options: PoolOptions<Sqlite>) -> PoolOpt
 pub(super) async fn update(
     database: &DatabaseConnection,
     rows: &[&Asked],
-) -> Result<Vec<organizations::Model>, DbErr> {
+) -> Result<Vec<OrganizationRow>, DbErr> {
     static UPDATE: LazyLock<String> = LazyLock::new(|| {
         let update = update::changes(&Dialect {
             asked: asked(&ASKED),
@@ -131,11 +130,11 @@ pub(super) async fn update(
     let all: Vec<_> = rows.iter().map(|row| as_array(row)).collect();
     let transaction = database.begin_with_options(immediate()).await?;
     let update = statement(UPDATE.as_str(), [json(&all)?, now.into(), now_in_seconds.into()]);
-    let changed: Vec<organizations::Model> = models(&transaction.query_all_raw(update).await?)?;
+    let changed = row::organizations(transaction.query_all_raw(update).await?)?;
     if changed.is_empty() {
         return Ok(changed);
     }
-    let is_changed = |row: &&&Asked| changed.iter().any(|model| model.id == row.id().get());
+    let is_changed = |row: &&&Asked| changed.iter().any(|(id, _)| *id == row.id().get());
     let logged: Vec<_> = rows.iter().filter(is_changed).map(|row| as_logged(row)).collect();
     transaction.execute_raw(statement(RECORD.as_str(), [json(&logged)?])).await?;
     transaction.commit().await?;
@@ -183,21 +182,22 @@ fn as_logged(row: &Asked) -> impl Serialize {
 pub(super) async fn organizations(
     database: &DatabaseConnection,
     ids: &[OrganizationId],
-) -> Result<Vec<organizations::Model>, DbErr> {
+) -> Result<Vec<OrganizationRow>, DbErr> {
     static STATEMENT: LazyLock<String> = LazyLock::new(|| {
         format!(
             "SELECT {ORGANIZATION} FROM organizations WHERE id IN (SELECT value FROM json_each(?1))"
         )
     });
     let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-    models(&database.query_all_raw(statement(STATEMENT.as_str(), [json(&ids)?])).await?)
+    let found = database.query_all_raw(statement(STATEMENT.as_str(), [json(&ids)?])).await?;
+    row::organizations(found)
 }
 
 /// The credentials that have these digests.
 pub(super) async fn credentials(
     database: &DatabaseConnection,
     digests: &[CredentialDigest],
-) -> Result<Vec<credentials::Model>, DbErr> {
+) -> Result<Vec<CredentialRow>, DbErr> {
     static STATEMENT: LazyLock<String> = LazyLock::new(|| {
         format!(
             "SELECT {CREDENTIAL} FROM credentials \
@@ -205,7 +205,8 @@ pub(super) async fn credentials(
         )
     });
     let digests: Vec<_> = digests.iter().map(|digest| HEXLOWER.encode(&digest.0)).collect();
-    models(&database.query_all_raw(statement(STATEMENT.as_str(), [json(&digests)?])).await?)
+    let found = database.query_all_raw(statement(STATEMENT.as_str(), [json(&digests)?])).await?;
+    row::credentials(found)
 }
 
 fn statement(text: &str, values: impl IntoIterator<Item = Value>) -> Statement {
@@ -215,8 +216,4 @@ fn statement(text: &str, values: impl IntoIterator<Item = Value>) -> Statement {
 fn json(rows: &impl Serialize) -> Result<Value, DbErr> {
     let text = serde_json::to_string(rows).map_err(|error| DbErr::Custom(error.to_string()))?;
     Ok(text.into())
-}
-
-fn models<M: FromQueryResult>(rows: &[QueryResult]) -> Result<Vec<M>, DbErr> {
-    rows.iter().map(|row| M::from_query_result(row, "")).collect()
 }

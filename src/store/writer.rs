@@ -24,7 +24,7 @@ pub(super) enum Outcome {
     Untouched,
     /// The batch failed because of one of its rows, and nothing of it is stored.
     Refused,
-    /// The batch failed; whether it is stored may not be known.
+    /// The batch failed, or its row cannot be decoded; whether it is stored may not be known.
     Failed(Arc<DbErr>),
 }
 
@@ -46,9 +46,10 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
             Ok(mut changed) => {
                 for job in jobs {
                     let id = job.work.id().get();
-                    let at = changed.iter().position(|model| model.id == id);
-                    job.answer(match at {
-                        Some(at) => Outcome::Changed(changed.swap_remove(at)),
+                    let at = changed.iter().position(|(changed, _)| *changed == id);
+                    job.answer(match at.map(|at| changed.swap_remove(at)) {
+                        Some((_, Ok(model))) => Outcome::Changed(model),
+                        Some((_, Err(error))) => Outcome::Failed(error),
                         None => Outcome::Untouched,
                     });
                 }

@@ -315,3 +315,80 @@ async fn a_row_that_somebody_holds_does_not_hold_up_the_others_of_its_batch() {
     holder.rollback().await.unwrap();
     assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
 }
+
+/// Times that a database keeps and that no calendar of ours has.
+fn unreadable_times(database: &Database) -> [&'static str; 4] {
+    if database.is_sqlite() {
+        ["infinity", "12000-01-01 00:00:00+00:00", "2024-02-30 00:00:00+00:00", ""]
+    } else {
+        ["infinity", "-infinity", "12000-01-01", "294276-12-31"]
+    }
+}
+
+async fn set_time(service: &Service, table: &str, column: &str, time: &str, condition: &str) {
+    let connection = service.database().connect().await;
+    let spoil = format!("UPDATE {table} SET {column} = '{time}' WHERE {condition}");
+    connection.execute_unprepared(&spoil).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_decoded_fails_its_own_caller_alone() {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "12"), ("ORGD_AUTH_CACHE_TTL", "60s")];
+    on_both_databases_with(&settings, async |service| {
+        service.database().add_organizations(FIRST, FIRST + 11).await;
+        // Every third.
+        let times = unreadable_times(service.database());
+        for (id, time) in (FIRST..).step_by(3).zip(times) {
+            set_time(&service, "organizations", "date_created", time, &format!("id = {id}")).await;
+        }
+        let is_readable = |id: i64| (id - FIRST) % 3 != 0;
+        for round in 0..3 {
+            let name = format!("Round {round}");
+            let updates =
+                (FIRST..FIRST + 12).map(async |id| (id, rename(&service, id, &name).send().await));
+            for (id, answer) in join_all(updates).await {
+                let expected = if is_readable(id) { (200, "") } else { (500, "INTERNAL") };
+                let told = (answer.status(), answer.reason());
+                assert_eq!(told, (expected.0, expected.1.to_owned()), "{id}");
+                if !is_readable(id) {
+                    service.until_logged(&format!("organization {id} cannot be decoded")).await;
+                }
+            }
+            let lookups = (0..60).map(async |number| {
+                let id = FIRST + number % 12;
+                let get = service.request("GET", &format!("/v1/organizations/{id}"));
+                let get = get.header("authorization", &format!("Bearer {SUPPORT}"));
+                (id, get.send().await.status())
+            });
+            for (id, status) in join_all(lookups).await {
+                assert_eq!(status, if is_readable(id) { 200 } else { 500 }, "{id}");
+            }
+        }
+        for id in (FIRST..FIRST + 12).filter(|id| is_readable(*id)) {
+            assert_eq!(service.database().changes(id).await.len(), 3, "each was stored once");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_decoded_fails_its_own_holder_alone() {
+    // Each call looks its credential up.
+    on_both_databases_with(&[("ORGD_AUTH_CACHE_TTL", "0s")], async |service| {
+        for time in unreadable_times(service.database()) {
+            set_time(&service, "credentials", "created_at", time, "subject = 'test-support'").await;
+            let calls = (0..60).map(async |number| {
+                let token = [USER, SUPPORT, ADMINISTRATOR][number % 3];
+                let get = service.request("GET", &format!("/v1/organizations/{OWN}"));
+                let get = get.header("authorization", &format!("Bearer {token}"));
+                (token, get.send().await.status())
+            });
+            for (token, status) in join_all(calls).await {
+                assert_eq!(status, if token == SUPPORT { 500 } else { 200 }, "{time}");
+            }
+        }
+        assert_eq!(service.get_ops("/readyz").await.status(), 200);
+    })
+    .await;
+}

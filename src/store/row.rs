@@ -1,0 +1,45 @@
+//! Rows as a batch reads them: each is decoded by itself, so that one which cannot be fails its own
+//! caller, and no neighbour.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use data_encoding::HEXLOWER;
+use sea_orm::{DbErr, FromQueryResult, QueryResult, TryGetable};
+
+use super::entity::{credentials, organizations};
+
+/// A row's key, and what it is, where it can be decoded.
+pub(super) type Row<K, M> = (K, Result<M, Arc<DbErr>>);
+
+pub(super) type OrganizationRow = Row<i64, organizations::Model>;
+pub(super) type CredentialRow = Row<Vec<u8>, credentials::Model>;
+
+pub(super) fn organizations(
+    rows: impl IntoIterator<Item = QueryResult>,
+) -> Result<Vec<OrganizationRow>, DbErr> {
+    rows.into_iter().map(|row| decoded(&row, "id", |id| format!("organization {id}"))).collect()
+}
+
+pub(super) fn credentials(
+    rows: impl IntoIterator<Item = QueryResult>,
+) -> Result<Vec<CredentialRow>, DbErr> {
+    let name = |digest: &Vec<u8>| format!("credential {}", HEXLOWER.encode(digest));
+    rows.into_iter().map(|row| decoded(&row, "digest", name)).collect()
+}
+
+fn decoded<K: TryGetable, M: FromQueryResult>(
+    row: &QueryResult,
+    key: &str,
+    name: impl Fn(&K) -> String,
+) -> Result<Row<K, M>, DbErr> {
+    let key = row.try_get("", key)?;
+    // The driver panics at a time that is stored but cannot be, such as `infinity`.
+    let decoded = catch_unwind(AssertUnwindSafe(|| M::from_query_result(row, "")))
+        .unwrap_or_else(|_| Err(DbErr::Custom("the driver panicked".to_owned())));
+    let failure = |error| format!("the row of {} cannot be decoded: {error}", name(&key));
+    let decoded = decoded.map_err(|error| Arc::new(DbErr::Custom(failure(error))));
+    Ok((key, decoded))
+}
