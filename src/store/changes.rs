@@ -53,17 +53,20 @@ impl Store {
                 .transpose();
         }
         // SQLite has no changing statement in a WITH clause.
-        let transaction = self.writer.begin_with_options(immediate()).await?;
-        let rows = transaction.query_all(&insert).await?;
-        let Some(row) = only(rows) else { return Ok(None) };
-        let row = organizations::Model::from_query_result(&row, "")?;
-        let mut source = Query::select();
-        source
-            .from(organizations::Entity)
-            .and_where(Expr::col(organizations::Column::Id).eq(row.id));
-        transaction.execute(&record(source, call, idempotency)).await?;
-        transaction.commit().await?;
-        Ok(Some(row))
+        let write = async {
+            let transaction = self.writer.begin_with_options(immediate()).await?;
+            let rows = transaction.query_all(&insert).await?;
+            let Some(row) = only(rows) else { return Ok(None) };
+            let row = organizations::Model::from_query_result(&row, "")?;
+            let mut source = Query::select();
+            source
+                .from(organizations::Entity)
+                .and_where(Expr::col(organizations::Column::Id).eq(row.id));
+            transaction.execute(&record(source, call, idempotency)).await?;
+            transaction.commit().await?;
+            Ok(Some(row))
+        };
+        self.files.around(write).await
     }
 
     /// The entries of an organization's change log after a version, the oldest first.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::is_outlived,
+    files::Files,
     health::Health,
     postgres::{self, Kept},
     row::{CredentialRow, OrganizationRow},
@@ -28,7 +29,7 @@ enum Way {
     /// A connection of the lane's own.
     Postgres(Kept),
     /// A pool, for whose connection the lane waits as others do.
-    Sqlite(DatabaseConnection),
+    Sqlite(DatabaseConnection, Files),
 }
 
 impl Lane {
@@ -36,8 +37,8 @@ impl Lane {
         Self { way: Way::Postgres(kept), health: Health::new() }
     }
 
-    pub(super) fn sqlite(pool: &DatabaseConnection) -> Self {
-        Self { way: Way::Sqlite(pool.clone()), health: Health::new() }
+    pub(super) fn sqlite(pool: &DatabaseConnection, files: &Files) -> Self {
+        Self { way: Way::Sqlite(pool.clone(), files.clone()), health: Health::new() }
     }
 
     /// Updates a batch, which has each organization once, and records the changes; all of it or
@@ -55,7 +56,7 @@ impl Lane {
             Way::Postgres(kept) => {
                 kept.run(async |connection| postgres::update(connection, rows).await).await
             }
-            Way::Sqlite(pool) => sqlite::update(pool, rows).await,
+            Way::Sqlite(pool, files) => files.around(sqlite::update(pool, rows)).await,
         }
     }
 
@@ -68,7 +69,7 @@ impl Lane {
             Way::Postgres(kept) => {
                 kept.run(async |connection| postgres::organizations(connection, ids).await).await
             }
-            Way::Sqlite(pool) => sqlite::organizations(pool, ids).await,
+            Way::Sqlite(pool, files) => files.around(sqlite::organizations(pool, ids)).await,
         }
     }
 
@@ -81,7 +82,7 @@ impl Lane {
             Way::Postgres(kept) => {
                 kept.run(async |connection| postgres::credentials(connection, digests).await).await
             }
-            Way::Sqlite(pool) => sqlite::credentials(pool, digests).await,
+            Way::Sqlite(pool, files) => files.around(sqlite::credentials(pool, digests)).await,
         }
     }
 }

@@ -12,6 +12,7 @@ mod clock;
 mod credentials;
 mod entity;
 mod error;
+mod files;
 mod health;
 mod lane;
 mod migrate;
@@ -42,6 +43,7 @@ use tracing::Span;
 
 use self::{
     attempt::RETRIES_MAX,
+    files::Files,
     health::Health,
     lane::{Lane, Lanes},
     postgres::Kept,
@@ -84,6 +86,7 @@ pub struct Store {
     lanes: Lanes,
     /// What each lane last found.
     health: Vec<Health>,
+    files: Files,
     renewal: Renewal,
     options: StoreOptions,
 }
@@ -97,17 +100,20 @@ impl Store {
     ) -> std::result::Result<Self, DbErr> {
         let mut writer = Self::options(url, &options)?;
         if is_sqlite(url) {
-            let mut reader = writer.clone();
+            let mut reader = sqlite::without_end(&mut writer).clone();
             writer.max_connections(1);
             reader.max_connections(SQLITE_READERS_MAX).map_sqlx_sqlite_opts(move |sqlite| {
-                durable(sqlite, options.lock_timeout).pragma("query_only", "ON")
+                durable(sqlite, options.lock_timeout)
+                    .pragma("query_only", "ON")
+                    .create_if_missing(false)
             });
             // The writer first: it creates the file.
             let writer = connect_when_free(writer).await?;
             let reader = connect_when_free(reader).await?;
-            let lanes = vec![Lane::sqlite(&writer)];
-            let readers = [Lane::sqlite(&reader), Lane::sqlite(&reader)];
-            return Self::start(writer, reader, Renewal::new(), options, lanes, readers);
+            let files = sqlite::opened(url.expose_secret(), [&writer, &reader]).await?;
+            let lanes = vec![Lane::sqlite(&writer, &files)];
+            let readers = [Lane::sqlite(&reader, &files), Lane::sqlite(&reader, &files)];
+            return Self::start(writer, reader, files, Renewal::new(), options, lanes, readers);
         }
         let renewal = Renewal::new();
         let pooled = renewal.clone();
@@ -130,12 +136,14 @@ impl Store {
             || Lane::postgres(Kept::new(lanes.get_postgres_connection_pool(), &renewal, &options));
         let writers = (0..POSTGRES_WRITERS).map(|_| kept()).collect();
         let readers = [kept(), kept()];
-        Self::start(pool.clone(), pool, renewal.clone(), options, writers, readers)
+        let files = Files::default();
+        Self::start(pool.clone(), pool, files, renewal.clone(), options, writers, readers)
     }
 
     fn start(
         writer: DatabaseConnection,
         reader: DatabaseConnection,
+        files: Files,
         renewal: Renewal,
         options: StoreOptions,
         writers: Vec<Lane>,
@@ -184,6 +192,7 @@ impl Store {
             credentials,
             lanes,
             health,
+            files,
             renewal,
             options,
         })
@@ -247,10 +256,13 @@ impl Store {
         if self.writer.get_database_backend() != DbBackend::Sqlite {
             return self.attempt(|| self.writer.query_all(statement)).await;
         }
-        let transaction = self.writer.begin_with_options(immediate()).await?;
-        let rows = transaction.query_all(statement).await?;
-        transaction.commit().await?;
-        Ok(rows)
+        let write = async {
+            let transaction = self.writer.begin_with_options(immediate()).await?;
+            let rows = transaction.query_all(statement).await?;
+            transaction.commit().await?;
+            Ok(rows)
+        };
+        self.files.around(write).await
     }
 
     /// Does a statement that does not wait in a queue, as often as it takes; once more on a new
@@ -259,8 +271,9 @@ impl Store {
         &self,
         mut statement: impl FnMut() -> F,
     ) -> std::result::Result<T, DbErr> {
-        let done = attempt::attempt(self.answer_timeout(), RETRIES_MAX, &mut statement).await;
-        match done {
+        let attempt =
+            async { attempt::attempt(self.answer_timeout(), RETRIES_MAX, &mut statement).await };
+        match self.files.around(attempt).await {
             Err(error) if error::is_outlived(&error) => {
                 self.renewal.renew();
                 attempt::attempt(self.answer_timeout(), RETRIES_MAX, statement).await
@@ -286,7 +299,7 @@ impl Store {
     /// A lane of one's own for a moment.
     fn lane(&self) -> Lane {
         if self.writer.get_database_backend() == DbBackend::Sqlite {
-            return Lane::sqlite(&self.writer);
+            return Lane::sqlite(&self.writer, &self.files);
         }
         let pool = self.writer.get_postgres_connection_pool();
         Lane::postgres(Kept::new(pool, &self.renewal, &self.options))

@@ -1,11 +1,14 @@
 //! SQLite: how it is connected to, and the statements of batches. A batch comes as one JSON text, so that a statement's text is
 //! the same for any number of rows, and costs one turn of the connection's thread.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use data_encoding::HEXLOWER;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr,
     SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, Value,
     sqlx::{
         Connection, Sqlite,
@@ -19,6 +22,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     credentials::CREDENTIAL,
     error::is_locked,
+    files::Files,
     row::{self, CredentialRow, OrganizationRow},
     update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
 };
@@ -33,6 +37,10 @@ const BYTES: [&str; 2] = ["credential", "request_digest"];
 /// How long a start waits for others that start on the same file, and how often it looks.
 pub(super) const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
 const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// Bytes that the log keeps on the disk once it is written from the start again, which SQLite does when
+/// it has about 4 MB that nobody reads any more. One long reader can make it grow without bound.
+const LOG_BYTES_MAX: &str = "8388608";
 
 /// Connects, and waits while another process has the file for itself: the first of several that start
 /// together turns it to WAL, during which SQLite refuses the others without waiting.
@@ -61,6 +69,25 @@ pub(super) fn durable(
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(lock_timeout)
         .foreign_keys(true)
+        .pragma("journal_size_limit", LOG_BYTES_MAX)
+}
+
+/// Keeps connections until the end: SQLite removes its log, which is one of the files that must stay,
+/// when the last is closed.
+pub(super) fn without_end(options: &mut ConnectOptions) -> &mut ConnectOptions {
+    options.idle_timeout(None).max_lifetime(None)
+}
+
+/// Notes the files of a database that these pools have open.
+pub(super) async fn opened(url: &str, pools: [&DatabaseConnection; 2]) -> Result<Files, DbErr> {
+    for pool in pools {
+        // SQLite opens the log at the first look into the file.
+        pool.execute_unprepared("SELECT name FROM sqlite_schema LIMIT 1").await?;
+    }
+    let unknown = |error| DbErr::Custom(format!("cannot find the database's file: {error}"));
+    let options: SqliteConnectOptions =
+        url.parse().map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))))?;
+    Files::opened(options.get_filename()).map_err(unknown)
 }
 
 /// A transaction that writes: it waits for another process's lock where it begins, where waiting is

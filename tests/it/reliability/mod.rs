@@ -9,6 +9,7 @@ mod crashes;
 mod disk;
 mod failover;
 mod faults;
+mod files;
 mod fuzzing;
 mod indistinguishable;
 mod ledger;
