@@ -11,13 +11,16 @@ use tonic_types::StatusExt;
 use crate::{
     commit::poison,
     harness::{
-        ADMINISTRATOR, Database, OWN, Request, SUPPORT, Service, UNKNOWN, USER, authorized,
-        on_both_databases_with, orgd,
+        ADMINISTRATOR, Database, OWN, PATIENT, Request, SUPPORT, Service, UNKNOWN, USER,
+        authorized, on_both_databases_with, orgd, patiently_on_both_databases,
     },
 };
 
 /// The first of the organizations that these tests add.
 const FIRST: i64 = 1001;
+
+/// For what follows by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const KEY: &str = "5a3c9d52-7f0b-4d4e-9a53-0c1f8c8f8a11";
 
@@ -32,8 +35,8 @@ async fn last_date(service: &Service, id: i64) -> time::OffsetDateTime {
 
 #[tokio::test]
 async fn each_update_of_a_batch_has_its_own_outcome() {
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "9"), ("ORGD_AUTH_CACHE_TTL", "60s")];
-    on_both_databases_with(&settings, async |service| {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "9"), ("ORGD_AUTH_CACHE_TTL", "1h")];
+    patiently_on_both_databases(&settings, async |service| {
         mixed_batch(&service, false).await;
     })
     .await;
@@ -41,8 +44,8 @@ async fn each_update_of_a_batch_has_its_own_outcome() {
 
 #[tokio::test]
 async fn an_update_that_fails_does_not_fail_the_others_of_its_batch() {
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "10"), ("ORGD_AUTH_CACHE_TTL", "60s")];
-    on_both_databases_with(&settings, async |service| {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "10"), ("ORGD_AUTH_CACHE_TTL", "1h")];
+    patiently_on_both_databases(&settings, async |service| {
         service.database().refuse_poison().await;
         mixed_batch(&service, true).await;
     })
@@ -111,7 +114,7 @@ async fn mixed_batch(service: &Service, with_poison: bool) {
 
 #[tokio::test]
 async fn one_key_twice_in_a_batch_makes_one_change() {
-    on_both_databases_with(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
+    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
         service.database().add_organizations(FIRST, FIRST + 2).await;
         let keyed = |id| rename(&service, id, "Keyed").header("idempotency-key", KEY).send();
         let beside = rename(&service, FIRST + 2, "Beside").send();
@@ -127,7 +130,7 @@ async fn one_key_twice_in_a_batch_makes_one_change() {
 #[tokio::test]
 async fn a_batch_has_no_more_than_its_limit() {
     let settings = [("ORGD_WRITE_BATCH_HOLD", "6"), ("ORGD_WRITE_BATCH_MAX", "2")];
-    on_both_databases_with(&settings, async |service| {
+    patiently_on_both_databases(&settings, async |service| {
         service.database().add_organizations(FIRST, FIRST + 5).await;
         let updates = (FIRST..=FIRST + 5).map(|id| rename(&service, id, "In a batch").send());
         assert!(join_all(updates).await.iter().all(|answer| answer.status() == 200));
@@ -142,16 +145,13 @@ async fn a_batch_has_no_more_than_its_limit() {
 
 #[tokio::test]
 async fn updates_of_one_organization_are_done_in_the_order_in_which_they_came() {
-    on_both_databases_with(&[("ORGD_WRITE_BATCH_HOLD", "20")], async |service| {
+    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "20")], async |service| {
         // Remembers the credential, so that none waits for it.
         assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
         let names: Vec<String> = (0..20).map(|number| format!("Name {number}")).collect();
         let requests = names.iter().enumerate().map(async |(number, name)| {
             // None is done before the last is there; each comes once the one before it waits.
-            let waiting = format!("orgd_queue_waiting{{queue=\"updates\"}} {number}\n");
-            while !service.get_ops("/metrics").await.text().contains(&waiting) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            service.until_waiting(number).await;
             rename(&service, OWN, name).send().await.status()
         });
         assert!(join_all(requests).await.iter().all(|status| *status == 200));
@@ -169,7 +169,7 @@ async fn updates_of_one_organization_are_done_in_the_order_in_which_they_came() 
 
 #[tokio::test]
 async fn a_commit_that_fails_is_an_error_for_every_update_of_the_batch() {
-    on_both_databases_with(&[("ORGD_WRITE_BATCH_HOLD", "4")], async |service| {
+    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "4")], async |service| {
         service.database().add_organizations(FIRST, FIRST + 3).await;
         poison(service.database()).await;
         let answers = join_all((FIRST..FIRST + 4).map(|id| rename(&service, id, "Lost").send()));
@@ -186,10 +186,16 @@ async fn a_commit_that_fails_is_an_error_for_every_update_of_the_batch() {
 
 #[tokio::test]
 async fn whoever_gives_up_while_its_update_waits_takes_it_back() {
-    on_both_databases_with(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
+    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
         service.database().add_organizations(FIRST, FIRST + 2).await;
-        let hasty = rename(&service, FIRST, "Hasty").header("grpc-timeout", "300m").send().await;
-        assert_eq!(hasty.reason(), "DEADLINE_EXCEEDED");
+        // Until it has been in the queue when its time was over: the service may be slower.
+        for deadline in ["300m", "1S", "5S", "20S"] {
+            let hasty = rename(&service, FIRST, "Hasty").header("grpc-timeout", deadline);
+            assert_eq!(hasty.send().await.reason(), "DEADLINE_EXCEEDED");
+            if service.waiting().await == 1 {
+                break;
+            }
+        }
         let patient = |id| rename(&service, id, "Patient").send();
         let (first, second) = tokio::join!(patient(FIRST + 1), patient(FIRST + 2));
         assert_eq!((first.status(), second.status()), (200, 200));
@@ -211,86 +217,51 @@ async fn an_update_that_names_no_field_waits_for_nobody() {
 #[tokio::test]
 async fn what_comes_to_a_full_queue_is_refused_at_once_and_the_queue_empties() {
     // Nothing is done, so everything waits.
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "1000000")];
-    on_both_databases_with(&settings, async |service| {
-        let update = |id: i64| UpdateOrganizationRequest {
-            organization: Some(Organization {
-                id,
-                name: Some("Waits".to_owned()),
-                ..Organization::default()
-            }),
-            ..UpdateOrganizationRequest::default()
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "1000000"), ("ORGD_WRITE_QUEUE_MAX", "20")];
+    patiently_on_both_databases(&settings, async |service| {
+        let client = service.grpc();
+        let update = |id: i64| {
+            let organization =
+                Organization { id, name: Some("Waits".to_owned()), ..Organization::default() };
+            let update = UpdateOrganizationRequest {
+                organization: Some(organization),
+                ..UpdateOrganizationRequest::default()
+            };
+            let mut client = client.clone();
+            async move { client.update(authorized(SUPPORT, update)).await.unwrap_err() }
         };
-        let clients: Vec<_> = (0..12).map(|_| service.grpc()).collect();
-        let sent = clients.iter().flat_map(|client| {
-            (0..90).map(|number| {
-                let mut client = client.clone();
-                async move { client.update(authorized(SUPPORT, update(FIRST + number))).await }
-            })
-        });
-        let mut refused = 0;
-        for status in join_all(sent).await.into_iter().map(Result::unwrap_err) {
-            if status.code() == Code::ResourceExhausted {
-                refused += 1;
+        // Several of them on one organization.
+        let waiting = join_all((0..20).map(|number| update(FIRST + number % 15)));
+        let refusing = async {
+            service.until_waiting(20).await;
+            for status in join_all((0..30).map(|number| update(FIRST + number))).await {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
                 let details = status.get_error_details();
                 assert_eq!(details.error_info().unwrap().reason, "STORE_OVERLOADED");
                 assert!(details.retry_info().unwrap().retry_delay.is_some());
-            } else {
-                assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
             }
+            let refused = rename(&service, OWN, "Late").send().await;
+            assert_eq!((refused.status(), refused.reason().as_str()), (429, "STORE_OVERLOADED"));
+            assert_eq!(refused.header("retry-after"), Some("1"));
+            assert_eq!(refused.json()["code"], "RESOURCE_EXHAUSTED");
+            service.until_waiting(20).await;
+        };
+        // Without an answer those who wait give up with the end of this, and so there is room again,
+        // once the service has heard of it.
+        tokio::select! {
+            answers = waiting => panic!("answered: {answers:?}"),
+            () = refusing => {}
         }
-        // Fewer where the first have given up before the last came.
-        assert!((1..=12 * 90 - 1024).contains(&refused), "{refused}");
-        // All have given up, so there is room again.
-        let again = rename(&service, OWN, "Waits").header("grpc-timeout", "200m").send().await;
-        assert_eq!(again.reason(), "DEADLINE_EXCEEDED");
+        let again = || rename(&service, OWN, "Waits").header("grpc-timeout", "200m").send();
+        let emptying = async {
+            while service.waiting().await == 20 {
+                again().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, emptying).await.expect("the queue empties");
+        assert_eq!(again().await.reason(), "DEADLINE_EXCEEDED");
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_refusal_for_a_full_queue_says_when_to_come_back() {
-    let database = Database::sqlite();
-    database.seed().await;
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "1000000")];
-    let service = Service::start_with(std::sync::Arc::new(database), &settings).await;
-    let clients: Vec<_> = (0..12).map(|_| service.grpc()).collect();
-    let update = UpdateOrganizationRequest {
-        organization: Some(Organization {
-            id: OWN,
-            name: Some("Waits".to_owned()),
-            ..Organization::default()
-        }),
-        ..UpdateOrganizationRequest::default()
-    };
-    // More than there is room for, again and again: the queue stays full.
-    let crowd = join_all((0..1100).map(async |number| {
-        let mut client = clients[number % clients.len()].clone();
-        loop {
-            let refused = client.update(authorized(SUPPORT, update.clone())).await.unwrap_err();
-            if refused.code() == Code::ResourceExhausted {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }));
-    let refused = async {
-        loop {
-            let answer = rename(&service, OWN, "Late").header("grpc-timeout", "50m").send().await;
-            if answer.status() == 429 {
-                return answer;
-            }
-        }
-    };
-    let refused = tokio::time::timeout(Duration::from_secs(60), async {
-        tokio::select! {
-            refused = refused => refused,
-            _ = crowd => unreachable!(),
-        }
-    });
-    let refused = refused.await.expect("a refusal while the queue is full");
-    assert_eq!(refused.reason(), "STORE_OVERLOADED");
-    assert_eq!(refused.header("retry-after"), Some("1"));
-    assert_eq!(refused.json()["code"], "RESOURCE_EXHAUSTED");
 }
 
 #[tokio::test]
@@ -298,7 +269,8 @@ async fn a_row_that_somebody_holds_does_not_hold_up_the_others_of_its_batch() {
     // On SQLite nobody can hold a row; whoever writes holds the whole file.
     let database = Database::postgres().await;
     database.seed().await;
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "4")];
+    let lock_timeout = [("ORGD_DATABASE_LOCK_TIMEOUT", "1s")];
+    let settings = [&PATIENT[..], &lock_timeout, &[("ORGD_WRITE_BATCH_HOLD", "4")]].concat();
     let service = Service::start_with(std::sync::Arc::new(database), &settings).await;
     service.database().add_organizations(FIRST, FIRST + 2).await;
     let holder = service.database().connect().await.begin().await.unwrap();

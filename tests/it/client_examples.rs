@@ -209,11 +209,17 @@ async fn every_example_waits_as_it_is_told_and_tries_again() {
     let service = Service::start_with(database.into(), &limits).await;
     let mut refusals = 0;
     for example in &EXAMPLES {
-        service.database().reset().await;
-        let (lines, code, stderr) = Program::start(example, &service, ADMINISTRATOR, 3).end();
-        assert_eq!((lines.len(), code), (6, Some(0)), "{}: {lines:?} {stderr}", example.name);
         let before = refusals;
-        refusals = rate_limit_refusals(&service).await;
+        // Until it was over the limit, which a program on a slow machine need not be.
+        for _ in 0..20 {
+            service.database().reset().await;
+            let (lines, code, stderr) = Program::start(example, &service, ADMINISTRATOR, 3).end();
+            assert_eq!((lines.len(), code), (6, Some(0)), "{}: {lines:?} {stderr}", example.name);
+            refusals = rate_limit_refusals(&service).await;
+            if refusals > before {
+                break;
+            }
+        }
         assert!(refusals > before, "{} was never over the limit", example.name);
     }
 }

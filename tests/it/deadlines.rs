@@ -11,7 +11,9 @@ use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::harness::{Database, OWN, Service, USER, authorized, on_both_databases};
+use crate::harness::{
+    Database, OWN, Service, USER, authorized, on_both_databases, on_both_databases_with,
+};
 
 /// Somebody who holds the organization's row and does not let go.
 pub async fn hold(database: &Database) -> DatabaseTransaction {
@@ -31,7 +33,7 @@ fn rename(name: &str) -> UpdateOrganizationRequest {
 
 #[tokio::test]
 async fn a_deadline_that_passes_is_said_so_through_both_doors_and_nothing_comes_after() {
-    on_both_databases(async |service| {
+    on_both_databases_with(&[("ORGD_REQUEST_DEADLINE", "60s")], async |service| {
         let holder = hold(service.database()).await;
         let put = service.put(OWN, USER, r#"{"name":"Late"}"#).header("grpc-timeout", "300m");
         let answer = put.send().await;

@@ -10,11 +10,14 @@ use tokio::{
 
 use crate::{
     examples::assert_documented_headers,
-    harness::{OWN, Service, USER, on_both_databases},
+    harness::{OWN, Service, USER, on_both_databases, on_both_databases_with},
 };
 
 /// More than any limit that these tests cross, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// With these nobody who waits for a body is answered before it comes.
+const ENDLESS: [(&str, &str); 2] = [("ORGD_REQUEST_DEADLINE", "1h"), ("ORGD_STALL_TIMEOUT", "1h")];
 
 /// Sends some bytes, then one more every 200 ms; answers once the server closes.
 async fn closed_after(addr: SocketAddr, first: &[u8], drip: Option<&[u8]>) -> String {
@@ -79,12 +82,12 @@ async fn a_body_that_does_not_come_ends_with_the_deadline() {
 
 #[tokio::test]
 async fn authentication_does_not_wait_for_the_body() {
-    on_both_databases(async |service| {
+    on_both_databases_with(&ENDLESS, async |service| {
         let head = "PUT /v1/organizations/90 HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n";
         let mut stream = TcpStream::connect(service.http_addr()).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = [0; 12];
-        timeout(Duration::from_secs(3), stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
         assert_eq!(&answer, b"HTTP/1.1 401");
     })
     .await;
@@ -135,7 +138,7 @@ async fn http2_limits_are_announced() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_at_once_where_it_is_declared() {
-    on_both_databases(async |service| {
+    on_both_databases_with(&ENDLESS, async |service| {
         let head = format!(
             "PUT /v1/organizations/90 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {USER}\r\n\
              Content-Length: 3000000000\r\n\r\n"
@@ -143,7 +146,7 @@ async fn a_body_over_the_limit_is_refused_at_once_where_it_is_declared() {
         let mut stream = TcpStream::connect(service.http_addr()).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = [0; 12];
-        timeout(Duration::from_secs(3), stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
         assert_eq!(&answer, b"HTTP/1.1 413");
 
         let answer = oversized(&service).await;

@@ -1,6 +1,10 @@
 //! The schema: brought up to date by whoever comes, at once with others.
 
-use std::thread;
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    thread,
+};
 
 use sea_orm::ConnectionTrait;
 
@@ -36,20 +40,31 @@ async fn a_lease_is_waited_for_while_it_holds_and_taken_when_it_has_run_out() {
         let table = "CREATE TABLE migration_lease (id INTEGER PRIMARY KEY, owner TEXT NOT NULL, \
             expires_at_ms BIGINT NOT NULL)";
         connection.execute_unprepared(table).await.unwrap();
-        let now_ms = orgd::store::now().unix_timestamp_nanos() / 1_000_000;
-        for (held_ms, waits) in [(-1_000, false), (3_000, true)] {
-            let insert =
-                format!("INSERT INTO migration_lease VALUES (1, 'somebody', {})", now_ms + held_ms);
-            connection.execute_unprepared("DELETE FROM migration_lease").await.unwrap();
-            connection.execute_unprepared(&insert).await.unwrap();
-            connection.execute_unprepared("DROP TABLE IF EXISTS seaql_migrations").await.unwrap();
-            let migrated = orgd(database.url(), "migrate up --json");
-            assert_eq!(migrated.code, 0, "{}", migrated.stderr);
-            let waited = migrated.stderr.contains("waiting for its lease");
-            assert_eq!(waited, waits, "{held_ms}: {}", migrated.stderr);
-            let ended_ms = orgd::store::now().unix_timestamp_nanos() / 1_000_000;
-            assert!(ended_ms > now_ms + held_ms, "the lease was not taken before its end");
+        let insert = "INSERT INTO migration_lease VALUES (1, 'somebody', 0)";
+        connection.execute_unprepared(insert).await.unwrap();
+        let migrated = orgd(database.url(), "migrate up --json");
+        assert_eq!(migrated.code, 0, "{}", migrated.stderr);
+        assert!(!migrated.stderr.contains("waiting for its lease"), "{}", migrated.stderr);
+
+        // One that holds for long, and runs out when somebody is seen to wait for it.
+        let hold = format!("INSERT INTO migration_lease VALUES (1, 'somebody', {})", i64::MAX);
+        for statement in ["DELETE FROM migration_lease", &hold, "DROP TABLE seaql_migrations"] {
+            connection.execute_unprepared(statement).await.unwrap();
         }
+        let mut migrating = Command::new(env!("CARGO_BIN_EXE_orgd"))
+            .arg("migrate")
+            .env("ORGD_DATABASE_URL", database.url())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(migrating.stderr.take().unwrap()).lines();
+        let waits = |line: std::io::Result<String>| line.unwrap().contains("waiting for its lease");
+        assert!(lines.any(waits), "the lease was taken before its end");
+        assert!(migrating.try_wait().unwrap().is_none());
+        let run_out = "UPDATE migration_lease SET expires_at_ms = 0";
+        connection.execute_unprepared(run_out).await.unwrap();
+        assert!(migrating.wait().unwrap().success());
     }
 }
 
@@ -69,7 +84,7 @@ async fn status_shows_what_is_pending_and_writes_nothing() {
 #[tokio::test]
 async fn the_migrations_own_command_line_brings_the_schema_up() {
     for database in [Database::sqlite(), Database::postgres().await] {
-        let output = std::process::Command::new(env!("CARGO"))
+        let output = Command::new(env!("CARGO"))
             .args(["run", "--quiet", "--package", "orgd-migrations", "--features", "cli"])
             .args(["--", "up"])
             .env("DATABASE_URL", database.url())

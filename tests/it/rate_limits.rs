@@ -4,10 +4,9 @@ use futures_util::future::join_all;
 use orgd::proto::v1::GetOrganizationRequest;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::{Duration, sleep},
 };
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::{
@@ -41,6 +40,19 @@ fn assert_refused(answer: &Answer, scope: &str) {
     assert_documented_headers(answer);
 }
 
+/// What those of so many calls at once are told that are over the limit.
+async fn grpc_refusal(service: &Service, token: &str) -> Status {
+    let client = service.grpc();
+    let get = || async {
+        let message = GetOrganizationRequest { id: OWN, ..GetOrganizationRequest::default() };
+        client.clone().get(authorized(token, message)).await
+    };
+    let answers = join_all((0..MANY).map(|_| get())).await;
+    let refusal = answers.into_iter().find_map(Result::err).expect("some are over the limit");
+    assert_eq!(refusal.code(), Code::ResourceExhausted);
+    refusal
+}
+
 #[tokio::test]
 async fn a_principal_over_its_limit_waits_and_no_other_does() {
     on_both_databases_with(&[("ORGD_RATE_LIMIT_PRINCIPAL", "3")], async |service| {
@@ -56,9 +68,7 @@ async fn a_principal_over_its_limit_waits_and_no_other_does() {
             assert_refused(answer, "principal");
         }
 
-        let message = GetOrganizationRequest { id: OWN, ..GetOrganizationRequest::default() };
-        let refusal = service.grpc().get(authorized(USER, message)).await.unwrap_err();
-        assert_eq!(refusal.code(), Code::ResourceExhausted);
+        let refusal = grpc_refusal(&service, USER).await;
         let details = refusal.get_error_details();
         assert_eq!(details.error_info().unwrap().reason, "RATE_LIMITED");
         assert!(details.retry_info().unwrap().retry_delay.is_some());
@@ -76,6 +86,7 @@ async fn a_principal_over_its_limit_waits_and_no_other_does() {
         assert!(!metrics.text().contains(none));
 
         sleep(Duration::from_millis(1100)).await;
+        let message = GetOrganizationRequest { id: OWN, ..GetOrganizationRequest::default() };
         let answer = service.grpc().get(authorized(USER, message)).await.unwrap();
         assert_eq!(answer.metadata().get("ratelimit-policy").unwrap(), "\"principal\";q=3;w=1");
     })
@@ -94,14 +105,8 @@ async fn administrators_have_the_limit_where_that_is_set() {
 #[tokio::test]
 async fn a_request_counts_once_also_where_its_body_comes_late() {
     on_both_databases_with(&[("ORGD_RATE_LIMIT_PRINCIPAL", "3")], async |service| {
-        let head = format!(
-            "PUT /v1/organizations/90 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
-             Authorization: Bearer {USER}\r\nContent-Length: 2\r\n\r\n"
-        );
-        let mut stream = TcpStream::connect(service.http_addr()).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
         // The caller is authenticated before the body is read.
-        sleep(Duration::from_millis(100)).await;
+        let mut stream = service.begin_put(USER, 2, "Connection: close\r\n").await;
         stream.write_all(b"{}").await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -121,15 +126,7 @@ async fn a_source_over_its_limit_waits_whoever_it_says_it_is() {
             assert_refused(answer, "source");
         }
 
-        let message = GetOrganizationRequest { id: OWN, ..GetOrganizationRequest::default() };
-        let mut client = service.grpc();
-        let mut refusal = None;
-        for _ in 0..MANY {
-            if let Err(status) = client.get(authorized(ADMINISTRATOR, message)).await {
-                refusal = Some(status);
-            }
-        }
-        let refusal = refusal.expect("some are over the limit");
+        let refusal = grpc_refusal(&service, ADMINISTRATOR).await;
         assert_eq!(refusal.get_error_details().error_info().unwrap().reason, "RATE_LIMITED");
         // Operators are never kept from asking.
         assert_eq!(service.get_ops("/readyz").await.status(), 200);

@@ -14,7 +14,7 @@ use crate::{
     grpc::python,
     harness::{
         ADMINISTRATOR, Answer, Database, FOREIGN, OWN, Request, SUPPORT, Service, UNKNOWN, USER,
-        on_both_databases,
+        on_both_databases, on_both_databases_with,
     },
 };
 
@@ -96,7 +96,7 @@ async fn whole_answers_are_the_recorded_ones() {
 /// that is gone.
 #[tokio::test]
 async fn whole_answers_in_trouble_are_the_recorded_ones() {
-    on_both_databases(async |service| {
+    on_both_databases_with(&[("ORGD_REQUEST_DEADLINE", "60s")], async |service| {
         let mut recorded = String::new();
         let mut record = |reason: &str, answer: &Answer| {
             assert_eq!(answer.reason(), reason, "{}", answer.text());

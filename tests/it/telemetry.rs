@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Code, service::Routes};
 
 use crate::harness::{
-    ADMINISTRATOR, Database, FOREIGN, OWN, Service, USER, authorized, on_both_databases,
+    ADMINISTRATOR, ANY_PORT, Database, FOREIGN, OWN, Service, USER, authorized, on_both_databases,
     on_both_databases_with, orgd,
 };
 
@@ -155,12 +155,8 @@ async fn lines_are_text_or_json_and_of_the_levels_that_are_asked_for() {
 /// What a service logs of one update, whatever its format.
 async fn orgd_text(database: &Database, settings: &[(&str, &str)]) -> String {
     let log = tempfile::NamedTempFile::new().unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr: SocketAddr = free.local_addr().unwrap();
-    drop(free);
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_orgd"))
-        .args(["serve", "--grpc-addr", "127.0.0.1:0", "--ops-addr", "127.0.0.1:0", "--http-addr"])
-        .arg(addr.to_string())
+        .args(["serve", "--grpc-addr", ANY_PORT, "--ops-addr", ANY_PORT, "--http-addr", ANY_PORT])
         .env("ORGD_DATABASE_URL", database.url())
         .env("ORGD_LAME_DUCK_TIME", "0s")
         .envs(settings.iter().copied())
@@ -168,11 +164,17 @@ async fn orgd_text(database: &Database, settings: &[(&str, &str)]) -> String {
         .spawn()
         .unwrap();
     let listening = async {
-        while tokio::net::TcpStream::connect(addr).await.is_err() {
+        loop {
+            let text = std::fs::read_to_string(log.path()).unwrap();
+            let line = text.lines().find(|line| line.contains("listening"));
+            let addr = line.and_then(|line| line.split_once(" http=")?.1.split(' ').next());
+            if let Some(addr) = addr {
+                return addr.parse::<SocketAddr>().unwrap();
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, listening).await.unwrap();
+    let addr = tokio::time::timeout(PATIENCE, listening).await.unwrap();
     let put = crate::harness::Request::new(addr, "PUT", "/v1/organizations/90");
     let put = put.header("authorization", &format!("Bearer {USER}")).body(r#"{"name": "x"}"#);
     assert_eq!(put.send().await.status(), 200);
@@ -195,7 +197,7 @@ async fn metric(service: &Service, name: &str, labels: &[&str]) -> f64 {
 
 #[tokio::test]
 async fn metrics_move() {
-    on_both_databases(async |service| {
+    on_both_databases_with(&[("ORGD_AUTH_CACHE_TTL", "1h")], async |service| {
         let http =
             ("http_server_request_duration_seconds_count", "http_route=\"/v1/organizations/{id}\"");
         let rpc = ("rpc_server_call_duration_seconds_count", "OrganizationService/Update\"");

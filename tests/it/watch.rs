@@ -13,7 +13,7 @@ use tonic_types::StatusExt;
 
 use crate::harness::{
     ADMINISTRATOR, Database, FOREIGN, OWN, SUPPORT, Service, UNKNOWN, USER, authorized,
-    on_both_databases, on_both_databases_with, orgd,
+    ending_soon, on_both_databases, on_both_databases_with, orgd,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -137,21 +137,16 @@ async fn a_watch_is_refused_as_a_list_is() {
 async fn a_watch_ends_with_its_credential() {
     on_both_databases(async |service| {
         let url = service.database().url();
-        let issue = |words: &str| {
-            let words = format!("credential issue --role support --json {words}");
-            let issued = orgd(url, &words).json();
-            let text = |key: &str| issued[key].as_str().unwrap().to_owned();
-            (text("id"), text("secret"))
-        };
-        for (words, is_revoked) in [("--subject a", true), ("--subject b --expires-in 3s", false)] {
-            let (id, secret) = issue(words);
-            let mut stream = watch(&service, &secret, request(&[OWN], &[])).await.unwrap();
-            if is_revoked {
-                assert_eq!(orgd(url, &format!("credential revoke {id}")).code, 0);
-            }
+        let begin = async |secret: &str| watch(&service, secret, request(&[OWN], &[])).await;
+        let issued = orgd(url, "credential issue --role support --json --subject a").json();
+        let (id, secret) = (issued["id"].as_str().unwrap(), issued["secret"].as_str().unwrap());
+        let revoked = begin(secret).await.unwrap();
+        assert_eq!(orgd(url, &format!("credential revoke {id}")).code, 0);
+        let (_, _, expiring) = ending_soon(url, "--role support --subject b", begin).await;
+        for (how, mut stream) in [("revoked", revoked), ("over", expiring.unwrap())] {
             let end = next(&mut stream).await.unwrap_err();
-            assert_eq!(end.code(), Code::Unauthenticated, "{words}");
-            assert_eq!(reason(&end), "CREDENTIAL_INVALID", "{words}");
+            assert_eq!(end.code(), Code::Unauthenticated, "{how}");
+            assert_eq!(reason(&end), "CREDENTIAL_INVALID", "{how}");
         }
     })
     .await;

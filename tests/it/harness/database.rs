@@ -7,6 +7,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use orgd::{
@@ -20,10 +21,14 @@ use orgd::{
     },
     store::{Store, StoreOptions},
 };
-use sea_orm::{ConnectionTrait, DatabaseConnection};
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
 
 use super::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, faults::Proxy, postgres::Cluster, strict};
+
+/// More than anything takes that is waited for here, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An empty database, gone with the value (SQLite) or with the test process (PostgreSQL).
 pub struct Database {
@@ -107,7 +112,7 @@ impl Database {
 
     pub async fn store(&self) -> Store {
         // What is looked at is not how soon, on a machine that does much else.
-        let acquire_timeout = std::time::Duration::from_secs(30);
+        let acquire_timeout = PATIENCE;
         let options = StoreOptions { acquire_timeout, ..StoreOptions::default() };
         Store::connect(&self.url.as_str().into(), options).await.unwrap()
     }
@@ -149,6 +154,21 @@ impl Database {
             connection.execute_unprepared(&insert).await.unwrap();
         }
         connection.close().await.unwrap();
+    }
+
+    /// Waits until so many statements wait for locks, which on SQLite nobody tells.
+    pub async fn until_locks_are_waited_for(&self, by: usize) {
+        let observer = self.connect().await;
+        let ask = "SELECT 1 FROM pg_stat_activity \
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let ask = || Statement::from_string(observer.get_database_backend(), ask);
+        let waiting = async {
+            while observer.query_all_raw(ask()).await.unwrap().len() < by {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.expect("so many wait for locks");
+        observer.close().await.unwrap();
     }
 
     /// Makes every update that sets the name `poison` fail by itself.

@@ -2,6 +2,7 @@
 
 mod command;
 mod crash;
+mod credential;
 mod database;
 pub mod disclosure;
 mod faults;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use self::{
     command::{Command, orgd, orgd_with, orgd_with_input},
+    credential::ending_soon,
     database::Database,
     faults::{Fault, Proxy},
     http::{Answer, Request},
@@ -37,10 +39,25 @@ pub const FOREIGN: i64 = 94;
 /// An organization that no database has.
 pub const UNKNOWN: i64 = 77;
 
+/// Limits of time that no load of the machine comes near: for a service whose requests are held until
+/// something else has been seen to happen. A request that is held looks like a client that has stalled.
+pub const PATIENT: [(&str, &str); 5] = [
+    ("ORGD_REQUEST_DEADLINE", "60s"),
+    ("ORGD_STALL_TIMEOUT", "60s"),
+    ("ORGD_DATABASE_ACQUIRE_TIMEOUT", "20s"),
+    ("ORGD_DATABASE_LOCK_TIMEOUT", "20s"),
+    ("ORGD_DATABASE_STATEMENT_TIMEOUT", "20s"),
+];
+
 /// Runs a test against a service over SQLite and one over PostgreSQL, each with a fresh, seeded
 /// database. Where the process was given a strict PostgreSQL, that alone is of interest.
 pub async fn on_both_databases(test: impl AsyncFn(Service)) {
     on_both_databases_with(&[], test).await;
+}
+
+/// The same with a service that is patient, and has settings besides.
+pub async fn patiently_on_both_databases(settings: &[(&str, &str)], test: impl AsyncFn(Service)) {
+    on_both_databases_with(&[&PATIENT, settings].concat(), test).await;
 }
 
 /// The same with a service that has settings.

@@ -11,12 +11,16 @@ use std::{
 
 use orgd::proto::v1::organization_service_client::OrganizationServiceClient;
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::{
     metadata::MetadataValue,
     transport::{Channel, Endpoint},
 };
 
-use super::{Database, Request, command, disclosure::Searched};
+use super::{Database, OWN, Request, command, disclosure::Searched};
 
 /// How long a process may take to listen, on a machine that does much else.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -191,6 +195,39 @@ impl Service {
         };
         let waited = tokio::time::timeout(START_TIMEOUT, logged).await;
         waited.unwrap_or_else(|_| panic!("{text} is not in the log: {}", self.log()));
+    }
+
+    /// How many updates wait for the database.
+    pub async fn waiting(&self) -> usize {
+        let metrics = self.get_ops("/metrics").await;
+        let name = "orgd_queue_waiting{queue=\"updates\"} ";
+        let value = metrics.text().lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap().parse().unwrap()
+    }
+
+    /// Waits until so many updates wait for the database, and no more.
+    pub async fn until_waiting(&self, updates: usize) {
+        let waiting = async {
+            while self.waiting().await != updates {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(START_TIMEOUT, waiting).await.expect("so many updates wait");
+    }
+
+    /// `PUT /v1/organizations/90` without its body of so many bytes, for which the service asks: it has
+    /// the request then.
+    pub async fn begin_put(&self, token: &str, body_bytes: usize, headers: &str) -> TcpStream {
+        let head = format!(
+            "PUT /v1/organizations/{OWN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: {body_bytes}\r\nExpect: 100-continue\r\n{headers}\r\n"
+        );
+        let mut stream = TcpStream::connect(self.http_addr()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut asked = [0; 25];
+        stream.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream
     }
 
     pub fn stdout(&mut self) -> impl BufRead {

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use orgd::proto::v1::{CreateOrganizationRequest, Organization, UpdateOrganizationRequest};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement, TransactionTrait};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::harness::{OWN, SUPPORT, Service, authorized, on_both_databases_with, orgd};
+use crate::harness::{OWN, SUPPORT, Service, authorized, orgd, patiently_on_both_databases};
 
 /// Long enough for a request to be known as authenticated and to wait for the database.
 const ON_ITS_WAY: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who writes, and how.
 #[derive(Clone, Copy, Debug)]
@@ -86,8 +85,7 @@ const ALL: [Writer; 4] = [UserOverRest, AdministratorOverGrpc, CreatorOverRest, 
 
 #[tokio::test]
 async fn a_credential_that_changes_between_check_and_write_writes_nothing() {
-    let settings = [("ORGD_AUTH_CACHE_TTL", "60s")];
-    on_both_databases_with(&settings, async |service| {
+    patiently_on_both_databases(&[("ORGD_AUTH_CACHE_TTL", "1h")], async |service| {
         for (change, writers) in CHANGES {
             for writer in writers {
                 let before = everything(&service).await;
@@ -137,16 +135,7 @@ async fn until_someone_waits(service: &Service) {
     if service.database().is_sqlite() {
         return sleep(ON_ITS_WAY).await;
     }
-    let observer = service.database().connect().await;
-    let waiting = async {
-        let ask = "SELECT 1 FROM pg_stat_activity \
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        while rows(&observer, ask).await == 0 {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(PATIENCE, waiting).await.expect("the write waits for its credential");
-    observer.close().await.unwrap();
+    service.database().until_locks_are_waited_for(1).await;
 }
 
 async fn rows(connection: &DatabaseConnection, query: &str) -> usize {
@@ -166,24 +155,37 @@ async fn everything(service: &Service) -> (orgd::domain::Organization, usize, us
 #[tokio::test]
 async fn a_credential_that_ends_while_its_update_waits_writes_nothing() {
     // The first update waits until a second one comes, which is after the credential's end.
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "2"), ("ORGD_AUTH_CACHE_TTL", "60s")];
-    on_both_databases_with(&settings, async |service| {
-        let words = "credential issue --role administrator --expires-in 2s --json";
-        let issued = orgd(service.database().url(), words).json();
-        let secret = issued["secret"].as_str().unwrap();
-        let format = &time::format_description::well_known::Rfc3339;
-        let end =
-            time::OffsetDateTime::parse(issued["expiresAt"].as_str().unwrap(), format).unwrap();
-        let company = async {
-            let left = end - orgd::store::now() + time::Duration::milliseconds(100);
-            sleep(left.try_into().unwrap_or_default()).await;
-            service.put(94, SUPPORT, r#"{"name": "Company"}"#).send().await.status()
-        };
-        let (written, company) =
-            tokio::join!(AdministratorOverGrpc.write(&service, secret), company);
-        assert_eq!(written, Err("CREDENTIAL_INVALID".to_owned()));
-        assert_eq!(company, 200, "the rest of the batch is done");
-        assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "2"), ("ORGD_AUTH_CACHE_TTL", "1h")];
+    patiently_on_both_databases(&settings, async |service| {
+        for seconds in [2, 4, 8, 16] {
+            let words =
+                format!("credential issue --role administrator --expires-in {seconds}s --json");
+            let issued = orgd(service.database().url(), &words).json();
+            let text = |key: &str| issued[key].as_str().unwrap().to_owned();
+            let secret = text("secret");
+            let mut writing = Box::pin(AdministratorOverGrpc.write(&service, &secret));
+            tokio::select! {
+                early = &mut writing => {
+                    // Its end was before that.
+                    assert_eq!(early, Err("CREDENTIAL_INVALID".to_owned()));
+                    continue;
+                }
+                () = service.until_waiting(1) => {}
+            }
+            let format = &time::format_description::well_known::Rfc3339;
+            let end = time::OffsetDateTime::parse(&text("expiresAt"), format).unwrap();
+            let company = async {
+                let left = end - orgd::store::now() + time::Duration::milliseconds(100);
+                sleep(left.try_into().unwrap_or_default()).await;
+                service.put(94, SUPPORT, r#"{"name": "Company"}"#).send().await.status()
+            };
+            let (written, company) = tokio::join!(writing, company);
+            assert_eq!(written, Err("CREDENTIAL_INVALID".to_owned()));
+            assert_eq!(company, 200, "the rest of the batch is done");
+            assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
+            return;
+        }
+        panic!("no update waits before its credential's end");
     })
     .await;
 }

@@ -179,7 +179,9 @@ impl Growth {
     }
 
     pub fn megabytes(&self, service: &Service) -> f64 {
-        let kib = u32::try_from(memory(service, "VmHWM") - self.begin).unwrap();
+        // The kernel counts by processor, and reads a little less now and then.
+        let kib = memory(service, "VmHWM").saturating_sub(self.begin);
+        let kib = u32::try_from(kib).unwrap();
         f64::from(kib) / 1024.0
     }
 }
