@@ -2,17 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::{
-    env,
-    io::{Write, stderr},
-    process::ExitCode,
-};
+use std::{env, process::ExitCode};
 
 fn main() -> ExitCode {
     let words: Vec<_> = env::args_os().collect();
-    orgd::cli::run(&words).unwrap_or_else(|error| {
-        // Before there is a log.
-        let _ = writeln!(stderr(), "orgd: {error:#}");
-        ExitCode::FAILURE
-    })
+    orgd::cli::run(&words)
 }

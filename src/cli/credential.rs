@@ -151,16 +151,19 @@ async fn issue(args: IssueArgs) -> Result<()> {
     if let (Some(secret), Some(members)) = (shown, value.as_object_mut()) {
         members.insert("secret".to_owned(), secret.into());
     }
-    output::value(args.json, &value, || {
-        let id = credentials::short_id(credential.digest);
-        match shown {
-            Some(secret) => format!(
-                "{secret}\nThis is the secret of credential {id}. Keep it: it is not shown again."
-            ),
-            None => format!("Imported as credential {id}."),
-        }
-    })?;
-    Ok(store.close().await?)
+    let id = credentials::short_id(credential.digest);
+    let printed = output::value(args.json, &value, || match shown {
+        Some(secret) => format!(
+            "{secret}\nThis is the secret of credential {id}. Keep it: it is not shown again."
+        ),
+        None => format!("Imported as credential {id}."),
+    });
+    store.close().await?;
+    if shown.is_some() && printed.is_err() {
+        // Also where whoever reads has seen enough: this must be read.
+        bail!("credential {id} was issued, but its secret could not be printed: revoke it");
+    }
+    printed
 }
 
 fn imported_secret(kind: CredentialKind) -> Result<Secret> {

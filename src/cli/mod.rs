@@ -8,7 +8,7 @@ mod organization;
 mod output;
 mod remote;
 
-use std::{ffi::OsString, io::stdout, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
@@ -130,18 +130,19 @@ struct ConfigArgs {
     page: bool,
 }
 
-/// Runs the command that these words and the environment name, to its end.
-pub fn run(words: &[OsString]) -> Result<ExitCode> {
+/// Runs the command that these words and the environment name, to its end. Why it failed is said on
+/// standard error, whatever is logged.
+pub fn run(words: &[OsString]) -> ExitCode {
+    run_command(words).unwrap_or_else(|error| output::failure(&error))
+}
+
+fn run_command(words: &[OsString]) -> Result<ExitCode> {
     let settings = config::read(Cli::command(), words)?;
     let Cli { log, command, .. } = Cli::from_arg_matches(&settings.matches)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let _within = runtime.enter();
     let _telemetry = Telemetry::start(&log, command.traces())?;
-    let code = runtime.block_on(command.run(&settings));
-    if let Err(error) = &code {
-        tracing::error!("{error:#}");
-    }
-    Ok(code.unwrap_or(ExitCode::FAILURE))
+    runtime.block_on(command.run(&settings))
 }
 
 impl Command {
@@ -177,7 +178,9 @@ impl Command {
             Self::Migrate(args) => migrate::run(args).await?,
             Self::Organization(command) => return organization::run(command).await,
             Self::Completions { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "orgd", &mut stdout());
+                let mut completions = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "orgd", &mut completions);
+                output::text(&String::from_utf8(completions)?)?;
             }
             Self::Man { folder } => {
                 clap_mangen::generate_to(Cli::command(), &folder)
@@ -211,7 +214,6 @@ fn operator_call() -> Call {
 }
 
 async fn connect(database: &DatabaseArgs, options: StoreOptions) -> Result<Store> {
-    // The error's text names no URL, which may hold a password.
     let store = Store::connect(&database.database_url, options).await;
     store.context("cannot connect to the database")
 }

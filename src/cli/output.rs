@@ -1,9 +1,12 @@
 //! What commands print: one value as JSON for programs, or as text for people.
 
-use std::io::{Write, stdout};
+use std::{
+    io::{self, ErrorKind, Write, stdout},
+    process::ExitCode,
+};
 
 use anstyle::{AnsiColor, Style};
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use prost_types::Timestamp;
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -11,15 +14,31 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 const HEADING: Style = Style::new().bold();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
+/// The exit code of a command line that is wrong.
+const WRONG_WORDS: u8 = 2;
+
+/// Whoever reads standard output has seen enough, as `head` has: the end of a command, and no failure.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output")]
+struct SeenEnough;
+
 /// Prints a line to standard output.
 pub(super) fn line(text: &str) -> Result<()> {
     // Takes the colours away where nobody sees them.
-    writeln!(anstream::stdout(), "{text}").context("cannot write to standard output")
+    printed(writeln!(anstream::stdout(), "{text}"))
 }
 
 /// Prints lines to standard output.
 pub(super) fn text(text: &str) -> Result<()> {
-    write!(stdout().lock(), "{text}").context("cannot write to standard output")
+    let mut stdout = stdout().lock();
+    printed(write!(stdout, "{text}").and_then(|()| stdout.flush()))
+}
+
+fn printed(written: io::Result<()>) -> Result<()> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(SeenEnough.into()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 /// Prints a value: on one line where `json` asks for it, else as `text` says it.
@@ -60,10 +79,22 @@ pub(super) fn lines(
     values.try_for_each(|value| line(&value.to_string()))
 }
 
-/// Prints what went wrong to standard error.
-pub(super) fn error(text: &str) -> Result<()> {
-    writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {text}")
-        .context("cannot write to standard error")
+/// Prints what went wrong to standard error; where that is closed, the exit code has to do.
+pub(super) fn error(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {text}");
+}
+
+/// Says why a command failed, and with which exit code it ends.
+pub(super) fn failure(error: &Error) -> ExitCode {
+    if let Some(error) = error.downcast_ref::<clap::Error>() {
+        let _ = error.print();
+        return if error.use_stderr() { ExitCode::from(WRONG_WORDS) } else { ExitCode::SUCCESS };
+    }
+    if error.is::<SeenEnough>() {
+        return ExitCode::SUCCESS;
+    }
+    self::error(&format!("{error:#}"));
+    ExitCode::FAILURE
 }
 
 /// A message's time as RFC 3339 writes it; empty where there is none.

@@ -104,7 +104,7 @@ pub(super) struct ServiceArgs {
 pub(super) fn exit_code(done: Result<()>) -> Result<ExitCode> {
     let Err(error) = done else { return Ok(ExitCode::SUCCESS) };
     let Some(status) = error.downcast_ref::<Status>() else { return Err(error) };
-    output::error(&sentence(status))?;
+    output::error(&sentence(status));
     Ok(ExitCode::from(match status.code() {
         Code::NotFound => 3,
         Code::Unauthenticated | Code::PermissionDenied => 4,

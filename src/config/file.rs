@@ -8,8 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
-use clap::{Arg, ArgMatches, Command};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{
+    Arg, ArgMatches, Command,
+    error::{ContextKind, ContextValue},
+};
 use toml::Value;
 
 /// The name of the command that has every setting.
@@ -26,9 +29,11 @@ pub struct Settings {
     pub file: Option<(PathBuf, BTreeMap<String, String>)>,
 }
 
-/// Reads the command line, the environment, and the settings file that either of them names. Ends
-/// the process where clap does: at a mistake in the first two, and for help.
+/// Reads the command line, the environment, and the settings file that either of them names. A
+/// mistake in the first two, and help, are clap's errors.
 pub fn read(command: Command, words: &[OsString]) -> Result<Settings> {
+    // Help is the same wherever it is read: what a variable has is nobody's to see.
+    let command = changed(command, &|arg| arg.hide_env_values(true));
     // Whoever wants to see the settings need not have all of them.
     let command =
         command.mut_subcommand(EVERY_SETTING, |inner| changed(inner, &|arg| arg.required(false)));
@@ -36,7 +41,7 @@ pub fn read(command: Command, words: &[OsString]) -> Result<Settings> {
     let first = changed(command.clone(), &|arg| arg.required(false)).try_get_matches_from(words);
     let path = first.ok().and_then(|first| deepest(&first).get_one::<PathBuf>("config").cloned());
     let Some(path) = path else {
-        let matches = command.clone().get_matches_from(words);
+        let matches = command.clone().try_get_matches_from(words).map_err(discreet)?;
         return Ok(Settings { command, matches, file: None });
     };
     let values = values(&path, &command)?;
@@ -46,7 +51,7 @@ pub fn read(command: Command, words: &[OsString]) -> Result<Settings> {
         _ => arg,
     };
     let command = changed(command, &with_default);
-    let matches = command.clone().get_matches_from(words);
+    let matches = command.clone().try_get_matches_from(words).map_err(discreet)?;
     Ok(Settings { command, matches, file: Some((path, values)) })
 }
 
@@ -65,6 +70,33 @@ pub(super) fn deepest(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().map_or(matches, |(_, inner)| deepest(inner))
 }
 
+/// An error without what may have a password in it: a URL, in its place or in another's.
+fn discreet(mut error: clap::Error) -> clap::Error {
+    let text = |value: &ContextValue| match value {
+        ContextValue::String(text) => text.clone(),
+        _ => String::new(),
+    };
+    let is_of_url =
+        error.get(ContextKind::InvalidArg).is_some_and(|of| text(of).ends_with("<URL>"));
+    let is_hidden = |(kind, value): (ContextKind, &ContextValue)| {
+        let may_be_url = text(value).contains('@') || text(value).contains("://");
+        (may_be_url || is_of_url && kind == ContextKind::InvalidValue).then_some(kind)
+    };
+    for kind in error.context().filter_map(is_hidden).collect::<Vec<_>>() {
+        error.insert(kind, ContextValue::String("(not shown)".to_owned()));
+    }
+    error
+}
+
+/// Why a text is not TOML, without the line that the error itself shows.
+fn not_toml(text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let at = error.span().map_or(text.len(), |span| span.start);
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    anyhow!("line {line}, column {column}: {}", error.message())
+}
+
 fn changed(command: Command, change: &dyn Fn(Arg) -> Arg) -> Command {
     command.mut_args(change).mut_subcommands(|inner| changed(inner, change))
 }
@@ -74,7 +106,8 @@ fn changed(command: Command, change: &dyn Fn(Arg) -> Arg) -> Command {
 fn values(path: &Path, command: &Command) -> Result<BTreeMap<String, String>> {
     let name = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-    let table: toml::Table = text.parse().with_context(|| format!("{name} is not TOML"))?;
+    let table = text.parse::<toml::Table>().map_err(|error| not_toml(&text, &error));
+    let table = table.with_context(|| format!("{name} is not TOML"))?;
     let mut built = command.clone();
     // Hands the arguments that all commands have to each of them.
     built.build();
@@ -85,6 +118,9 @@ fn values(path: &Path, command: &Command) -> Result<BTreeMap<String, String>> {
         let is_known = |arg: &&Arg| is_setting(arg) && arg.get_id() == key.as_str();
         let Some(arg) = all.get_arguments().find(is_known).filter(|arg| *arg.get_id() != "config")
         else {
+            // Other characters must be quoted, and then may be anything.
+            let is_bare = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+            let key = if key.chars().all(is_bare) { &key } else { "of this name" };
             bail!("{name}: there is no setting {key}; `orgd config` lists all that there are");
         };
         let value = match value {
@@ -100,7 +136,7 @@ fn values(path: &Path, command: &Command) -> Result<BTreeMap<String, String>> {
     // The environment has no say in whether the file is right.
     let tried = changed(command.clone(), &|arg| arg.required(false).env(None::<&str>));
     if let Err(error) = tried.try_get_matches_from(words) {
-        let text = error.to_string();
+        let text = discreet(error).to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         bail!("{name}: {first}");
     }

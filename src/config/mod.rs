@@ -12,7 +12,10 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{ArgAction::Set, Args, ValueEnum, builder::RangedU64ValueParser};
 pub use file::{Settings, read};
-use http::Uri;
+use http::{
+    Uri,
+    uri::{Authority, PathAndQuery},
+};
 pub use limits::Limits;
 use secrecy::SecretString;
 pub use show::{effective, page};
@@ -79,7 +82,6 @@ pub struct DatabaseArgs {
     #[arg(
         long,
         env = "ORGD_DATABASE_URL",
-        hide_env_values = true,
         default_value = "sqlite://orgd.db?mode=rwc",
         value_name = "URL",
         value_parser = secret
@@ -204,7 +206,6 @@ pub struct ServerArgs {
         long,
         env = "ORGD_TOKEN",
         hide = true,
-        hide_env_values = true,
         value_name = "TOKEN",
         value_parser = secret
     )]
@@ -263,7 +264,13 @@ pub enum LogFormat {
 #[command(next_help_heading = "Traces")]
 pub struct TraceArgs {
     /// Where traces are sent by OTLP over gRPC, such as `http://127.0.0.1:4317`; without it, or empty, there are none
-    #[arg(long, env = "ORGD_OTLP_ENDPOINT", default_value = "", value_name = "URL")]
+    #[arg(
+        long,
+        env = "ORGD_OTLP_ENDPOINT",
+        default_value = "",
+        value_name = "URL",
+        value_parser = receiver
+    )]
     pub otlp_endpoint: String,
     /// The share of requests that are traced, from 0 to 1; that of a trusted caller is the caller's choice
     #[arg(
@@ -285,11 +292,30 @@ pub struct TraceArgs {
     pub trace_remote_parents: bool,
 }
 
+/// The listener of a service that is called over gRPC. A URL has more parts, none of which would have
+/// an effect; some of them are made for passwords.
 fn upstream(text: &str) -> Result<Uri, String> {
-    let uri = text.parse::<Uri>().ok();
-    let is_http =
-        |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some();
-    uri.filter(is_http).ok_or_else(|| "an upstream is http://HOST:PORT or https://…".to_owned())
+    let is_plain = |uri: &Uri| {
+        let is_whole = |authority: &Authority| !authority.as_str().contains('@');
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(is_whole)
+            && matches!(uri.path_and_query().map(PathAndQuery::as_str), None | Some("/"))
+    };
+    let uri = text.parse().ok().filter(|uri| is_plain(uri) && !text.contains('#'));
+    uri.ok_or_else(|| {
+        "must be http://HOST:PORT or https://HOST:PORT, without user, password, path or query"
+            .to_owned()
+    })
+}
+
+/// The receiver of traces, where there is one.
+fn receiver(text: &str) -> Result<String, String> {
+    if !text.is_empty() && upstream(text)?.scheme_str() == Some("https") {
+        return Err("traces are sent in plain text: name the http://HOST:PORT of a collector \
+                    nearby, which can send them on over TLS"
+            .to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature is clap's")]

@@ -1,9 +1,10 @@
 //! The settings as text: what is in force and why (`orgd config`), and the page that lists them all.
 
-use std::fmt::Write;
+use std::{any::TypeId, fmt::Write};
 
 use anyhow::Result;
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
+use secrecy::SecretString;
 
 use super::file::{Settings, command_with_every_setting, deepest, is_setting};
 
@@ -24,7 +25,7 @@ pub fn effective(settings: &Settings) -> Result<String> {
         let (key, source) = (arg.get_id(), source(settings, matches, &arg));
         let _ = match value(matches, &arg) {
             _ if *key == *"config" => writeln!(text, "# config: {source}"),
-            Some(_) if arg.is_hide_env_values_set() => {
+            Some(_) if is_secret(&arg) => {
                 writeln!(text, "# {key} = (not shown)  # {source}")
             }
             Some(value) => writeln!(text, "{key} = {value}  # {source}"),
@@ -79,6 +80,11 @@ connections_max = 1000
 
 `orgd config` prints what is in force and where each value came from; secrets are not printed. Each
 command takes the settings that it uses and ignores the file's others.
+
+In `database_url`, percent-encode the special characters of the user name and the password (`/` is `%2F`,
+`?` is `%3F`, `#` is `%23`, `@` is `%40`, `%` is `%25`). A URL that leaves in doubt what is password, and a
+parameter that has no effect, are refused; nothing of the URL is repeated. Other URLs are `http://HOST:PORT` or
+`https://HOST:PORT`, without user, password, path or query, none of which would be sent.
 ";
 
 const TABLE_HEAD: &str = "| key | flag | variable | default | what |\n|---|---|---|---|---|\n";
@@ -91,6 +97,11 @@ fn settings_of(command: &Command) -> Result<Vec<Arg>> {
     let all = command_with_every_setting(&command)?;
     let is_shown = |arg: &&Arg| is_setting(arg) && !arg.is_hide_set();
     Ok(all.get_arguments().filter(is_shown).cloned().collect())
+}
+
+/// Whether a setting's value may be shown to nobody.
+fn is_secret(arg: &Arg) -> bool {
+    arg.get_value_parser().type_id() == TypeId::of::<SecretString>()
 }
 
 /// A value as TOML has it.

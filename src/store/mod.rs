@@ -25,6 +25,7 @@ mod renewal;
 mod row;
 mod sqlite;
 mod update;
+mod url;
 mod writer;
 
 use std::{io, sync::Arc, time::Duration};
@@ -35,7 +36,6 @@ pub use options::StoreOptions;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait,
     QueryResult, QuerySelect, StatementBuilder, TransactionTrait,
-    sqlx::{postgres::PgConnectOptions, sqlite::SqliteConnectOptions},
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -203,23 +203,8 @@ impl Store {
         url: &SecretString,
         store: &StoreOptions,
     ) -> std::result::Result<ConnectOptions, DbErr> {
-        let text = url.expose_secret();
-        // Read here first: SeaORM repeats a URL that it cannot read, password and all, in its error.
-        let is_readable = if is_sqlite(url) {
-            text.parse::<SqliteConnectOptions>().is_ok()
-        } else {
-            text.starts_with("postgres") && text.parse::<PgConnectOptions>().is_ok()
-        };
-        if !is_readable {
-            let text = "the URL is neither sqlite://FILE?mode=rwc nor \
-                postgres://USER:PASSWORD@HOST/NAME";
-            return Err(DbErr::Custom(text.to_owned()));
-        }
-        if is_sqlite(url) && (text.contains(":memory:") || text.contains("mode=memory")) {
-            let text = "a database in memory cannot be shared by connections; name a file";
-            return Err(DbErr::Custom(text.to_owned()));
-        }
-        let mut options = ConnectOptions::new(text);
+        url::check(url)?;
+        let mut options = ConnectOptions::new(url.expose_secret());
         let lock_timeout = store.lock_timeout;
         options
             .acquire_timeout(store.acquire_timeout)

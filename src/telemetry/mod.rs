@@ -21,10 +21,14 @@ use opentelemetry_sdk::{
 };
 pub use request::RequestRecord;
 pub use trace_context::TraceContext;
-use tracing::level_filters::LevelFilter;
+use tracing::{Metadata, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer,
+    filter::{FilterExt, FilterFn, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
 use crate::config::{LogArgs, LogFormat, TraceArgs};
@@ -70,7 +74,7 @@ impl Telemetry {
         });
         tracing_subscriber::registry()
             .with(exported)
-            .with(lines(log.log_format, writer).with_filter(filter))
+            .with(lines(log.log_format, writer).with_filter(filter.and(discreet())))
             .try_init()
             .context("logs are set up already")?;
         trace_context::set(traces.map(|traces| traces.trace_remote_parents));
@@ -84,6 +88,13 @@ impl Drop for Telemetry {
             tracing::warn!(%error, "the last traces were not sent");
         }
     }
+}
+
+/// Silences what would have text of the database's URL, or of a file of passwords, in its lines.
+fn discreet() -> FilterFn {
+    let is_shown: fn(&Metadata<'_>) -> bool =
+        |metadata| !metadata.target().starts_with("sqlx_postgres::options");
+    FilterFn::new(is_shown).with_max_level_hint(LevelFilter::TRACE)
 }
 
 /// A writer that rests after what it has written.
@@ -119,9 +130,7 @@ where
 
 fn provider(traces: &TraceArgs) -> Result<SdkTracerProvider> {
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(&traces.otlp_endpoint);
-    let exporter = exporter
-        .build()
-        .with_context(|| format!("cannot send traces to {}", traces.otlp_endpoint))?;
+    let exporter = exporter.build().context("cannot send traces to --otlp-endpoint")?;
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let resource = Resource::builder().with_service_name("orgd").with_attribute(version).build();
     let sampler = Sampler::TraceIdRatioBased(traces.trace_sample_ratio);

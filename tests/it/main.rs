@@ -44,6 +44,7 @@ mod remote;
 mod resources;
 mod rest;
 mod rights;
+mod secrets;
 mod settings;
 mod stopping;
 mod telemetry;

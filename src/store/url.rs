@@ -1,0 +1,159 @@
+//! The database's URL, which is read here before anyone else sees it.
+//!
+//! sqlx logs parameters that it does not know with their values, and SeaORM repeats a URL that it
+//! cannot read. An unescaped `/`, `?`, `#` or `@` in a password makes a part of it such a text. So
+//! only a URL that is plain goes on, and what is said of another repeats nothing of it.
+
+use sea_orm::{
+    DbErr,
+    sqlx::{postgres::PgConnectOptions, sqlite::SqliteConnectOptions},
+};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+const FORMS: &str =
+    "the URL is neither sqlite://FILE?mode=rwc nor postgres://USER:PASSWORD@HOST/NAME";
+const ESCAPE: &str = "the URL cannot be read; percent-encode the special characters of the user name \
+                      and the password: `/` is %2F, `?` is %3F, `#` is %23, `@` is %40, `%` is %25";
+const IN_MEMORY: &str = "a database in memory cannot be shared by connections; name a file";
+
+/// The parameters of a PostgreSQL URL that sqlx knows, beside `options[NAME]`.
+const KNOWN: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// Parameters of libpq that people bring along. Only these are named when they are refused: any other
+/// word may be a part of a password.
+const OF_LIBPQ: [&str; 16] = [
+    "channel_binding",
+    "client_encoding",
+    "connect_timeout",
+    "fallback_application_name",
+    "gssencmode",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "passfile",
+    "service",
+    "sslcompression",
+    "target_session_attrs",
+    "tcp_user_timeout",
+];
+
+/// Refuses a URL that is not plain, in words that have nothing of it.
+pub(super) fn check(url: &SecretString) -> Result<(), DbErr> {
+    let text = url.expose_secret();
+    let refused = match text.split_once(':') {
+        Some(("sqlite", _)) => check_sqlite(text),
+        Some(("postgres" | "postgresql", rest)) => check_postgres(text, rest),
+        _ => Err(FORMS.to_owned()),
+    };
+    refused.map_err(DbErr::Custom)
+}
+
+fn check_sqlite(text: &str) -> Result<(), String> {
+    if text.parse::<SqliteConnectOptions>().is_err() {
+        return Err(FORMS.to_owned());
+    }
+    if text.contains(":memory:") || text.contains("mode=memory") {
+        return Err(IN_MEMORY.to_owned());
+    }
+    Ok(())
+}
+
+fn check_postgres(text: &str, rest: &str) -> Result<(), String> {
+    let rest = rest.strip_prefix("//").ok_or(FORMS)?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, after) = rest.split_at(end);
+    // What stands before the last `@` is meant as user name and password.
+    let is_plain = !after.contains(['@', '#']) && authority.matches('@').count() <= 1;
+    // `Url` leaves out what is not visible.
+    if !is_plain || rest.trim_end().contains(['\t', '\r', '\n']) {
+        return Err(ESCAPE.to_owned());
+    }
+    let url = Url::parse(text).map_err(|_| ESCAPE)?;
+    for (name, _) in url.query_pairs() {
+        let is_option = name.starts_with("options[") && name.ends_with(']');
+        if is_option || KNOWN.contains(&&*name) {
+            continue;
+        }
+        let name = OF_LIBPQ.iter().find(|known| **known == name);
+        let named = name.map_or_else(String::new, |name| format!(", {name}"));
+        return Err(format!(
+            "the URL has a parameter that has no effect here{named}; those that have are {} and \
+             options[NAME]",
+            KNOWN.join(", ")
+        ));
+    }
+    // Values of parameters, and bytes that are no UTF-8.
+    text.parse::<PgConnectOptions>().map_err(|_| ESCAPE)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_url_goes_on_and_nothing_is_repeated_of_another() {
+        for (url, sentence) in [
+            ("sqlite://orgd.db?mode=rwc", None),
+            ("sqlite:orgd.db", None),
+            ("sqlite://orgd.db?mode=StormPetrel", Some(FORMS)),
+            ("sqlite://:memory:", Some(IN_MEMORY)),
+            ("postgres://odd@localhost", None),
+            ("postgresql://odd:p%2Fw@localhost:5432/orgd?sslmode=disable", None),
+            ("postgres://odd:!$&'()*+,;=:~-_.@localhost/orgd?options[search_path]=x", None),
+            ("postgres://odd:pässword@[::1]:5432/orgd", None),
+            ("postgres://localhost/orgd?user=odd&password=x\n", None),
+            ("postgres://odd:2024?StormPetrel@localhost/orgd", Some(ESCAPE)),
+            ("postgres://odd:2024/StormPetrel@localhost/orgd", Some(ESCAPE)),
+            ("postgres://odd:2024#StormPetrel@localhost/orgd", Some(ESCAPE)),
+            ("postgres://odd:2024@StormPetrel@localhost/orgd", Some(ESCAPE)),
+            ("postgres://odd:2024\tStormPetrel@localhost/orgd", Some(ESCAPE)),
+            ("postgres://odd:2024%FFStormPetrel@localhost/orgd", Some(ESCAPE)),
+            ("postgres://odd:StormPetrel@localhost:x/orgd", Some(ESCAPE)),
+            ("postgres://odd:StormPetrel@[::1/orgd", Some(ESCAPE)),
+            ("postgres://localhost/orgd?sslmode=StormPetrel", Some(ESCAPE)),
+            ("postgres:odd:StormPetrel@localhost/orgd", Some(FORMS)),
+            ("odd:StormPetrel@localhost/orgd", Some(FORMS)),
+            ("mysql://odd:StormPetrel@localhost/orgd", Some(FORMS)),
+            ("postgresx://odd:StormPetrel@localhost/orgd", Some(FORMS)),
+            ("", Some(FORMS)),
+            ("postgres://localhost/orgd?password=2024&StormPetrel=1", Some("effect here; those")),
+            ("postgres://localhost/orgd?connect_timeout=5", Some("effect here, connect_timeout;")),
+        ] {
+            let checked = check(&url.into()).map_err(|error| error.to_string());
+            match sentence {
+                None => assert_eq!(checked, Ok(()), "{url:?}"),
+                Some(sentence) => {
+                    let refused = checked.expect_err(url);
+                    assert!(refused.contains(sentence), "{url:?}: {refused}");
+                    for part in ["Storm", "2024"] {
+                        assert!(!refused.contains(part), "{url:?}: {refused}");
+                    }
+                }
+            }
+        }
+    }
+}
