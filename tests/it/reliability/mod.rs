@@ -19,7 +19,7 @@ mod outages;
 mod overload;
 mod panics;
 mod portability;
-mod rolling;
+pub mod rolling;
 mod simulation;
 mod slow_clients;
 mod smuggling;
