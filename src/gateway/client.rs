@@ -5,8 +5,11 @@ use std::{error::Error, time::Duration};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
 use bytes::Bytes;
 use http_body::Body as HttpBody;
-use tokio::time::Instant;
-use tonic::{Code, Status, Streaming, TimeoutExpired, body::Body, metadata::MetadataMap};
+use tokio::time::{Instant, sleep};
+use tokio_retry2::strategy::{ExponentialBackoff, jitter_with_bounds};
+use tonic::{
+    Code, ConnectError, Status, Streaming, TimeoutExpired, body::Body, metadata::MetadataMap,
+};
 use tonic_types::StatusExt;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
@@ -27,8 +30,9 @@ pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 const FORWARDED: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
 
-/// How often a call is begun at most: more than one connection may be ending.
-const ATTEMPTS_MAX: u32 = 3;
+/// How often a call is made again: more than one connection may be ending, and a service that
+/// restarts needs a moment.
+const RETRIES_MAX: usize = 7;
 
 type Client = OrganizationServiceClient<Transport>;
 
@@ -45,32 +49,46 @@ where
     BoxCloneSyncService::new(service.map_err(|error| transport_status(error.into())))
 }
 
-/// Whether the service never looked at a call: hyper drops a request that still waits for a connection
-/// when the connection ends, and GOAWAY says which streams came too late (RFC 9113 §6.8).
-fn was_never_processed(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        let is_dropped = error.downcast_ref().is_some_and(hyper::Error::is_canceled);
-        let is_too_late = error.downcast_ref().is_some_and(|error: &h2::Error| {
-            error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
-        });
-        if is_dropped || is_too_late {
-            return true;
-        }
-        cause = error.source();
+/// The rests before a call is made again: at most 10, 20, 40 … 640 ms, with full jitter.
+fn rests() -> impl Iterator<Item = Duration> {
+    let longest = ExponentialBackoff::from_millis(2).factor(5);
+    longest.map(jitter_with_bounds(0.0, 1.0)).take(RETRIES_MAX)
+}
+
+/// An error and what caused it.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
+}
+
+/// Whether a call may be made again. Its failure must have come from the way, not from the service;
+/// and the service has not looked at the call, or it does no harm to do it twice.
+fn may_be_repeated(status: &Status, is_harmless: bool) -> bool {
+    let Some(cause) = status.source() else { return false };
+    let was_late = status.code() == Code::DeadlineExceeded;
+    !was_late && (is_harmless || chain(cause).any(was_never_processed))
+}
+
+/// Whether the service never looked at a call: there was no connection; hyper drops a request that
+/// still waits for one when it ends; GOAWAY says which streams came too late (RFC 9113 §6.8), and
+/// `REFUSED_STREAM` that one was too many (§8.7).
+fn was_never_processed(error: &(dyn Error + 'static)) -> bool {
+    if error.is::<ConnectError>() {
+        return true;
     }
-    false
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        return error.is_canceled();
+    }
+    error.downcast_ref().is_some_and(|error: &h2::Error| {
+        let was_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (error.is_go_away() || was_refused)
+    })
 }
 
 /// What a failure on the way to the service is. A channel's own timer would be CANCELLED, as a lost
 /// connection is; only the first is a passed deadline.
 fn transport_status(error: BoxError) -> Status {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
-    while let Some(error) = cause {
-        if error.is::<TimeoutExpired>() {
-            return Status::deadline_exceeded("the channel's timer");
-        }
-        cause = error.source();
+    if chain(&*error).any(<dyn Error>::is::<TimeoutExpired>) {
+        return Status::deadline_exceeded("the channel's timer");
     }
     Status::from_error(error)
 }
@@ -103,14 +121,15 @@ impl Caller {
         &self,
         message: v1::UpdateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
-        self.call(message, async |client, request| client.update(request).await).await
+        let is_harmless = message.validate_only || !message.request_id.is_empty();
+        self.call(is_harmless, message, async |client, request| client.update(request).await).await
     }
 
     pub(super) async fn get(
         &self,
         message: v1::GetOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
-        self.call(message, async |client, request| client.get(request).await).await
+        self.call(true, message, async |client, request| client.get(request).await).await
     }
 
     /// The etag of an organization that the caller may see; none where there is no such.
@@ -129,21 +148,22 @@ impl Caller {
         &self,
         message: v1::ListOrganizationsRequest,
     ) -> Result<v1::ListOrganizationsResponse, Status> {
-        self.call(message, async |client, request| client.list(request).await).await
+        self.call(true, message, async |client, request| client.list(request).await).await
     }
 
     pub(super) async fn create(
         &self,
         message: v1::CreateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
-        self.call(message, async |client, request| client.create(request).await).await
+        let is_harmless = message.validate_only || !message.request_id.is_empty();
+        self.call(is_harmless, message, async |client, request| client.create(request).await).await
     }
 
     pub(super) async fn list_changes(
         &self,
         message: v1::ListChangesRequest,
     ) -> Result<v1::ListChangesResponse, Status> {
-        self.call(message, async |client, request| client.list_changes(request).await).await
+        self.call(true, message, async |client, request| client.list_changes(request).await).await
     }
 
     /// The changes as they are made; the request's deadline is for the begin of the stream alone.
@@ -151,7 +171,7 @@ impl Caller {
         &self,
         message: v1::WatchRequest,
     ) -> Result<Streaming<v1::Change>, Status> {
-        self.call(message, async |client, request| client.watch(request).await).await
+        self.call(true, message, async |client, request| client.watch(request).await).await
     }
 
     /// Whether the service takes the caller's credential. An update without an organization is
@@ -163,20 +183,30 @@ impl Caller {
         }
     }
 
-    /// Makes a call, and makes it again where it was never processed, as other languages' gRPC
-    /// libraries do by themselves: a service takes no more calls on a connection that is old, or when
-    /// it is about to stop.
+    /// Makes a call, and makes it again where its connection failed it and that can do no harm:
+    /// `is_harmless` says that the call changes nothing, or has a key by which it is made once. A
+    /// service takes no more calls on a connection that is old, or when it is about to stop.
     async fn call<M: Clone, T>(
         &self,
+        is_harmless: bool,
         message: M,
         send: impl AsyncFn(&mut Client, tonic::Request<M>) -> Result<tonic::Response<T>, Status>,
     ) -> Result<T, Status> {
-        let mut attempts_left = ATTEMPTS_MAX;
+        let begin = Instant::now();
+        // Whoever cannot be served is to be told in time.
+        let give_up_at = begin + self.exchange.deadline.saturating_duration_since(begin) / 2;
+        let mut rests = rests();
         loop {
-            attempts_left -= 1;
-            match send(&mut self.client.clone(), self.request(message.clone())).await {
-                Err(status) if attempts_left > 0 && was_never_processed(&status) => {}
-                answer => return self.answer(answer),
+            let answer = send(&mut self.client.clone(), self.request(message.clone())).await;
+            match (answer, rests.next()) {
+                (Err(status), Some(rest))
+                    if may_be_repeated(&status, is_harmless)
+                        && Instant::now() + rest < give_up_at =>
+                {
+                    tracing::debug!(cause = ?status.source(), "a call is made again");
+                    sleep(rest).await;
+                }
+                (answer, _) => return self.answer(answer),
             }
         }
     }

@@ -213,7 +213,8 @@ impl Problem {
 
     /// A status without our details was made on the way to the service; its text is not for clients.
     fn transport_failed(status: &Status) -> Self {
-        tracing::warn!(code = ?status.code(), text = status.message(), "the service did not answer");
+        let (code, cause) = (status.code(), std::error::Error::source(status));
+        tracing::warn!(?code, text = status.message(), ?cause, "the service did not answer");
         if status.code() == Code::DeadlineExceeded {
             return Self::deadline_exceeded();
         }

@@ -29,6 +29,7 @@ use tower::ServiceExt;
 use super::{
     activity::{Activity, WatchedIo},
     held::{ArrivingBody, GuardedBody, Hold, Holdings, LASTING},
+    linger::Lingering,
 };
 use crate::{
     config::Limits,
@@ -133,7 +134,7 @@ pub async fn accept_loop(
                 let (door, holdings) = (door.clone(), holdings.clone());
                 connections.spawn(async move {
                     let _gauge = ConnectionGauge::begin(door.name);
-                    door.serve(stream, peer, holdings).await;
+                    door.serve(Lingering::new(stream), peer, holdings).await;
                     drop(place);
                 });
             }

@@ -5,6 +5,7 @@
 pub mod accept;
 mod activity;
 mod held;
+mod linger;
 mod readiness;
 mod running;
 mod signals;

@@ -28,6 +28,7 @@ mod compose;
 mod deadlines;
 mod demo;
 mod examples;
+mod gateway_calls;
 mod grpc;
 mod limits;
 mod listeners;

@@ -121,6 +121,12 @@ impl Service {
         Self { child, log, addresses, database: None }
     }
 
+    /// The same, with the database that is behind it.
+    pub fn over(mut self, database: Arc<Database>) -> Self {
+        self.database = Some(database);
+        self
+    }
+
     pub async fn until_ready(&self) {
         let ready = async {
             while self.get_ops("/readyz").await.status() != 200 {

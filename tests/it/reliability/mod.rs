@@ -22,6 +22,7 @@ mod panics;
 mod portability;
 mod rolling;
 mod sessions;
+pub mod rolling;
 mod simulation;
 mod slow_clients;
 mod smuggling;

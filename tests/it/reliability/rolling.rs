@@ -1,7 +1,7 @@
 //! Promise 12: instances are replaced behind a proxy, and no request fails. That a slow body cannot
 //! hold the drain past its deadline is in `stopping`.
 
-mod haproxy;
+pub mod haproxy;
 mod load;
 
 use std::{net::Ipv4Addr, sync::Arc};

@@ -20,14 +20,14 @@ const INSTANCES: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
 
 /// A loopback address that nobody else uses: outgoing connections and port 0 are on 127.0.0.1, so a
 /// port here is still free when a stopped instance is started again.
-pub(super) fn own_address() -> Ipv4Addr {
+pub fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, high | 0x80, low, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A process of HAProxy, which ends with the value or with the test's process.
-pub(super) struct Haproxy {
+pub struct Haproxy {
     address: Ipv4Addr,
     folder: TempDir,
     _supervisor: Child,
@@ -35,7 +35,7 @@ pub(super) struct Haproxy {
 
 impl Haproxy {
     /// In front of two instances. `changes` are made to the file: text, and what takes its place.
-    pub(super) fn start(instances: [Ipv4Addr; 2], changes: &[(&str, &str)]) -> Self {
+    pub fn start(instances: [Ipv4Addr; 2], changes: &[(&str, &str)]) -> Self {
         let address = own_address();
         let folder = TempDir::new().unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/haproxy.cfg");
@@ -66,16 +66,16 @@ impl Haproxy {
         Self { address, folder, _supervisor: supervisor }
     }
 
-    pub(super) fn rest(&self) -> SocketAddr {
+    pub fn rest(&self) -> SocketAddr {
         (self.address, 8080).into()
     }
 
-    pub(super) fn grpc(&self) -> SocketAddr {
+    pub fn grpc(&self) -> SocketAddr {
         (self.address, 50051).into()
     }
 
     /// What HAProxy has said: which instance was taken out or in and why, and which requests failed.
-    pub(super) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
@@ -90,7 +90,7 @@ impl Haproxy {
     }
 
     /// Waits until HAProxy sends an instance, by its number, new requests at both doors, or at none.
-    pub(super) async fn until(&self, instance: usize, takes: bool) {
+    pub async fn until(&self, instance: usize, takes: bool) {
         let name = format!("orgd{}", instance + 1);
         let is_so = |statistics: &str| {
             let servers = statistics.lines().map(|line| line.split(',').collect::<Vec<_>>());

@@ -1,0 +1,233 @@
+//! What becomes of a gateway's call whose connection fails it: made again where the service has not
+//! looked at it or that does no harm, and else told as unknown.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Duration, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    harness::{ADMINISTRATOR, ANY_PORT, OWN, PREFACE, Service, frame, kind, on_both_databases},
+    reliability::rolling::haproxy::own_address,
+};
+
+/// Connections that fail, one after the other: the gateway's own probe may meet one of them.
+const FAILING: usize = 3;
+const CLIENT_PREFACE_BYTES: usize = 24;
+const REFUSED_STREAM: [u8; 4] = 7_u32.to_be_bytes();
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    /// Nobody listens for a moment.
+    Closed,
+    /// RST_STREAM with REFUSED_STREAM, and the end of the connection.
+    RefusedStream,
+    /// GOAWAY that says that no stream was looked at.
+    GoAway,
+    /// The connection is reset once a call is there.
+    Reset,
+    /// The service does its work; its answer never comes.
+    LostAnswer,
+}
+
+/// What the gateway takes for its service.
+struct Upstream {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    service: SocketAddr,
+    /// What the next connections meet, and how many of them.
+    fault: Mutex<(Fault, usize)>,
+    /// Ends what is open.
+    cut: Mutex<CancellationToken>,
+}
+
+impl Upstream {
+    async fn start(service: SocketAddr) -> Self {
+        // Of its own, so that the port is still free after a moment.
+        let addr: (Ipv4Addr, u16) = (own_address(), 50051);
+        let listener = TcpListener::bind(addr).await.unwrap();
+        let shared = Arc::new(Shared {
+            service,
+            fault: Mutex::new((Fault::None, 0)),
+            cut: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, shared.clone()));
+        Self { addr: addr.into(), shared, _tasks: tasks }
+    }
+
+    /// Ends the open connections, and spoils those that come next.
+    fn fail(&self, fault: Fault) {
+        *self.shared.fault.lock().unwrap() = (fault, FAILING);
+        std::mem::take(&mut *self.shared.cut.lock().unwrap()).cancel();
+    }
+}
+
+impl Shared {
+    fn next_fault(&self) -> Fault {
+        let mut fault = self.fault.lock().unwrap();
+        if fault.1 == 0 {
+            return Fault::None;
+        }
+        fault.1 -= 1;
+        fault.0
+    }
+}
+
+async fn accept(mut listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let cut = shared.cut.lock().unwrap().clone();
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (shared, client) = (shared.clone(), accepted.unwrap().0);
+                connections.spawn(cut.run_until_cancelled_owned(async move {
+                    // A connection that breaks off is what the test wants.
+                    let _ = serve(client, &shared).await;
+                }));
+            }
+            () = cut.cancelled() => {
+                let is_closed = shared.fault.lock().unwrap().0 == Fault::Closed;
+                if is_closed {
+                    shared.fault.lock().unwrap().1 = 0;
+                    let addr = listener.local_addr().unwrap();
+                    drop(listener);
+                    sleep(Duration::from_millis(200)).await;
+                    listener = TcpListener::bind(addr).await.unwrap();
+                }
+            }
+        }
+    }
+}
+
+async fn serve(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
+    match shared.next_fault() {
+        fault @ (Fault::RefusedStream | Fault::GoAway | Fault::Reset) => {
+            let mut preface = [0; CLIENT_PREFACE_BYTES];
+            client.read_exact(&mut preface).await?;
+            client.write_all(&PREFACE[CLIENT_PREFACE_BYTES..]).await?;
+            let stream = loop {
+                let (kind, stream, _) = read_frame(&mut client).await?;
+                if kind == kind::HEADERS {
+                    break stream;
+                }
+            };
+            if fault == Fault::Reset {
+                return client.set_zero_linger();
+            }
+            let mut last = 0;
+            if fault == Fault::RefusedStream {
+                last = stream;
+                client.write_all(&frame(kind::RST_STREAM, 0, stream, &REFUSED_STREAM)).await?;
+            }
+            let goaway = [last.to_be_bytes(), [0; 4]].concat();
+            client.write_all(&frame(kind::GOAWAY, 0, 0, &goaway)).await?;
+            // Until the gateway has heard of it and ends.
+            while read_frame(&mut client).await.is_ok() {}
+            Ok(())
+        }
+        Fault::LostAnswer => {
+            let service = TcpStream::connect(shared.service).await?;
+            let (mut from_client, mut to_client) = client.split();
+            let (mut from_service, mut to_service) = service.into_split();
+            let sending = async { tokio::io::copy(&mut from_client, &mut to_service).await };
+            let answering = async {
+                loop {
+                    let (kind, _, bytes) = read_frame(&mut from_service).await?;
+                    if kind == kind::HEADERS {
+                        return Ok(());
+                    }
+                    to_client.write_all(&bytes).await?;
+                }
+            };
+            tokio::select! {
+                sent = sending => sent.map(drop),
+                answered = answering => answered,
+            }
+        }
+        Fault::None | Fault::Closed => {
+            let mut service = TcpStream::connect(shared.service).await?;
+            copy_bidirectional(&mut client, &mut service).await.map(drop)
+        }
+    }
+}
+
+/// The kind, the stream and the bytes of the next frame.
+async fn read_frame(
+    stream: &mut (impl AsyncReadExt + Unpin),
+) -> std::io::Result<(u8, u32, Vec<u8>)> {
+    let mut bytes = vec![0; 9];
+    stream.read_exact(&mut bytes).await?;
+    let length = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]);
+    let id = u32::from_be_bytes(bytes[5..].try_into().unwrap());
+    let kind = bytes[3];
+    bytes.resize(9 + usize::try_from(length).unwrap(), 0);
+    stream.read_exact(&mut bytes[9..]).await?;
+    Ok((kind, id, bytes))
+}
+
+/// Sends a request to the gateway; its status, and how many versions it made.
+async fn outcome(gateway: &Service, number: usize, method: &str, key: &str) -> (u16, i64) {
+    let version = async || gateway.database().organization(OWN).await.etag.version();
+    let before = version().await;
+    let mut request = gateway.request(method, &format!("/v1/organizations/{OWN}"));
+    request = request.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+    if method == "PUT" {
+        request = request.body(format!(r#"{{"name": "Number {number}"}}"#));
+    }
+    if !key.is_empty() {
+        request = request.header("idempotency-key", key);
+    }
+    let answer = request.send().await;
+    if answer.status() == 503 {
+        assert_eq!(answer.reason(), "SERVICE_UNREACHABLE");
+        assert!(answer.text().contains("not known"), "{}", answer.text());
+    }
+    (answer.status(), version().await - before)
+}
+
+#[tokio::test]
+async fn a_call_is_made_again_where_that_does_no_harm_and_else_told_as_unknown() {
+    on_both_databases(async |service| {
+        let upstream = Upstream::start(service.grpc_addr()).await;
+        let url = format!("http://{}", upstream.addr);
+        let words = ["gateway", "--upstream", &url, "--http-addr", ANY_PORT];
+        let gateway = Service::spawn(&[&words[..], &["--ops-addr", ANY_PORT]].concat(), &[]);
+        let gateway = gateway.over(service.shared_database());
+        gateway.until_ready().await;
+        // With the outcome of a PUT without a key.
+        for (number, (fault, expected)) in [
+            (Fault::Closed, (200, 1)),
+            (Fault::RefusedStream, (200, 1)),
+            (Fault::GoAway, (200, 1)),
+            (Fault::Reset, (503, 0)),
+            (Fault::LostAnswer, (503, 1)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            upstream.fail(fault);
+            assert_eq!(outcome(&gateway, number, "GET", "").await, (200, 0), "{fault:?}");
+            upstream.fail(fault);
+            assert_eq!(outcome(&gateway, number, "PUT", "").await, expected, "{fault:?}");
+            upstream.fail(fault);
+            let key = format!("0b7cf3d4-3c1f-4d0c-9d5c-7b1f7a0f9e5{number}");
+            let keyed = outcome(&gateway, number + 10, "PUT", &key).await;
+            assert_eq!(keyed, (200, 1), "{fault:?}, with a key");
+        }
+    })
+    .await;
+}
