@@ -28,6 +28,7 @@ mod compose;
 mod deadlines;
 mod demo;
 mod examples;
+mod extremes;
 mod grpc;
 mod limits;
 mod listeners;
