@@ -47,6 +47,7 @@ mod rest;
 mod rights;
 mod secrets;
 mod settings;
+mod signals;
 mod stopping;
 mod telemetry;
 mod tls;
