@@ -4,17 +4,19 @@ mod credential;
 mod demo;
 mod healthcheck;
 mod migrate;
+mod nudges;
 mod organization;
 mod output;
 mod remote;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use clap_complete::Shell;
 use uuid::Uuid;
 
+use self::nudges::Nudges;
 use crate::{
     config::{
         self, AuthArgs, DatabaseArgs, FileArgs, HttpListenArgs, Limits, ListenArgs, LogArgs,
@@ -25,6 +27,10 @@ use crate::{
     store::{Store, StoreOptions},
     telemetry::Telemetry,
 };
+
+/// How long the end of the process waits for a file that is being read, as on a network file system
+/// that does not answer.
+const SLOW_FILE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The organization service: one safe place to change the details of an organization.
 #[derive(Debug, Parser)]
@@ -132,6 +138,7 @@ struct ConfigArgs {
 
 /// Runs the command that these words and the environment name, to its end. Why it failed is said on
 /// standard error, whatever is logged.
+#[must_use]
 pub fn run(words: &[OsString]) -> ExitCode {
     run_command(words).unwrap_or_else(|error| output::failure(&error))
 }
@@ -140,9 +147,22 @@ fn run_command(words: &[OsString]) -> Result<ExitCode> {
     let settings = config::read(Cli::command(), words)?;
     let Cli { log, command, .. } = Cli::from_arg_matches(&settings.matches)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let _within = runtime.enter();
-    let _telemetry = Telemetry::start(&log, command.traces())?;
-    runtime.block_on(command.run(&settings))
+    let code = {
+        let _within = runtime.enter();
+        // Before anything that takes time. Only who serves has traces.
+        let nudges = command.traces().map(|_| Nudges::listen()).transpose();
+        let nudges = nudges.context("cannot listen for signals")?;
+        let telemetry = Telemetry::start(&log, command.traces())?;
+        runtime.block_on(async {
+            let Some(nudges) = nudges else { return command.run(&settings).await };
+            tokio::select! {
+                code = command.run(&settings) => code,
+                never = nudges.heed(words, &telemetry) => match never {},
+            }
+        })
+    };
+    runtime.shutdown_timeout(SLOW_FILE_TIMEOUT);
+    code
 }
 
 impl Command {

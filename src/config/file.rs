@@ -15,6 +15,8 @@ use clap::{
 };
 use toml::Value;
 
+use super::may_be_url;
+
 /// The name of the command that has every setting.
 const EVERY_SETTING: &str = "config";
 
@@ -79,8 +81,7 @@ fn discreet(mut error: clap::Error) -> clap::Error {
     let is_of_url =
         error.get(ContextKind::InvalidArg).is_some_and(|of| text(of).ends_with("<URL>"));
     let is_hidden = |(kind, value): (ContextKind, &ContextValue)| {
-        let may_be_url = text(value).contains('@') || text(value).contains("://");
-        (may_be_url || is_of_url && kind == ContextKind::InvalidValue).then_some(kind)
+        (may_be_url(&text(value)) || is_of_url && kind == ContextKind::InvalidValue).then_some(kind)
     };
     for kind in error.context().filter_map(is_hidden).collect::<Vec<_>>() {
         error.insert(kind, ContextValue::String("(not shown)".to_owned()));

@@ -4,14 +4,20 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use clap::{Args, builder::RangedU64ValueParser};
 
-use super::time_span;
+use super::{number, time_span, time_span_or_none};
 
 /// What a client may take of the service. Every wait, size and number has an end.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
     /// Connections of one listener; more wait until one ends
-    #[arg(long, env = "ORGD_CONNECTIONS_MAX", default_value = "4096", value_name = "NUMBER")]
+    #[arg(
+        long,
+        env = "ORGD_CONNECTIONS_MAX",
+        default_value = "4096",
+        value_name = "NUMBER",
+        value_parser = number(1_000_000)
+    )]
     pub connections_max: NonZeroUsize,
     /// Requests at once on one HTTP/2 connection
     #[arg(
@@ -19,11 +25,17 @@ pub struct Limits {
         env = "ORGD_STREAMS_MAX",
         default_value = "100",
         value_name = "NUMBER",
-        value_parser = RangedU64ValueParser::<u32>::new().range(1..)
+        value_parser = RangedU64ValueParser::<u32>::new().range(1..=u32::MAX.into())
     )]
     pub streams_max: u32,
     /// Requests of one listener that wait for their own clients: for the rest of a body, or, which counts as three, for an answer to be taken, or that watch the health; when there are more, connections that hold more than 24 are closed
-    #[arg(long, env = "ORGD_HELD_MAX", default_value = "1280", value_name = "NUMBER")]
+    #[arg(
+        long,
+        env = "ORGD_HELD_MAX",
+        default_value = "1280",
+        value_name = "NUMBER",
+        value_parser = number(1_000_000_000)
+    )]
     pub held_max: NonZeroUsize,
     /// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset")
     #[arg(long, env = "ORGD_LOCAL_RESETS_MAX", default_value = "1024", value_name = "NUMBER")]
@@ -52,7 +64,7 @@ pub struct Limits {
         env = "ORGD_STRAY_BYTES_MAX",
         default_value = "262144",
         value_name = "BYTES",
-        value_parser = RangedU64ValueParser::<u32>::new().range(32_768..)
+        value_parser = RangedU64ValueParser::<u32>::new().range(32_768..=u32::MAX.into())
     )]
     pub stray_bytes_max: u32,
     /// From the first byte of a request, or from the begin of the connection for the first one, to the end of its headers
@@ -124,7 +136,7 @@ pub struct Limits {
         env = "ORGD_LAME_DUCK_TIME",
         default_value = "2s",
         value_name = "TIME",
-        value_parser = humantime::parse_duration
+        value_parser = time_span_or_none
     )]
     pub lame_duck_time: Duration,
     /// How long a stop then waits for requests under way
@@ -133,7 +145,7 @@ pub struct Limits {
         env = "ORGD_DRAIN_DEADLINE",
         default_value = "20s",
         value_name = "TIME",
-        value_parser = humantime::parse_duration
+        value_parser = time_span_or_none
     )]
     pub drain_deadline: Duration,
 }

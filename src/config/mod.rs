@@ -5,12 +5,17 @@
 //! for `-`. What is here is all that flags, variables, file, `orgd config` and `docs/CONFIG.md` know.
 
 mod file;
+mod filter;
 mod limits;
 mod show;
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::{ArgAction::Set, Args, ValueEnum, builder::RangedU64ValueParser};
+use clap::{
+    ArgAction::Set,
+    Args, ValueEnum,
+    builder::{RangedU64ValueParser, TypedValueParser},
+};
 pub use file::{Settings, read};
 use http::{
     Uri,
@@ -130,10 +135,22 @@ pub struct PoolArgs {
     )]
     pub database_statement_timeout: Duration,
     /// Updates that share one commit at most; 1: each has its own
-    #[arg(long, env = "ORGD_WRITE_BATCH_MAX", default_value = "64", value_name = "NUMBER")]
+    #[arg(
+        long,
+        env = "ORGD_WRITE_BATCH_MAX",
+        default_value = "64",
+        value_name = "NUMBER",
+        value_parser = number(10_000)
+    )]
     pub write_batch_max: NonZeroUsize,
     /// Updates, or look-ups, that wait for the database at most; more are refused
-    #[arg(long, env = "ORGD_WRITE_QUEUE_MAX", default_value = "1024", value_name = "NUMBER")]
+    #[arg(
+        long,
+        env = "ORGD_WRITE_QUEUE_MAX",
+        default_value = "1024",
+        value_name = "NUMBER",
+        value_parser = number(1_000_000)
+    )]
     pub write_queue_max: NonZeroUsize,
     /// For tests: updates that must wait before the first is done
     #[arg(
@@ -141,6 +158,7 @@ pub struct PoolArgs {
         env = "ORGD_WRITE_BATCH_HOLD",
         default_value = "1",
         value_name = "NUMBER",
+        value_parser = number(10_000),
         hide = true
     )]
     pub write_batch_hold: NonZeroUsize,
@@ -156,7 +174,7 @@ pub struct AuthArgs {
         env = "ORGD_AUTH_CACHE_TTL",
         default_value = "5s",
         value_name = "TIME",
-        value_parser = humantime::parse_duration
+        value_parser = time_span_or_none
     )]
     pub auth_cache_ttl: Duration,
 }
@@ -234,6 +252,7 @@ pub struct LogArgs {
         env = "ORGD_LOG",
         default_value = "warn,orgd=info",
         value_name = "FILTER",
+        value_parser = filter::log_filter,
         global = true
     )]
     pub log: String,
@@ -308,6 +327,11 @@ fn upstream(text: &str) -> Result<Uri, String> {
     })
 }
 
+/// Whether a text may be a URL, whose parts may be secrets.
+fn may_be_url(text: &str) -> bool {
+    text.contains('@') || text.contains("://")
+}
+
 /// The receiver of traces, where there is one.
 fn receiver(text: &str) -> Result<String, String> {
     if !text.is_empty() && upstream(text)?.scheme_str() == Some("https") {
@@ -323,14 +347,31 @@ fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(text.into())
 }
 
-/// A time that is not zero.
+/// A time that is nowhere rounded to none, which would be no limit, and that no clock is too short for.
 fn time_span(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if time.is_zero() => Err("must be longer than nothing".to_owned()),
-        Ok(time) if time > Duration::from_hours(24) => Err("must be a day at most".to_owned()),
-        Ok(time) => Ok(time),
-        Err(error) => Err(error.to_string()),
+    // The error itself repeats parts of the text, which may be in the wrong place.
+    let time = humantime::parse_duration(text);
+    let time = time.map_err(|_| "must be a time such as 500ms, 5s or 1m 30s")?;
+    if time < Duration::from_millis(1) {
+        return Err("must be 1ms at least".to_owned());
     }
+    if time > Duration::from_hours(24) {
+        return Err("must be a day at most".to_owned());
+    }
+    Ok(time)
+}
+
+/// The same, or none.
+fn time_span_or_none(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Ok(Duration::ZERO),
+        _ => time_span(text),
+    }
+}
+
+/// A number from 1 on, not more than what can be counted or kept.
+fn number(max: u64) -> impl TypedValueParser<Value = NonZeroUsize> {
+    RangedU64ValueParser::<usize>::new().range(1..=max).try_map(NonZeroUsize::try_from)
 }
 
 fn share(text: &str) -> Result<f64, String> {

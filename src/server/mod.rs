@@ -6,6 +6,7 @@ pub mod accept;
 mod activity;
 mod held;
 mod linger;
+mod pem;
 mod readiness;
 mod running;
 mod signals;
@@ -132,7 +133,7 @@ pub async fn serve(
     let Serving { limits, rates, tls } = serving;
     let addresses = listeners.addresses()?;
     let metrics = Metrics::start()?;
-    let tls = Tls::load(&tls)?;
+    let tls = Tls::load(&tls).await?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
     let principals = RateLimit::new(RateScope::Principal, rates.rate_limit_principal);
     let authenticator = Authenticator::new(store.clone(), auth.auth_cache_ttl);
@@ -209,7 +210,7 @@ pub async fn serve_gateway(
     let Serving { limits, rates, tls } = serving;
     let (http, ops) = (listeners.http.local_addr()?, listeners.ops.local_addr()?);
     let metrics = Metrics::start()?;
-    let tls = Tls::load(&tls)?;
+    let tls = Tls::load(&tls).await?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
     let UpstreamArgs { upstream, upstream_ca } = upstream;
     let ca = upstream_ca.as_deref();
@@ -274,8 +275,8 @@ pub fn endpoint(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Endpoint> {
     let mut endpoint = Endpoint::from(uri.clone());
     match (uri.scheme_str() == Some("https"), ca) {
         (true, Some(ca)) => {
-            let pem = std::fs::read(ca)
-                .with_context(|| format!("cannot read {ca_flag} {}", ca.display()))?;
+            let pem = pem::read(ca_flag, ca)?;
+            pem::certificates(ca_flag, &pem)?;
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
             endpoint =
                 endpoint.tls_config(tls).with_context(|| format!("{ca_flag} cannot be used"))?;

@@ -1,13 +1,17 @@
 //! The signals that ask the process to stop.
 
-use std::io;
+use std::io::{self, IsTerminal, stderr, stdin};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT, from the moment of [`Signals::listen`] on.
+/// SIGTERM, SIGINT and SIGQUIT, and SIGHUP where it says that the process's terminal was closed, from
+/// the moment of [`Signals::listen`] on.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+    had_terminal: bool,
 }
 
 impl Signals {
@@ -15,14 +19,29 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            had_terminal: has_terminal(),
         })
     }
 
     /// The next of them.
     pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.quit.recv() => return,
+                // Sent by somebody it is another wish, which the command hears.
+                _ = self.hangup.recv() => if self.had_terminal && !has_terminal() {
+                    return;
+                },
+            }
         }
     }
+}
+
+/// One that was closed is none.
+fn has_terminal() -> bool {
+    stdin().is_terminal() || stderr().is_terminal()
 }

@@ -1,36 +1,43 @@
 //! TLS on the listeners: the certificate, which is read again when its files change.
 
 use std::{
-    fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
-use tokio::time::{MissedTickBehavior, interval};
+use anyhow::{Result, anyhow, bail};
+use tokio::{
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        ServerConfig,
+        Error, InconsistentKeys, ServerConfig,
         crypto::{CryptoProvider, ring},
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
         server::{ClientHello, ResolvesServerCert},
         sign::CertifiedKey,
     },
 };
 
+use super::pem;
 use crate::config::TlsArgs;
+
+/// The flags that name the files.
+const CERT: &str = "--tls-cert";
+const KEY: &str = "--tls-key";
 
 /// How often the files are looked at. They are compared as a whole, because those who renew
 /// certificates replace files, links or whole folders.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The certificate of the listeners.
-#[derive(Debug)]
 pub(super) struct Tls {
     cert: PathBuf,
     key: PathBuf,
+    /// What they held at the start.
+    first: Files,
     provider: Arc<CryptoProvider>,
     current: Arc<Current>,
 }
@@ -45,7 +52,7 @@ impl ResolvesServerCert for Current {
     }
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Files {
     cert: Vec<u8>,
     key: Vec<u8>,
@@ -53,14 +60,15 @@ struct Files {
 
 impl Tls {
     /// The certificate that the settings name; none where they name none.
-    pub(super) fn load(args: &TlsArgs) -> Result<Option<Arc<Self>>> {
+    pub(super) async fn load(args: &TlsArgs) -> Result<Option<Arc<Self>>> {
         let (Some(cert), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else {
             return Ok(None);
         };
         let provider = Arc::new(ring::default_provider());
-        let first = certified(&read(&cert, &key)?, &provider)?;
-        let current = Arc::new(Current(RwLock::new(first.into())));
-        Ok(Some(Arc::new(Self { cert, key, provider, current })))
+        let first = read(&cert, &key).await?;
+        let current = certified(&first, &provider)?;
+        let current = Arc::new(Current(RwLock::new(current.into())));
+        Ok(Some(Arc::new(Self { cert, key, first, provider, current })))
     }
 
     /// Speaks TLS on connections, over which one of `protocols` is spoken.
@@ -77,43 +85,62 @@ impl Tls {
     /// Takes a new certificate for new connections whenever the files have one. What cannot be used
     /// is reported, and the last good one stays.
     pub(super) async fn keep_fresh(self: Arc<Self>) -> Result<()> {
-        let mut last = read(&self.cert, &self.key).ok();
+        let look = async || {
+            let files = read(&self.cert, &self.key).await;
+            files.map_err(|error| format!("{error:#}"))
+        };
+        let mut last = Ok(self.first.clone());
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // Half of a renewal may be there only: the next look finds the rest.
-            let Ok(files) = read(&self.cert, &self.key) else { continue };
-            if last.as_ref() == Some(&files) {
+            let files = look().await;
+            if last == files {
                 continue;
             }
-            match certified(&files, &self.provider) {
+            let certified = match &files {
+                Ok(files) => certified(files, &self.provider).map_err(|error| format!("{error:#}")),
+                Err(error) => Err(error.clone()),
+            };
+            match certified {
                 Ok(certified) => {
                     *self.current.0.write().unwrap_or_else(PoisonError::into_inner) =
                         certified.into();
                     tracing::info!("the certificate was replaced");
                 }
+                // Perhaps half of a renewal, whose rest a later look finds.
                 Err(error) => {
-                    let error = format!("{error:#}");
                     tracing::warn!(error, "a new certificate cannot be used; the old one stays");
                 }
             }
-            last = Some(files);
+            last = files;
         }
     }
 }
 
-fn read(cert: &PathBuf, key: &PathBuf) -> Result<Files> {
-    let file =
-        |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    Ok(Files { cert: file(cert)?, key: file(key)? })
+/// Reads both files on a thread where they may take their time: a stop does not wait for it.
+async fn read(cert: &Path, key: &Path) -> Result<Files> {
+    let (cert, key) = (cert.to_owned(), key.to_owned());
+    spawn_blocking(move || Ok(Files { cert: pem::read(CERT, &cert)?, key: pem::read(KEY, &key)? }))
+        .await?
 }
 
 fn certified(files: &Files, provider: &CryptoProvider) -> Result<CertifiedKey> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&files.cert)
-        .collect::<Result<_, _>>()
-        .context("--tls-cert is not a PEM file")?;
-    let key = PrivateKeyDer::from_pem_slice(&files.key).context("--tls-key has no private key")?;
-    CertifiedKey::from_der(chain, key, provider)
-        .context("the certificate and the private key do not belong together")
+    let chain = pem::certificates(CERT, &files.cert)?;
+    let key = pem::private_key(KEY, &files.key)?;
+    let key = provider.key_provider.load_private_key(key).map_err(|_| {
+        anyhow!(
+            "the private key of {KEY} is broken, or of a kind that cannot be used; RSA from 2048 bits, \
+             ECDSA over P-256 or P-384, and Ed25519 can"
+        )
+    })?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // Not every key tells.
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(Error::InconsistentKeys(_)) => {
+            bail!("the certificate of {CERT} and the private key of {KEY} do not belong together")
+        }
+        Err(_) => bail!("the certificate of {CERT} is broken"),
+    }
 }

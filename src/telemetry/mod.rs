@@ -12,11 +12,13 @@ use std::{
     time::Duration,
 };
 
+use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result};
-use opentelemetry::{KeyValue, trace::TracerProvider};
+use opentelemetry::{Key, KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
+    resource::{ResourceDetector, SdkProvidedResourceDetector},
     trace::{Sampler, SdkTracerProvider},
 };
 pub use request::RequestRecord;
@@ -28,6 +30,7 @@ use tracing_subscriber::{
     filter::{FilterExt, FilterFn, Targets},
     fmt,
     layer::SubscriberExt,
+    reload,
     util::SubscriberInitExt,
 };
 
@@ -43,9 +46,9 @@ const WRITE_BYTES: usize = 64 * 1024;
 const WRITE_REST: Duration = Duration::from_millis(10);
 
 /// Logs and traces, until the value is dropped.
-#[derive(Debug)]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
+    set_filter: Box<dyn Fn(EnvFilter) -> Result<()>>,
     /// Writes what waits when it is dropped.
     _log: WorkerGuard,
 }
@@ -54,8 +57,7 @@ impl Telemetry {
     /// Sends log lines to standard error, as standard output is for what a command answers; and
     /// traces where an endpoint is set. Within a runtime, which the exporter uses.
     pub fn start(log: &LogArgs, traces: Option<&TraceArgs>) -> Result<Self> {
-        let filter: EnvFilter =
-            log.log.parse().with_context(|| format!("--log {} is not a filter", log.log))?;
+        let (filter, handle) = reload::Layer::new(filter(log)?);
         let (writer, guard) = NonBlockingBuilder::default()
             .buffered_lines_limit(WAITING_LINES_MAX)
             .finish(Unhurried(BufWriter::with_capacity(WRITE_BYTES, stderr())));
@@ -78,7 +80,13 @@ impl Telemetry {
             .try_init()
             .context("logs are set up already")?;
         trace_context::set(traces.map(|traces| traces.trace_remote_parents));
-        Ok(Self { traces: provider, _log: guard })
+        let set_filter = Box::new(move |filter| Ok(handle.reload(filter)?));
+        Ok(Self { traces: provider, set_filter, _log: guard })
+    }
+
+    /// From now on other lines are logged.
+    pub fn set_filter(&self, log: &LogArgs) -> Result<()> {
+        (self.set_filter)(filter(log)?)
     }
 }
 
@@ -88,6 +96,10 @@ impl Drop for Telemetry {
             tracing::warn!(%error, "the last traces were not sent");
         }
     }
+}
+
+fn filter(log: &LogArgs) -> Result<EnvFilter> {
+    log.log.parse().with_context(|| format!("--log {} is not a filter", log.log))
 }
 
 /// Silences what would have text of the database's URL, or of a file of passwords, in its lines.
@@ -117,10 +129,11 @@ fn lines<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send +
 where
     S: tracing::Subscriber + for<'lookup> tracing_subscriber::registry::LookupSpan<'lookup>,
 {
-    let is_terminal = stderr().is_terminal();
-    let layer = fmt::layer().with_writer(writer).with_ansi(is_terminal);
+    // As commands have colours: by the terminal, NO_COLOR and the like.
+    let has_colours = AutoStream::choice(&stderr()) != ColorChoice::Never;
+    let layer = fmt::layer().with_writer(writer).with_ansi(has_colours);
     match format {
-        LogFormat::Auto if is_terminal => layer.boxed(),
+        LogFormat::Auto if stderr().is_terminal() => layer.boxed(),
         LogFormat::Text => layer.boxed(),
         LogFormat::Auto | LogFormat::Json => {
             layer.json().flatten_event(true).with_span_list(false).boxed()
@@ -132,7 +145,11 @@ fn provider(traces: &TraceArgs) -> Result<SdkTracerProvider> {
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(&traces.otlp_endpoint);
     let exporter = exporter.build().context("cannot send traces to --otlp-endpoint")?;
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-    let resource = Resource::builder().with_service_name("orgd").with_attribute(version).build();
+    // What OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES say; else the SDK finds a name by itself.
+    let name = SdkProvidedResourceDetector.detect().get(&Key::from_static_str("service.name"));
+    let name = name.filter(|name| !name.as_str().starts_with("unknown_service"));
+    let name = name.unwrap_or_else(|| "orgd".into());
+    let resource = Resource::builder().with_service_name(name).with_attribute(version).build();
     let sampler = Sampler::TraceIdRatioBased(traces.trace_sample_ratio);
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::harness::{
-    Database, OWN, Service, USER, ending_soon, on_both_databases, orgd, orgd_with_input,
+    ADMINISTRATOR, Database, OWN, Service, USER, ending_soon, on_both_databases, orgd, orgd_to,
+    orgd_with_input,
 };
 
 #[tokio::test]
@@ -157,4 +158,65 @@ async fn healthcheck_tells_by_its_exit_code_whether_a_service_is_ready() {
         assert_eq!(orgd("", &ask).code, 1);
     })
     .await;
+}
+
+#[tokio::test]
+async fn whoever_stops_reading_ends_a_command_without_a_failure() {
+    let database = Database::sqlite();
+    database.seed().await;
+    let service = Service::start(database).await;
+    let server = format!("http://{}", service.grpc_addr());
+    let variables = [
+        ("ORGD_DATABASE_URL", service.database().url()),
+        ("ORGD_SERVER", &server),
+        ("ORGD_TOKEN", ADMINISTRATOR),
+        ("ORGD_LOG", "off"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let man = format!("man {}", folder.path().display());
+    for words in [
+        "--help",
+        "--version",
+        "serve --help",
+        "completions bash",
+        "completions zsh",
+        "completions fish",
+        "completions elvish",
+        "completions powershell",
+        &man,
+        "config",
+        "config --page",
+        "migrate",
+        "migrate status",
+        "migrate status --json",
+        "organization get 90",
+        "organization list",
+        "organization list --json",
+        "organization changes 90",
+        "organization changes 90 --follow",
+        "organization update 90 --name Read",
+        "organization create --name Unread",
+        "credential list",
+        "credential list --json",
+        "demo --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0",
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = orgd_to(writer, &variables, words);
+        assert_eq!((closed.code, closed.stderr.as_str()), (0, ""), "{words}");
+        // What cannot be written is lost, and that is said, but for help.
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let full = orgd_to(full, &variables, words);
+        assert!(!full.stderr.contains("panicked"), "{words}: {}", full.stderr);
+        if !words.contains("--help") && !words.contains("--version") && !words.starts_with("man") {
+            assert_eq!(full.code, 1, "{words}: {}", full.stderr);
+            assert!(full.stderr.contains("error: cannot write to standard"), "{}", full.stderr);
+        }
+    }
+    // A secret that nobody has read is lost.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let lost = orgd_to(writer, &variables, "credential issue --role support");
+    assert_eq!(lost.code, 1, "{}", lost.stderr);
+    assert!(lost.stderr.contains("could not be printed: revoke it"), "{}", lost.stderr);
 }

@@ -80,7 +80,9 @@ fn a_url_that_is_not_plain_is_refused_and_nothing_of_it_is_repeated() {
         assert!(text.contains("# database_url = (not shown)  # variable"), "{text}");
         assert_eq!(printed(&[("ORGD_DATABASE_URL", url)], "serve --help").0, 0);
         // In the place of another, or of nothing.
-        for words in ["gateway --upstream", "serve --otlp-endpoint", "serve --ops-addr"] {
+        for words in
+            ["gateway --upstream", "serve --otlp-endpoint", "serve --ops-addr", "serve --log"]
+        {
             assert_eq!(printed(&[], &format!("{words} {url}")).0, 2);
         }
         for words in ["", "serve ", "migrate ", "serve --database "] {
@@ -109,6 +111,11 @@ fn a_file_with_a_mistake_is_told_by_line_and_column() {
         (format!("upstream = \"{good}\"\n"), "'--upstream <URL>'"),
         (format!("otlp_endpoint = \"http:/{good}\"\n"), "'--otlp-endpoint <URL>'"),
         (format!("grpc_addr = \"{good}\"\n"), "'--grpc-addr <ADDR>'"),
+        (format!("idle_timeout = \"4711{good}\"\n"), "'--idle-timeout <TIME>'"),
+        (format!("connections_max = \"{good}\"\n"), "'--connections-max <NUMBER>'"),
+        (format!("trace_remote_parents = \"{good}\"\n"), "'--trace-remote-parents <BOOL>'"),
+        (format!("log_format = \"{good}\"\n"), "'--log-format <FORMAT>'"),
+        ("log = \"postgres://odd:4711,StormPetrel,x=@db\"\n".to_owned(), "'--log <FILTER>'"),
     ] {
         let path = write(folder.path(), &text);
         for words in ["serve", "config", "migrate"] {

@@ -85,12 +85,16 @@ fn what_is_wrong_is_said_and_nothing_starts() {
         (in_file("tls_cert = \"x.pem\""), ["orgd.toml", "required arguments"]),
         (in_file("what is this"), ["orgd.toml", "is not TOML"]),
         ("serve --config nowhere.toml".to_owned(), ["cannot read nowhere.toml", ""]),
-        ("serve --idle-timeout 0s".to_owned(), ["--idle-timeout", "longer than nothing"]),
+        ("serve --idle-timeout 0s".to_owned(), ["--idle-timeout", "1ms at least"]),
         ("serve --connection-age-max 2d".to_owned(), ["--connection-age-max", "a day at most"]),
         ("serve --connections-max 0".to_owned(), ["--connections-max", "'0'"]),
         ("serve --database-connections 4".to_owned(), ["--database-connections", "5..=1000"]),
         ("serve --trace-sample-ratio 2".to_owned(), ["--trace-sample-ratio", "from 0 to 1"]),
-        ("serve --log x=y=z".to_owned(), ["--log x=y=z", "is not a filter"]),
+        ("serve --log x=y=z".to_owned(), ["'--log <FILTER>'", "x=y=z is no directive"]),
+        (
+            "serve --otlp-endpoint https://127.0.0.1:4317".to_owned(),
+            ["--otlp-endpoint <URL>", "traces are sent in plain text"],
+        ),
         ("serve --tls-cert x".to_owned(), ["--tls-key", "required"]),
         (
             "serve --request-deadline 1s".to_owned(),
@@ -136,4 +140,51 @@ fn the_page_lists_every_setting() {
     assert_eq!(page.code, 0, "{}", page.stderr);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIG.md");
     expect_file![path].assert_eq(&page.stdout);
+}
+
+/// Why a command failed is no log line.
+#[test]
+fn no_filter_silences_why_a_command_failed() {
+    for level in ["off", "orgd::request=info", "orgd=off,warn", "trace", "orgd::audit=error"] {
+        for words in [
+            "migrate",
+            "migrate status",
+            "serve --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0",
+            "credential list",
+            "organization get 90",
+            "organization list",
+            "healthcheck --ops-addr 127.0.0.1:1",
+            "gateway --upstream https://127.0.0.1:1 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0",
+            "man nowhere",
+        ] {
+            for format in ["text", "json"] {
+                let variables = [
+                    ("ORGD_LOG", level),
+                    ("ORGD_LOG_FORMAT", format),
+                    ("ORGD_DATABASE_URL", "sqlite://nowhere/orgd.db"),
+                ];
+                let failed = orgd_with(&variables, words);
+                assert_eq!(failed.code, 1, "{level} {words}: {}", failed.stderr);
+                let errors = failed.stderr.lines().filter(|line| line.starts_with("error: "));
+                assert_eq!(errors.count(), 1, "{level} {words}: {}", failed.stderr);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_filter_that_cannot_be_meant_is_refused() {
+    let folder = TempDir::new().unwrap();
+    for filter in ["", "inof", "ordg=info", "orgd::reqest=info", "warn,orgd=inof", "orgd="] {
+        for words in ["migrate status", "config", "serve"] {
+            let refused = orgd_with(&[("ORGD_LOG", filter)], words);
+            assert_eq!(refused.code, 2, "{filter}: {}", refused.stderr);
+            assert!(refused.stderr.contains("for '--log <FILTER>'"), "{}", refused.stderr);
+        }
+        let flag = file(&folder, &format!("log = \"{filter}\"\n"));
+        let refused = orgd_with(&[], &format!("config {flag}"));
+        assert_eq!(refused.code, 1, "{filter}: {}", refused.stderr);
+        assert!(refused.stderr.starts_with("error: "), "{}", refused.stderr);
+    }
+    assert_eq!(orgd_with(&[("ORGD_LOG", "warn,h2=debug,orgd::audit=info")], "config").code, 0);
 }

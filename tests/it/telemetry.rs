@@ -1,31 +1,14 @@
 //! What operators see: log lines, audit events, metrics, and traces at a real receiver.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
-    },
-    trace::v1::Span,
-};
 use orgd::proto::v1::{GetOrganizationRequest, Organization, UpdateOrganizationRequest};
 use serde_json::Value;
-use tokio_util::task::TaskTracker;
-use tonic::{Code, service::Routes};
+use tonic::Code;
 
 use crate::harness::{
-    ADMINISTRATOR, ANY_PORT, Database, FOREIGN, OWN, Service, USER, authorized, on_both_databases,
-    on_both_databases_with, orgd,
+    ADMINISTRATOR, ANY_PORT, Database, FOREIGN, OWN, Receiver, Service, USER, authorized,
+    on_both_databases, on_both_databases_with, orgd,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -258,62 +241,6 @@ async fn metrics_move() {
     .await;
 }
 
-/// A receiver of traces.
-#[derive(Clone, Default)]
-struct Receiver(Arc<Mutex<Vec<Span>>>);
-
-#[tonic::async_trait]
-impl TraceService for Receiver {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportTraceServiceRequest>,
-    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
-        let resources = request.into_inner().resource_spans;
-        let scopes = resources.into_iter().flat_map(|resource| resource.scope_spans);
-        self.0.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
-        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-impl Receiver {
-    /// Receives on a port of its own, as long as the runtime lives.
-    async fn start() -> (Self, String) {
-        let receiver = Self::default();
-        let router = Routes::new(TraceServiceServer::new(receiver.clone())).into_axum_router();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let tasks = TaskTracker::new();
-        let connections = tasks.clone();
-        tasks.spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let service = TowerToHyperService::new(router.clone());
-                connections.spawn(async move {
-                    let builder = Builder::new(TokioExecutor::new()).http2_only();
-                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        });
-        (receiver, url)
-    }
-
-    /// The span of a name whose parent is this one, once it has come.
-    async fn span(&self, name: &str, parent: &[u8]) -> Span {
-        let finding = async {
-            loop {
-                let spans = self.0.lock().unwrap().clone();
-                let is_it = |span: &&Span| span.name == name && span.parent_span_id == parent;
-                if let Some(span) = spans.iter().find(is_it) {
-                    return span.clone();
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let found = tokio::time::timeout(PATIENCE, finding).await;
-        found.unwrap_or_else(|_| panic!("no {name}: {:#?}", self.0.lock().unwrap()))
-    }
-}
-
 fn hexadecimal(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
@@ -333,7 +260,7 @@ async fn a_trace_goes_from_its_caller_through_rest_and_grpc_to_sql() {
     let (receiver, url) = Receiver::start().await;
     let settings = [("ORGD_OTLP_ENDPOINT", url.as_str()), ("ORGD_TRACE_REMOTE_PARENTS", "true")];
     on_both_databases_with(&settings, async |service| {
-        receiver.0.lock().unwrap().clear();
+        receiver.clear();
         put_with_parent(&service).await;
         let parent = data_encoding::HEXLOWER.decode(REMOTE_SPAN.as_bytes()).unwrap();
         let rest = receiver.span(REST, &parent).await;
@@ -357,7 +284,7 @@ async fn a_trace_goes_through_a_gateway_of_its_own_process() {
     on_both_databases_with(&trusting, async |service| {
         // Callers from outside are not believed.
         let gateway = Service::start_gateway_with(&service, "http", &[endpoint]).await;
-        receiver.0.lock().unwrap().clear();
+        receiver.clear();
         put_with_parent(&gateway).await;
         let rest = receiver.span(REST, &[]).await;
         let rpc = receiver.span(RPC, &rest.span_id).await;
@@ -379,7 +306,7 @@ async fn no_trace_is_made_of_what_is_not_sampled() {
     service.signal("TERM");
     // Whatever was traced is sent before the process ends.
     assert!(service.ended().await.success());
-    assert!(receiver.0.lock().unwrap().is_empty());
+    assert!(receiver.spans().is_empty());
 }
 
 #[tokio::test]
@@ -391,4 +318,37 @@ async fn a_receiver_that_is_not_there_harms_no_request_and_no_stop() {
     put_with_parent(&service).await;
     service.signal("TERM");
     assert!(service.ended().await.success());
+}
+
+#[tokio::test]
+async fn the_environment_of_opentelemetry_names_the_service() {
+    for (variables, name) in [
+        (&[][..], "orgd"),
+        (&[("OTEL_SERVICE_NAME", "orgd-west")][..], "orgd-west"),
+        (&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=orgd-east,zone=a")][..], "orgd-east"),
+        (
+            &[("OTEL_SERVICE_NAME", "first"), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=second")],
+            "first",
+        ),
+    ] {
+        let (receiver, url) = Receiver::start().await;
+        let database = Database::sqlite();
+        database.seed().await;
+        // Endpoint and sampler are settings of ours alone.
+        let ours = [
+            ("ORGD_OTLP_ENDPOINT", url.as_str()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
+            ("OTEL_TRACES_SAMPLER", "always_off"),
+        ];
+        let settings = [&ours[..], variables].concat();
+        let service = Service::start_with(Arc::new(database), &settings).await;
+        put_with_parent(&service).await;
+        service.signal("TERM");
+        assert!(service.ended().await.success());
+        let sender = receiver.sender();
+        assert_eq!(sender.get("service.name").map(String::as_str), Some(name), "{sender:?}");
+        let version = sender.get("service.version").map(String::as_str);
+        assert_eq!(version, Some(env!("CARGO_PKG_VERSION")), "{sender:?}");
+        assert_eq!(sender.contains_key("zone"), name == "orgd-east", "{sender:?}");
+    }
 }

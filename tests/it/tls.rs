@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -29,7 +30,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use crate::{
     examples::assert_examples,
-    harness::{Database, OWN, Service, USER, authorized, on_both_databases_with},
+    harness::{ANY_PORT, Database, OWN, Service, USER, authorized, on_both_databases_with},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -195,25 +196,147 @@ async fn a_new_certificate_is_taken_and_a_bad_one_is_not() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_is_said_at_the_start() {
+fn a_certificate_or_key_that_cannot_be_used_is_told_as_what_it_is() {
     let (folder, signed) = (TempDir::new().unwrap(), Signed::new());
     let [cert, key] = signed.write(folder.path());
-    let other = folder.path().join("other.pem");
-    fs::write(&other, Signed::new().key_pem).unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let empty = file("empty", b"\n");
+    let other = file("other.pem", Signed::new().key_pem.as_bytes());
+    let der = file("cert.der", &signed.certificate);
+    let text = file("text", b"no certificate");
+    let half = file("half.pem", signed.pem.split_at(signed.pem.len() / 2).0.as_bytes());
+    let half_key = file("half-key.pem", signed.key_pem.split_at(100).0.as_bytes());
+    let large = file("large.pem", &vec![b' '; 2 * 1024 * 1024]);
+    let broken = "-----BEGIN CERTIFICATE-----\nMAAA\n-----END CERTIFICATE-----\n";
+    let broken = file("broken.pem", broken.as_bytes());
+    let broken_key = "-----BEGIN PRIVATE KEY-----\nMAAA\n-----END PRIVATE KEY-----\n";
+    let broken_key = file("broken-key.pem", broken_key.as_bytes());
+    let [kind, old_kind] = ["ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY"].map(|kind| {
+        let head = if kind.starts_with('R') { "Proc-Type: 4,ENCRYPTED\n\n" } else { "" };
+        let pem = format!("-----BEGIN {kind}-----\n{head}MAAA\n-----END {kind}-----\n");
+        file(kind, pem.as_bytes())
+    });
+    let both = file("both.pem", format!("{}{}", signed.pem, signed.key_pem).as_bytes());
+    let unreadable = file("unreadable.pem", signed.pem.as_bytes());
+    fs::set_permissions(&unreadable, fs::Permissions::from_mode(0o000)).unwrap();
+    let fifo = make_fifo(&folder.path().join("fifo"));
+    let (none, dir) = (folder.path().join("none.pem"), folder.path().to_owned());
+    let null = PathBuf::from("/dev/zero");
     let database = Database::sqlite();
-    for (cert, key, sentence) in [
-        (&cert, &other, "do not belong together"),
-        (&key, &cert, "--tls-key has no private key"),
-        (&cert, &folder.path().join("none.pem"), "cannot read"),
-    ] {
+    let serve = |cert: &Path, key: &Path| {
         let variables = [
             ("ORGD_DATABASE_URL", database.url()),
             ("ORGD_TLS_CERT", cert.to_str().unwrap()),
             ("ORGD_TLS_KEY", key.to_str().unwrap()),
         ];
         let words = "serve --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0";
-        let refused = crate::harness::orgd_with(&variables, words);
+        crate::harness::orgd_with(&variables, words)
+    };
+    for (cert, key, sentence) in [
+        (&cert, &other, "do not belong together"),
+        (&cert, &empty, "--tls-key is empty"),
+        (&cert, &cert, "--tls-key has no private key: it has a certificate"),
+        (&cert, &text, "--tls-key has no private key"),
+        (&cert, &der, "--tls-key is binary"),
+        (&cert, &half_key, "--tls-key is not a whole PEM file"),
+        (&cert, &broken_key, "the private key of --tls-key is broken"),
+        (&cert, &kind, "the private key of --tls-key is encrypted"),
+        (&cert, &old_kind, "the private key of --tls-key is encrypted"),
+        (&cert, &none, "cannot read --tls-key"),
+        (&cert, &dir, "is not a regular file"),
+        (&cert, &fifo, "is not a regular file"),
+        (&empty, &key, "--tls-cert is empty"),
+        (&key, &key, "--tls-cert has a private key and no certificate"),
+        (&kind, &key, "--tls-cert has a private key and no certificate"),
+        (&text, &key, "--tls-cert has no certificate"),
+        (&der, &key, "--tls-cert is binary"),
+        (&half, &key, "--tls-cert is not a whole PEM file"),
+        (&broken, &key, "the certificate of --tls-cert is broken"),
+        (&large, &key, "is larger than 1 MiB"),
+        (&none, &key, "cannot read --tls-cert"),
+        (&dir, &key, "is not a regular file"),
+        (&fifo, &key, "is not a regular file"),
+        (&null, &key, "is not a regular file"),
+    ] {
+        let refused = serve(cert, key);
         assert_eq!(refused.code, 1, "{sentence}");
         assert!(refused.stderr.contains(sentence), "{sentence}: {}", refused.stderr);
+        for secret in signed.key_pem.lines().filter(|line| !line.contains("-----")) {
+            assert!(!refused.stderr.contains(secret), "{}", refused.stderr);
+        }
+    }
+    // The superuser reads everything.
+    if fs::read(&unreadable).is_err() {
+        let refused = serve(&unreadable, &key);
+        assert!(refused.stderr.contains("Permission denied"), "{}", refused.stderr);
+    }
+    // One file may have both.
+    let variables = [
+        ("ORGD_DATABASE_URL", database.url()),
+        ("ORGD_TLS_CERT", both.to_str().unwrap()),
+        ("ORGD_TLS_KEY", both.to_str().unwrap()),
+    ];
+    Service::spawn(
+        &["serve", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT],
+        &variables,
+    );
+}
+
+/// Whoever calls a service names certificates, too.
+#[test]
+fn certificates_of_whoever_signs_are_told_as_what_they_are() {
+    let (folder, signed) = (TempDir::new().unwrap(), Signed::new());
+    let [cert, key] = signed.write(folder.path());
+    fs::write(&cert, &signed.certificate).unwrap();
+    let [empty, fifo, none] = ["empty", "fifo", "none"].map(|name| folder.path().join(name));
+    fs::write(&empty, "").unwrap();
+    make_fifo(&fifo);
+    for (ca, sentence) in [
+        (&empty, "is empty"),
+        (&key, "has a private key and no certificate"),
+        (&cert, "is binary"),
+        (&none, "cannot read"),
+        (&fifo, "is not a regular file"),
+    ] {
+        for words in [
+            "gateway --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0 --upstream https://127.0.0.1:1 \
+             --upstream-ca",
+            "organization list --server https://127.0.0.1:1 --server-ca",
+        ] {
+            let words = format!("{words} {}", ca.display());
+            let refused = crate::harness::orgd_with(&[("ORGD_TOKEN", USER)], &words);
+            assert_eq!(refused.code, 1, "{words}");
+            assert!(refused.stderr.contains(sentence), "{words}: {}", refused.stderr);
+        }
+    }
+}
+
+fn make_fifo(path: &Path) -> PathBuf {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    path.to_owned()
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_come_holds_up_no_stop() {
+    let (folder, signed) = (TempDir::new().unwrap(), Signed::new());
+    let paths = signed.write(folder.path());
+    let [cert, key] = paths.each_ref().map(|path| path.to_str().unwrap());
+    for path in &paths {
+        signed.write(folder.path());
+        let database = Database::sqlite();
+        database.seed().await;
+        let settings = [("ORGD_TLS_CERT", cert), ("ORGD_TLS_KEY", key)];
+        let service = Service::start_with(Arc::new(database), &settings).await;
+        fs::remove_file(path).unwrap();
+        make_fifo(path);
+        service.until_logged("is not a regular file").await;
+        assert!(signed.put(&service).await.is_ok(), "the old one stays");
+        service.signal("TERM");
+        assert!(service.ended().await.success());
+        fs::remove_file(path).unwrap();
     }
 }

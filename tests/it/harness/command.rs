@@ -57,6 +57,23 @@ pub fn orgd_with(variables: &[(&str, &str)], words: &str) -> Command {
     run(variables, words, "")
 }
 
+/// The same, printing to what may not take it.
+pub fn orgd_to(stdout: impl Into<Stdio>, variables: &[(&str, &str)], words: &str) -> Command {
+    let mut command = binary();
+    command.args(words.split(' ')).envs(variables.iter().copied()).stdin(Stdio::null());
+    let child = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    answer(child)
+}
+
+fn answer(child: process::Child) -> Command {
+    let output = child.wait_with_output().unwrap();
+    Command {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
 fn run(variables: &[(&str, &str)], words: &str, input: &str) -> Command {
     let mut child = binary()
         .args(words.split(' '))
@@ -67,10 +84,5 @@ fn run(variables: &[(&str, &str)], words: &str, input: &str) -> Command {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    Command {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    answer(child)
 }

@@ -10,13 +10,14 @@ mod http;
 mod http2;
 mod patroni;
 mod postgres;
+mod receiver;
 mod service;
 pub mod strict;
 
 use std::sync::Arc;
 
 pub use self::{
-    command::{Command, orgd, orgd_with, orgd_with_input},
+    command::{Command, orgd, orgd_to, orgd_with, orgd_with_input},
     credential::ending_soon,
     database::Database,
     faults::{Fault, Proxy},
@@ -24,6 +25,7 @@ pub use self::{
     http2::{END_HEADERS, END_STREAM, PREFACE, RawHttp2, block, frame, kind, write_length},
     patroni::Patroni,
     postgres::{Cluster, binaries},
+    receiver::Receiver,
     service::{ANY_PORT, Service, authorized},
 };
 

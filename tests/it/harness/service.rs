@@ -4,7 +4,10 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     process::{Child, ExitStatus, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::Duration,
 };
@@ -92,6 +95,20 @@ impl Service {
     }
 
     fn spawn_under(wrapper: &[&str], arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::try_spawn_under(wrapper, arguments, environment)
+            .unwrap_or_else(|log| panic!("orgd {arguments:?} does not listen: {log}"))
+    }
+
+    /// A serving command once it listens, or what it said where it did not.
+    pub fn try_spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self, String> {
+        Self::try_spawn_under(&[], arguments, environment)
+    }
+
+    fn try_spawn_under(
+        wrapper: &[&str],
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let mut child = command::binary_under(wrapper)
             .args(arguments)
             .envs(environment.iter().copied())
@@ -114,11 +131,14 @@ impl Service {
                 }
             }
         });
-        let addresses = listening.recv_timeout(START_TIMEOUT).unwrap_or_else(|_| {
+        let addresses = listening.recv_timeout(START_TIMEOUT).map_err(|reason| {
             let _ = child.kill();
-            panic!("orgd {arguments:?} does not listen: {:#?}", log.lock().unwrap())
-        });
-        Self { child, log, addresses, database: None }
+            let _ = child.wait();
+            // Its standard error ends with a process that ends by itself.
+            let fault = if reason == RecvTimeoutError::Timeout { "it hangs: " } else { "" };
+            fault.to_owned() + &log.lock().unwrap().join("\n")
+        })?;
+        Ok(Self { child, log, addresses, database: None })
     }
 
     /// The same, with the database that is behind it.
@@ -192,10 +212,10 @@ impl Service {
         self.log.lock().unwrap().join("\n")
     }
 
-    /// Waits until the process has logged a text.
+    /// Waits until the process has logged a text, in capitals or not.
     pub async fn until_logged(&self, text: &str) {
         let logged = async {
-            while !self.log().to_lowercase().contains(text) {
+            while !self.log().to_lowercase().contains(&text.to_lowercase()) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

@@ -1,0 +1,75 @@
+//! The signals that a process which serves lives through: by default each of them would end it at once,
+//! without an answer to the requests under way.
+
+use std::{convert::Infallible, ffi::OsString, io};
+
+use anyhow::Result;
+use clap::{CommandFactory, FromArgMatches};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::spawn_blocking,
+};
+
+use super::Cli;
+use crate::{
+    config::{self, LogArgs},
+    telemetry::Telemetry,
+};
+
+/// SIGHUP, and those which supervisors and log rotation send to other programs.
+pub(super) struct Nudges {
+    hangup: Signal,
+    alarm: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Nudges {
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            alarm: signal(SignalKind::alarm())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Reads the log's filter again at each SIGHUP, and ignores the others.
+    pub(super) async fn heed(mut self, words: &[OsString], telemetry: &Telemetry) -> Infallible {
+        loop {
+            let signal = tokio::select! {
+                _ = self.hangup.recv() => {
+                    set_filter(words, telemetry).await;
+                    continue;
+                }
+                _ = self.alarm.recv() => "SIGALRM",
+                _ = self.user1.recv() => "SIGUSR1",
+                _ = self.user2.recv() => "SIGUSR2",
+            };
+            tracing::info!(signal, "a signal without a meaning here was ignored");
+        }
+    }
+}
+
+async fn set_filter(words: &[OsString], telemetry: &Telemetry) {
+    match read_again(words).await.and_then(|log| telemetry.set_filter(&log)) {
+        Ok(()) => tracing::info!(
+            "SIGHUP: the log's filter was read again; certificates are whenever they change"
+        ),
+        Err(error) => {
+            let error = format!("{error:#}");
+            let error = error.lines().next().unwrap_or_default();
+            tracing::warn!(error, "SIGHUP: the settings cannot be read; the log's filter stays");
+        }
+    }
+}
+
+async fn read_again(words: &[OsString]) -> Result<LogArgs> {
+    let words = words.to_vec();
+    // A settings file may be slow, and whoever serves must not be.
+    spawn_blocking(move || {
+        let settings = config::read(Cli::command(), &words)?;
+        Ok(Cli::from_arg_matches(&settings.matches)?.log)
+    })
+    .await?
+}

@@ -1,0 +1,132 @@
+//! Which filters of log lines can be meant.
+//!
+//! To the filter any word is a target, so a misspelt one would silence everything. A target is
+//! therefore looked for among the crates that this binary is made of.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{EnvFilter, filter::Directive};
+
+use super::may_be_url;
+
+/// Names of all crates that may log.
+const CRATES: &str = include_str!("../../Cargo.lock");
+
+/// What follows `orgd::` in our own targets: the rooms, and those that have a name of their own.
+const OURS: [&str; 14] = [
+    "app",
+    "audit",
+    "auth",
+    "cli",
+    "config",
+    "domain",
+    "gateway",
+    "grpc",
+    "proto",
+    "rate_limit",
+    "request",
+    "server",
+    "store",
+    "telemetry",
+];
+
+const LEVELS: &str = "off, error, warn, info, debug and trace";
+
+/// A filter as it is, or why it cannot be meant.
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    if may_be_url(text) {
+        return Err(format!("is no filter such as warn,orgd=info; levels are {LEVELS}"));
+    }
+    let mut directives = text.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+    let first = directives.next().ok_or_else(|| {
+        format!("is empty; leave it unset for the default, or say a level: {LEVELS}")
+    })?;
+    std::iter::once(first).chain(directives).try_for_each(check)?;
+    text.parse::<EnvFilter>().map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn check(directive: &str) -> Result<(), String> {
+    if directive.parse::<LevelFilter>().is_ok() {
+        return Ok(());
+    }
+    if directive.ends_with('=') || directive.parse::<Directive>().is_err() {
+        return Err(format!("{directive} is no directive such as orgd=info; levels are {LEVELS}"));
+    }
+    let target = directive.split(['=', '[']).next().unwrap_or_default();
+    if target.is_empty() || is_known(target) {
+        return Ok(());
+    }
+    Err(format!("{target} is neither a level ({LEVELS}) nor a part of orgd or of a crate in it"))
+}
+
+fn is_known(target: &str) -> bool {
+    let mut parts = target.split("::");
+    let (first, second) = (parts.next().unwrap_or_default(), parts.next());
+    if first == "orgd" {
+        return second.is_none_or(|second| OURS.contains(&second));
+    }
+    let names = CRATES.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    // Some crates log under the name of their package, and most under that of their library.
+    let first = first.replace('-', "_");
+    names.map(|name| name.replace('-', "_")).any(|name| name == first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for good in [
+            "info",
+            "OFF",
+            "3",
+            "warn,orgd=info",
+            "warn, orgd=debug,",
+            "orgd",
+            "orgd::request=info",
+            "orgd::store::lane=trace",
+            "orgd_migrations=debug",
+            "opentelemetry-otlp=debug",
+            "opentelemetry_sdk",
+            "sqlx::query=info,h2=off,sea_orm_migration=info",
+            "[request]=debug",
+            "orgd::grpc[call{method}]=trace",
+        ] {
+            assert_eq!(log_filter(good), Ok(good.to_owned()));
+        }
+        for (bad, sentence) in [
+            ("", "is empty"),
+            (" ,, ", "is empty"),
+            ("inof", "inof is neither a level"),
+            ("warning", "warning is neither a level"),
+            ("warn,inof", "inof is neither a level"),
+            ("ordg=info", "ordg is neither a level"),
+            ("orgd::reqest=info", "orgd::reqest is neither a level"),
+            ("orgd.request=info", "orgd.request is neither a level"),
+            ("orgd:request=info", "orgd:request is neither a level"),
+            ("orgd=inof", "orgd=inof is no directive"),
+            ("orgd=", "orgd= is no directive"),
+            ("orgd=info=debug", "is no directive"),
+            ("orgd info", "orgd info is neither a level"),
+            ("info;orgd=debug", "info;orgd is neither a level"),
+            ("7", "7 is neither a level"),
+            ("*", "* is no directive"),
+            ("[request", "is no directive"),
+            ("postgres://odd:StormPetrel@db", "is no filter such as"),
+        ] {
+            let refused = log_filter(bad).expect_err(bad);
+            assert!(refused.contains(sentence), "{bad}: {refused}");
+        }
+    }
+
+    #[test]
+    fn every_room_is_a_target() {
+        let rooms = include_str!("../lib.rs").lines();
+        let rooms = rooms.filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+        assert!(rooms.clone().count() > 9);
+        for room in rooms {
+            assert!(is_known(&format!("orgd::{room}::part")), "{room}");
+        }
+    }
+}
