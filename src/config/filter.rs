@@ -31,18 +31,21 @@ const OURS: [&str; 14] = [
 
 const LEVELS: &str = "off, error, warn, info, debug and trace";
 
-/// A filter as it is, or why it cannot be meant.
+/// A filter without its spaces, or why it cannot be meant.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     if may_be_url(text) {
         return Err(format!("is no filter such as warn,orgd=info; levels are {LEVELS}"));
     }
-    let mut directives = text.split(',').map(str::trim).filter(|directive| !directive.is_empty());
-    let first = directives.next().ok_or_else(|| {
-        format!("is empty; leave it unset for the default, or say a level: {LEVELS}")
-    })?;
-    std::iter::once(first).chain(directives).try_for_each(check)?;
-    text.parse::<EnvFilter>().map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
+    let directives = text.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+    // With a space in it the filter's own parser reads the wrong letters.
+    let directives: Vec<_> = directives.collect();
+    if directives.is_empty() {
+        return Err(format!("is empty; leave it unset for the default, or say a level: {LEVELS}"));
+    }
+    directives.iter().copied().try_for_each(check)?;
+    let filter = directives.join(",");
+    filter.parse::<EnvFilter>().map_err(|error| error.to_string())?;
+    Ok(filter)
 }
 
 fn check(directive: &str) -> Result<(), String> {
@@ -82,19 +85,19 @@ mod tests {
             "OFF",
             "3",
             "warn,orgd=info",
-            "warn, orgd=debug,",
             "orgd",
             "orgd::request=info",
             "orgd::store::lane=trace",
             "orgd_migrations=debug",
             "opentelemetry-otlp=debug",
             "opentelemetry_sdk",
-            "sqlx::query=info,h2=off,sea_orm_migration=info",
+            "sqlx::query=info,h2=off,tonic_health=info",
             "[request]=debug",
             "orgd::grpc[call{method}]=trace",
         ] {
             assert_eq!(log_filter(good), Ok(good.to_owned()));
         }
+        assert_eq!(log_filter(" warn, orgd=debug,"), Ok("warn,orgd=debug".to_owned()));
         for (bad, sentence) in [
             ("", "is empty"),
             (" ,, ", "is empty"),
