@@ -67,6 +67,7 @@ pub(super) async fn edge(
     let source = source_standing(&limits, &request);
     let malformed = malformed(&request);
     let (is_malformed, is_http1) = (malformed.is_some(), request.version() < Version::HTTP_2);
+    let is_change = matches!(*request.method(), Method::PUT | Method::POST);
     let answer = match timeout::of(request.headers()) {
         _ if let Some(problem) = malformed => problem.into_response(),
         _ if let Some(wait) = source.and_then(|source| source.wait) => {
@@ -80,7 +81,7 @@ pub(super) async fn edge(
             timeout_at(deadline, next.run(request))
                 .instrument(span.clone())
                 .await
-                .unwrap_or_else(|_| Problem::deadline_exceeded().into_response())
+                .unwrap_or_else(|_| Problem::deadline_exceeded(is_change).into_response())
         }
     };
     let mut answer = Problem::render(answer, &path, &request_id);

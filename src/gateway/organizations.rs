@@ -86,7 +86,7 @@ pub(super) async fn update(
     }
     let updated = caller.update(message).await;
     let updated =
-        updated.map_err(|status| Problem::from_status(&status, preconditions.are_some()))?;
+        updated.map_err(|status| Problem::of_change(&status, preconditions.are_some()))?;
     let mut response = if preferences.representation {
         Json(Organization::new(updated, with_writable)).into_response()
     } else {
@@ -144,7 +144,8 @@ pub(super) async fn create(
     let reading = read_creation(&head, body, body_bytes_max, preferences.strict);
     let message = authenticated_first(&caller, reading).await?;
     let (with_writable, is_stored) = (message.include_writable_fields, !message.validate_only);
-    let created = caller.create(message).await?;
+    let created = caller.create(message).await;
+    let created = created.map_err(|status| Problem::of_change(&status, false))?;
     let location = format!("/v1/organizations/{}", created.id);
     let headers = is_stored.then(|| [(LOCATION, location), (ETAG, created.etag.clone())]);
     let status = if is_stored { StatusCode::CREATED } else { StatusCode::OK };

@@ -166,15 +166,20 @@ impl Problem {
         Self { errors, ..Self::invalid("INVALID_INPUT", detail) }
     }
 
-    pub(super) fn deadline_exceeded() -> Self {
-        let detail = "The deadline has passed; whether a change was stored is not known. \
-            Read the organization before you try again.";
+    /// With `is_change`, while a change may have been under way.
+    pub(super) fn deadline_exceeded(is_change: bool) -> Self {
+        let detail = if is_change {
+            "The deadline has passed; whether a change was stored is not known. \
+                Read the organization before you try again."
+        } else {
+            "The deadline has passed. Try again, or give the request more time."
+        };
         let status = StatusCode::GATEWAY_TIMEOUT;
         Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", detail)
     }
 
     pub(super) fn rate_limited(wait: Duration) -> Self {
-        let detail = "Too many requests come from your address; nothing was changed. \
+        let detail = "Too many requests come from your address; your request was not carried out. \
             Try again after the time that Retry-After says.";
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self::new(status, Code::ResourceExhausted, "RATE_LIMITED", detail)
@@ -188,18 +193,24 @@ impl Problem {
     }
 }
 
-/// Refusals of the service, of a request without preconditions.
+/// Refusals of the service, of a request that changes nothing.
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
-        Self::from_status(&status, false)
+        Self::from_status(&status, false, false)
     }
 }
 
 impl Problem {
-    /// A refusal of the service; `conditional`: the request had a precondition.
-    pub(super) fn from_status(status: &Status, conditional: bool) -> Self {
+    /// A refusal of the service, of a change; `conditional`: the request had a precondition.
+    pub(super) fn of_change(status: &Status, conditional: bool) -> Self {
+        Self::from_status(status, true, conditional)
+    }
+
+    fn from_status(status: &Status, is_change: bool, conditional: bool) -> Self {
         let details = status.get_error_details();
-        let Some(info) = details.error_info() else { return Self::transport_failed(status) };
+        let Some(info) = details.error_info() else {
+            return Self::transport_failed(status, is_change);
+        };
         let http_status = http_status(status.code(), &info.reason, conditional);
         let mut problem = Self::new(http_status, status.code(), "", "");
         problem.reason = info.reason.clone().into();
@@ -212,13 +223,18 @@ impl Problem {
     }
 
     /// A status without our details was made on the way to the service; its text is not for clients.
-    fn transport_failed(status: &Status) -> Self {
+    fn transport_failed(status: &Status, is_change: bool) -> Self {
         tracing::warn!(code = ?status.code(), text = status.message(), "the service did not answer");
         if status.code() == Code::DeadlineExceeded {
-            return Self::deadline_exceeded();
+            return Self::deadline_exceeded(is_change);
         }
-        let detail = "The service cannot be reached at the moment; whether a change was stored is \
-            not known. Read the organization before you try again.";
+        let detail = if is_change {
+            "The service cannot be reached at the moment; whether a change was stored is not known. \
+                Read the organization before you try again."
+        } else {
+            "The service cannot be reached at the moment. \
+                Try again after the time that Retry-After says."
+        };
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self::new(status, Code::Unavailable, "SERVICE_UNREACHABLE", detail)
             .with_header(RETRY_AFTER, RETRY_AFTER_SECONDS.into())

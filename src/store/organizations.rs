@@ -15,7 +15,7 @@ use super::{
     changes::not_made_before,
     clock, credentials,
     entity::{organization_changes, organizations},
-    error::{self, is_taken},
+    error::is_taken,
     internal, only, reader,
     update::Asked,
     writer::Outcome,
@@ -104,7 +104,7 @@ impl Store {
         match outcome {
             Outcome::Changed(row) => Ok(Some(row)),
             Outcome::Untouched => Ok(None),
-            Outcome::Failed(error) => Err(error::shared(&error)),
+            Outcome::Failed(error) => Err(error),
             Outcome::Refused => Box::pin(self.write_alone(asked)).await,
         }
     }

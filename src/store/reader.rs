@@ -7,19 +7,19 @@ use tokio::time::sleep;
 
 use super::{
     attempt::rests,
-    error::{is_cut_off, is_lost_to_another, is_unreachable, shared},
+    error::{is_cut_off, is_lost_to_another, is_unreachable},
     lane::{Lane, caught},
     queue::Queue,
 };
-use crate::domain::Result;
+use crate::domain::{Error, Result};
 
 /// Keys whose rows are waited for.
-pub(super) type Reads<K, M> = Queue<K, std::result::Result<Option<M>, Arc<DbErr>>>;
+pub(super) type Reads<K, M> = Queue<K, Result<Option<M>>>;
 
 /// The row that has a key.
 pub(super) async fn find<K, M>(reads: &Arc<Reads<K, M>>, key: K) -> Result<Option<M>> {
     let (found, _) = reads.ask(None, key).await?;
-    found.map_err(|error| shared(&error))
+    found
 }
 
 /// Does the work of the queue until it is closed and empty. `has` tells whether a row has a key.
@@ -55,7 +55,7 @@ pub(super) async fn serve<K: Copy, M: Clone>(
                     // What waits behind it would wait for nothing.
                     jobs.extend(reads.take_all());
                 }
-                let error = Arc::new(error);
+                let error = Error::from(error);
                 for job in jobs {
                     job.answer(Err(error.clone()));
                 }

@@ -5,8 +5,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use sea_orm::DbErr;
-
 use super::{
     entity::organizations,
     error::{is_about_a_row, is_unreachable},
@@ -14,6 +12,7 @@ use super::{
     queue::Queue,
     update::Asked,
 };
+use crate::domain::Error;
 
 /// What became of one update of a batch.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub(super) enum Outcome {
     /// The batch failed because of one of its rows, and nothing of it is stored.
     Refused,
     /// The batch failed; whether it is stored may not be known.
-    Failed(Arc<DbErr>),
+    Failed(Error),
 }
 
 /// Updates that wait for a lane.
@@ -61,7 +60,7 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
                     // What waits behind it would wait for nothing.
                     jobs.extend(updates.take_all());
                 }
-                let error = Arc::new(error);
+                let error = Error::from(error);
                 for job in jobs {
                     job.answer(Outcome::Failed(error.clone()));
                 }

@@ -37,6 +37,7 @@ mod operations;
 mod parity;
 mod processes;
 mod properties;
+mod outcomes;
 mod rate_limits;
 mod refusals;
 mod reliability;
