@@ -125,7 +125,11 @@ async fn credentials_are_taken_in_their_spellings_and_from_no_other_place() {
             ("a token as a key", with(&format!("ApiKey {USER}")), 401, "CREDENTIAL_INVALID"),
             ("upper case", with(&format!("Bearer {}", USER.to_uppercase())), 401, "CREDENTIAL_INVALID"),
             ("a wrong checksum", with(&wrong_sum), 401, "CREDENTIAL_INVALID"),
-            ("another scheme", with(&format!("Basic {USER}")), 401, "CREDENTIAL_INVALID"),
+            ("another scheme", with(&format!("Basic {USER}")), 401, "CREDENTIAL_MISSING"),
+            ("another scheme's parameters", with("Digest username=\"u\", uri=\"/\""), 401, "CREDENTIAL_MISSING"),
+            ("another scheme, not ASCII", with("Basic \u{e4}"), 401, "CREDENTIAL_MISSING"),
+            ("another scheme's key", with(&format!("Token {key}")), 401, "CREDENTIAL_MISSING"),
+            ("a scheme and a blank", with("Negotiate  x"), 401, "CREDENTIAL_MISSING"),
             ("a quoted token", with(&format!("Bearer \"{USER}\"")), 401, "CREDENTIAL_INVALID"),
             ("two tokens", with(&format!("Bearer {USER}, Bearer {USER}")), 401, "CREDENTIAL_INVALID"),
             ("not ASCII", with("Bearer \u{e4}"), 401, "CREDENTIAL_INVALID"),
@@ -142,6 +146,15 @@ async fn credentials_are_taken_in_their_spellings_and_from_no_other_place() {
             let answer = request.send().await;
             assert_eq!((answer.status(), answer.reason().as_str()), (status, reason), "{name}: {}", answer.text());
             assert!(!answer.text().contains(USER) && !answer.text().contains(key), "{name}");
+            // An error is told of a token alone (RFC 6750 §3.1).
+            let challenge = "Bearer realm=\"organizations\"";
+            let invalid = format!("{challenge}, error=\"invalid_token\"");
+            let expected = match reason {
+                "CREDENTIAL_MISSING" => Some(challenge),
+                "CREDENTIAL_INVALID" => Some(invalid.as_str()),
+                _ => None,
+            };
+            assert_eq!(answer.header("www-authenticate"), expected, "{name}");
         }
     })
     .await;
