@@ -55,6 +55,10 @@ pub mod reason {
     pub const ORGANIZATION_ALREADY_EXISTS: &str = "ORGANIZATION_ALREADY_EXISTS";
     /// The organization was changed since the caller read it.
     pub const ETAG_MISMATCH: &str = "ETAG_MISMATCH";
+    /// An etag is weak, and weak ones match nothing that is to be changed.
+    pub const ETAG_WEAK: &str = "ETAG_WEAK";
+    /// What was sent is no etag.
+    pub const ETAG_MALFORMED: &str = "ETAG_MALFORMED";
     /// The time that the caller gives a call breaks the grammar.
     pub const DEADLINE_MALFORMED: &str = "DEADLINE_MALFORMED";
     /// The deadline has passed.
@@ -174,6 +178,22 @@ pub enum Error {
     )]
     EtagMismatch {
         /// The etag that it has now.
+        current: Etag,
+    },
+    /// The caller's etag cannot match, as it is weak.
+    #[error(
+        "A weak etag (W/) matches nothing that is to be changed; send the etag without W/, as an answer gives it. The organization's etag is {current}."
+    )]
+    EtagWeak {
+        /// The etag that the organization has.
+        current: Etag,
+    },
+    /// The caller's etag cannot match, as it is none.
+    #[error(
+        "What was sent is no etag; send one with its double quotes, as an answer gives it. The organization's etag is {current}."
+    )]
+    EtagMalformed {
+        /// The etag that the organization has.
         current: Etag,
     },
     /// More work waits than can be done in time.

@@ -64,7 +64,7 @@ impl Gateway {
     request_body(content = OrganizationUpdate, description = "The fields to change; null clears"),
     responses(
         (status = 200, description = "All ok", body = Updated),
-        (status = 412, description = "The organization was changed since; the metadata has its etag", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "A precondition does not hold; the metadata has the organization's etag", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -85,8 +85,13 @@ pub(super) async fn update(
         organization.etag = etag(&caller, &preconditions, organization.id).await?;
     }
     let updated = caller.update(message).await;
-    let updated =
-        updated.map_err(|status| Problem::of_change(&status, preconditions.are_some()))?;
+    let updated = updated.map_err(|status| {
+        let problem = Problem::of_change(&status, preconditions.are_some());
+        match problem.etag() {
+            Some(current) if preconditions.if_none_match_met(current) => problem.excluded(),
+            _ => problem,
+        }
+    })?;
     let mut response = if preferences.representation {
         Json(Organization::new(updated, with_writable)).into_response()
     } else {

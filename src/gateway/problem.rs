@@ -223,6 +223,18 @@ impl Problem {
     }
 
     /// A status without our details was made on the way to the service; its text is not for clients.
+    /// The etag that the organization has, where a precondition failed.
+    pub(super) fn etag(&self) -> Option<&str> {
+        self.metadata.get("etag").map(String::as_str)
+    }
+
+    /// The same where the organization has what it must not have.
+    pub(super) fn excluded(self) -> Self {
+        let detail = "The organization exists, and its etag is one that the request excludes; \
+            the metadata has it.";
+        Self { reason: "ETAG_EXCLUDED".into(), detail: detail.into(), ..self }
+    }
+
     fn transport_failed(status: &Status, is_change: bool) -> Self {
         tracing::warn!(code = ?status.code(), text = status.message(), "the service did not answer");
         if status.code() == Code::DeadlineExceeded {
@@ -244,9 +256,7 @@ impl Problem {
 /// The table of google/rpc/code.proto, and the two reasons for which HTTP has a closer word.
 fn http_status(code: Code, reason: &str, conditional: bool) -> StatusCode {
     match code {
-        Code::Aborted if reason == "ETAG_MISMATCH" && conditional => {
-            StatusCode::PRECONDITION_FAILED
-        }
+        Code::Aborted if conditional => StatusCode::PRECONDITION_FAILED,
         Code::InvalidArgument if reason == "IDEMPOTENCY_KEY_REUSED" => {
             StatusCode::UNPROCESSABLE_ENTITY
         }

@@ -46,7 +46,9 @@ impl From<Error> for Status {
                 };
                 details.set_bad_request(bad_request(fields.iter().map(forbidden)));
             }
-            Error::EtagMismatch { current } => {
+            Error::EtagMismatch { current }
+            | Error::EtagWeak { current }
+            | Error::EtagMalformed { current } => {
                 let metadata = [("etag".to_owned(), current.to_string())];
                 details.set_error_info(reason, ERROR_DOMAIN, metadata);
             }
@@ -80,6 +82,8 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::NotFound(_) => (Code::NotFound, reason::ORGANIZATION_NOT_FOUND),
         Error::AlreadyExists(_) => (Code::AlreadyExists, reason::ORGANIZATION_ALREADY_EXISTS),
         Error::EtagMismatch { .. } => (Code::Aborted, reason::ETAG_MISMATCH),
+        Error::EtagWeak { .. } => (Code::Aborted, reason::ETAG_WEAK),
+        Error::EtagMalformed { .. } => (Code::Aborted, reason::ETAG_MALFORMED),
         Error::Overloaded => (Code::ResourceExhausted, reason::STORE_OVERLOADED),
         Error::TooManyWatches => (Code::ResourceExhausted, reason::WATCHES_EXHAUSTED),
         Error::Stopping => (Code::Unavailable, reason::SERVICE_STOPPING),

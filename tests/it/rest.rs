@@ -263,27 +263,39 @@ async fn preferences_and_request_ids_are_followed() {
 async fn preconditions_hold_as_http_says() {
     on_both_databases(async |service| {
         #[rustfmt::skip]
-        let cases: &[(&[(&str, &str)], i64, u16)] = &[
-            (&[("if-match", "\"1\"")], OWN, 200),
-            (&[("if-match", "*")], OWN, 200),
-            (&[("if-match", "\"x,\", \"1\" ,W/\"2\"")], OWN, 200),
-            (&[("if-match", "\"7\""), ("if-match", "\"1\"")], OWN, 200),
-            (&[("if-match", "\"2\"")], OWN, 412),
-            (&[("if-match", "W/\"1\"")], OWN, 412),
-            (&[("if-match", "1")], OWN, 412),
-            (&[("if-match", "")], OWN, 412),
-            (&[("if-match", "\"2\", \"3\"")], OWN, 412),
-            (&[("if-none-match", "*")], OWN, 412),
-            (&[("if-none-match", "\"1\"")], OWN, 412),
-            (&[("if-none-match", "W/\"1\"")], OWN, 412),
-            (&[("if-none-match", "\"2\"")], OWN, 200),
-            (&[("if-match", "\"1\""), ("if-none-match", "\"1\"")], OWN, 412),
-            (&[("if-match", "*")], UNKNOWN, 404),
-            (&[("if-match", "\"1\"")], UNKNOWN, 404),
-            (&[("if-none-match", "*")], UNKNOWN, 404),
-            (&[("if-match", "\"2\", \"3\"")], UNKNOWN, 404),
+        let cases: &[(&[(&str, &str)], i64, u16, &str)] = &[
+            (&[("if-match", "\"1\"")], OWN, 200, ""),
+            (&[("if-match", "*")], OWN, 200, ""),
+            (&[("if-match", "\"x,\", \"1\" ,W/\"2\"")], OWN, 200, ""),
+            (&[("if-match", "\"7\""), ("if-match", "\"1\"")], OWN, 200, ""),
+            (&[("if-match", "\"1\", 2")], OWN, 200, ""),
+            (&[("if-match", "\"2\"")], OWN, 412, "ETAG_MISMATCH"),
+            (&[("if-match", "\"2\", \"3\"")], OWN, 412, "ETAG_MISMATCH"),
+            (&[("if-match", "W/\"1\"")], OWN, 412, "ETAG_WEAK"),
+            (&[("if-match", "W/\"7\"")], OWN, 412, "ETAG_WEAK"),
+            (&[("if-match", "\"7\", W/\"1\"")], OWN, 412, "ETAG_WEAK"),
+            (&[("if-match", "\"7\", \"8\""), ("if-match", "W/\"1\"")], OWN, 412, "ETAG_WEAK"),
+            (&[("if-match", "1")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", ",")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "\"1")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "'1'")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "w/\"1\"")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "\"7\", 1")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "\u{e4}")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-none-match", "*")], OWN, 412, "ETAG_EXCLUDED"),
+            (&[("if-none-match", "\"1\"")], OWN, 412, "ETAG_EXCLUDED"),
+            (&[("if-none-match", "W/\"1\"")], OWN, 412, "ETAG_EXCLUDED"),
+            (&[("if-none-match", "\"2\"")], OWN, 200, ""),
+            (&[("if-match", "\"1\""), ("if-none-match", "\"1\"")], OWN, 412, "ETAG_EXCLUDED"),
+            (&[("if-match", "W/\"1\""), ("if-none-match", "\"2\"")], OWN, 412, "ETAG_WEAK"),
+            (&[("if-match", "*")], UNKNOWN, 404, "ORGANIZATION_NOT_FOUND"),
+            (&[("if-match", "\"1\"")], UNKNOWN, 404, "ORGANIZATION_NOT_FOUND"),
+            (&[("if-match", "W/\"1\"")], UNKNOWN, 404, "ORGANIZATION_NOT_FOUND"),
+            (&[("if-none-match", "*")], UNKNOWN, 404, "ORGANIZATION_NOT_FOUND"),
+            (&[("if-match", "\"2\", \"3\"")], UNKNOWN, 404, "ORGANIZATION_NOT_FOUND"),
         ];
-        for (lines, id, status) in cases {
+        for (lines, id, status, reason) in cases {
             service.database().reset().await;
             let mut request = service.put(*id, SUPPORT, r#"{"name":"N"}"#);
             for (name, value) in *lines {
@@ -291,7 +303,10 @@ async fn preconditions_hold_as_http_says() {
             }
             let answer = request.send().await;
             assert_eq!(answer.status(), *status, "{lines:?}: {}", answer.text());
+            assert_eq!(answer.reason(), *reason, "{lines:?}");
             if *status == 412 {
+                let is_told = answer.text().contains("changed since you read it");
+                assert_eq!(is_told, *reason == "ETAG_MISMATCH", "{lines:?}: {}", answer.text());
                 assert_eq!(answer.json()["metadata"]["etag"], "\"1\"", "{lines:?}");
                 assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
             }
