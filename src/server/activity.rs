@@ -46,6 +46,8 @@ struct State {
     head_since: Option<Instant>,
     /// Where that ends, and the next begins.
     framing: Framing,
+    /// Whether a request's body is not all here; of use over HTTP/1 alone, which has one at a time.
+    is_body_arriving: bool,
     /// Whether the connection has read in this turn of its task.
     has_read: bool,
     /// When a byte last moved.
@@ -89,6 +91,7 @@ impl Activity {
             idle_since: now,
             head_since: None,
             framing: Framing::default(),
+            is_body_arriving: false,
             has_read: false,
             moved: now,
             blocked_since: None,
@@ -185,6 +188,21 @@ impl Activity {
         self.with(|state| state.untaken.remove(&answer));
     }
 
+    /// Whether this is a connection of HTTP/1 between two requests.
+    pub(super) fn is_idle_http1(&self) -> bool {
+        self.with(|state| state.under_way == 0 && state.is_http1 == Some(true))
+    }
+
+    /// Whether the body of a connection's only request is not all here, so that the connection can have
+    /// no other behind it.
+    pub(super) fn is_body_arriving(&self) -> bool {
+        self.with(|state| state.is_body_arriving)
+    }
+
+    pub(super) fn note_body(&self, is_arriving: bool) {
+        self.with(|state| state.is_body_arriving = is_arriving);
+    }
+
     /// Whether requests over HTTP/2 have come.
     pub(super) fn is_http2(&self) -> bool {
         self.with(|state| state.is_http1 == Some(false))
@@ -200,6 +218,7 @@ impl Activity {
             state.under_way += 1;
             state.is_http1 = Some(is_http1);
             state.head_since = None;
+            state.is_body_arriving = false;
         });
         RequestGuard { activity: self.clone(), is_answered: false }
     }
