@@ -20,7 +20,9 @@ use super::{
     prefer::Preferences,
     problem::Problem,
     query::Query,
-    request::{authenticated_first, organization_id, read_creation, read_update},
+    request::{
+        authenticated_before_body, authenticated_first, organization_id, read_creation, read_update,
+    },
     resource::{Change, ChangePage, Organization, OrganizationPage},
 };
 use crate::proto::v1;
@@ -79,7 +81,7 @@ pub(super) async fn update(
     let preconditions = Preconditions::read(&head.headers);
     let preferences = Preferences::read(&head.headers);
     let reading = read_update(&head, body, body_bytes_max, preferences.strict);
-    let mut message = authenticated_first(&caller, reading).await?;
+    let mut message = authenticated_before_body(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
     if let Some(organization) = &mut message.organization {
         organization.etag = etag(&caller, &preconditions, organization.id).await?;
@@ -147,7 +149,7 @@ pub(super) async fn create(
     let caller = gateway.caller(&head.headers, &exchange);
     let preferences = Preferences::read(&head.headers);
     let reading = read_creation(&head, body, body_bytes_max, preferences.strict);
-    let message = authenticated_first(&caller, reading).await?;
+    let message = authenticated_before_body(&caller, &head.headers, reading).await?;
     let (with_writable, is_stored) = (message.include_writable_fields, !message.validate_only);
     let created = caller.create(message).await;
     let created = created.map_err(|status| Problem::of_change(&status, false))?;

@@ -28,6 +28,7 @@ mod compose;
 mod deadlines;
 mod demo;
 mod examples;
+mod expectations;
 mod grpc;
 mod keep_alive;
 mod limits;
