@@ -107,7 +107,8 @@ impl Problem {
     }
 
     pub(super) fn missing_host() -> Self {
-        Self::invalid("HOST_MISSING", "An HTTP/1.1 request must have one Host header.")
+        let detail = "Send one Host header, a host and its port; or :authority over HTTP/2.";
+        Self::invalid("HOST_MISSING", detail)
     }
 
     pub(super) fn odd_transfer_coding() -> Self {
@@ -222,7 +223,6 @@ impl Problem {
         problem
     }
 
-    /// A status without our details was made on the way to the service; its text is not for clients.
     /// The etag that the organization has, where a precondition failed.
     pub(super) fn etag(&self) -> Option<&str> {
         self.metadata.get("etag").map(String::as_str)
@@ -235,6 +235,7 @@ impl Problem {
         Self { reason: "ETAG_EXCLUDED".into(), detail: detail.into(), ..self }
     }
 
+    /// A status without our details was made on the way to the service; its text is not for clients.
     fn transport_failed(status: &Status, is_change: bool) -> Self {
         tracing::warn!(code = ?status.code(), text = status.message(), "the service did not answer");
         if status.code() == Code::DeadlineExceeded {

@@ -30,6 +30,7 @@ mod demo;
 mod examples;
 mod expectations;
 mod grpc;
+mod hosts;
 mod keep_alive;
 mod limits;
 mod listeners;
