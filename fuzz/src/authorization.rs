@@ -23,7 +23,7 @@ pub fn authorization(bytes: &[u8]) {
         assert_eq!(refusal(presented.expect_err("two lines"), b""), "HEADER_REPEATED");
         return;
     }
-    let line = str::from_utf8(bytes).unwrap_or("not a credential").to_ascii_lowercase();
+    let line = String::from_utf8_lossy(bytes).to_ascii_lowercase();
     match presented {
         Ok(secret) => {
             let scheme = bytes.strip_suffix(secret.expose().as_bytes()).expect("the line's end");
@@ -36,8 +36,11 @@ pub fn authorization(bytes: &[u8]) {
             assert_eq!((again.kind(), again.digest()), (secret.kind(), secret.digest()));
         }
         Err(error) => {
-            let is_blank = ["", "bearer", "apikey"].contains(&line.trim_end_matches(' '));
-            let reason = if is_blank { "CREDENTIAL_MISSING" } else { "CREDENTIAL_INVALID" };
+            let (scheme, secret) = line.split_once(' ').unwrap_or((&line, ""));
+            let is_ours = ["bearer", "apikey"].contains(&scheme);
+            let is_word = !is_ours && !scheme.is_empty() && !line.contains(' ');
+            let is_presented = is_word || is_ours && !secret.trim_matches(' ').is_empty();
+            let reason = if is_presented { "CREDENTIAL_INVALID" } else { "CREDENTIAL_MISSING" };
             // Nothing of the line is in the refusal, so no word of it excuses one.
             assert_eq!(refusal(error, b""), reason, "{line:?}");
         }

@@ -77,7 +77,7 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
         expires_at,
         description,
     };
-    store.issue_credential(&credential).await?;
+    store.issue_credential(&credential).await.map_err(Error::of_change)?;
     audit::issued(&credential);
     Ok(credential)
 }
@@ -88,7 +88,8 @@ pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
     let mut found = store.find_credentials(range).await?;
     match (found.pop(), found.is_empty()) {
         (Some(credential), true) => {
-            store.revoke_credential(credential.credential.digest).await?;
+            let revoked = store.revoke_credential(credential.credential.digest).await;
+            revoked.map_err(Error::of_change)?;
             audit::revoked(&credential);
             Ok(credential)
         }

@@ -26,7 +26,8 @@ pub async fn update(store: &Store, call: &Call, update: Update<String>) -> Resul
         // Boxed, as the rare case: every update would carry its size.
         Box::pin(preview_update(store, call, &update, idempotency)).await?
     } else {
-        let updated = store.update_organization(call, update, idempotency).await?;
+        let updated = store.update_organization(call, update, idempotency).await;
+        let updated = updated.map_err(Error::of_change)?;
         audit::updated(call, &fields, &updated);
         updated
     };
@@ -64,7 +65,8 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
             None => preview_creation(store, &new).await?,
         }
     } else {
-        let created = store.create_organization(call, &new, idempotency.as_ref()).await?;
+        let created = store.create_organization(call, &new, idempotency.as_ref()).await;
+        let created = created.map_err(Error::of_change)?;
         audit::created(call, &fields, &created);
         created
     };

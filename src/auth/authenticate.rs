@@ -86,11 +86,12 @@ impl Authenticator {
         // Concurrent misses of one credential are one query.
         match cache.known.try_get_with(digest, find(&self.store, digest)).await {
             Ok(principal) => Ok(principal),
-            Err(error) if matches!(*error, Error::CredentialInvalid) => {
-                cache.unknown.insert(digest, ()).await;
-                Err(Error::CredentialInvalid)
+            Err(error) => {
+                if matches!(*error, Error::CredentialInvalid) {
+                    cache.unknown.insert(digest, ()).await;
+                }
+                Err(Error::clone(&error))
             }
-            Err(error) => Err(shared(error)),
         }
     }
 }
@@ -102,12 +103,4 @@ async fn find(store: &Store, digest: CredentialDigest) -> Result<Arc<Principal>>
 /// An expiry is exact also inside the cache.
 fn holds(principal: &Principal) -> bool {
     principal.expires_at.is_none_or(|end: OffsetDateTime| end > now())
-}
-
-/// A failure of the store that several callers waited for.
-fn shared(error: Arc<Error>) -> Error {
-    match *error {
-        Error::Unavailable(_) => Error::Unavailable(error.into()),
-        _ => Error::Internal(error.into()),
-    }
 }

@@ -5,6 +5,9 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use super::Secret;
 use crate::domain::{CredentialKind, Error, Result, Violation, reason};
 
+const BEARER: &str = "Bearer";
+const API_KEY: &str = "ApiKey";
+
 /// The secret that a request presents: `Bearer <token or API key>`, `ApiKey <API key>` or a bare
 /// API key. The scheme is case-insensitive (RFC 9110 §11.1), the secret is not.
 pub fn presented_secret(headers: &HeaderMap) -> Result<Secret> {
@@ -19,22 +22,29 @@ pub fn presented_secret(headers: &HeaderMap) -> Result<Secret> {
             description,
         )));
     }
-    let line = line.to_str().map_err(|_| Error::CredentialInvalid)?;
-    let (scheme, secret) = line.split_once(' ').unwrap_or((line, ""));
-    let secret = secret.trim_start_matches(' ');
-    let is_bearer = scheme.eq_ignore_ascii_case("Bearer");
-    let is_api_key = scheme.eq_ignore_ascii_case("ApiKey");
-    if secret.is_empty() && (is_bearer || is_api_key || scheme.is_empty()) {
-        return Err(Error::CredentialMissing);
-    }
-    let presented = if is_bearer {
-        Secret::parse(secret)
-    } else if is_api_key {
-        api_key(secret)
-    } else {
-        api_key(line)
+    // What is not UTF-8 is no secret of ours, whichever its scheme.
+    let line = String::from_utf8_lossy(line.as_bytes());
+    let presented = match line.split_once(' ') {
+        // A word alone is a key, unless it is a scheme of which the secret is missing.
+        None if line.is_empty() || is_scheme(&line, BEARER) || is_scheme(&line, API_KEY) => {
+            return Err(Error::CredentialMissing);
+        }
+        None => api_key(&line),
+        Some((scheme, secret)) => {
+            let secret = secret.trim_start_matches(' ');
+            let is_bearer = is_scheme(scheme, BEARER);
+            if secret.is_empty() || !(is_bearer || is_scheme(scheme, API_KEY)) {
+                // Another scheme presents something else than a token (RFC 6750 §3.1).
+                return Err(Error::CredentialMissing);
+            }
+            if is_bearer { Secret::parse(secret) } else { api_key(secret) }
+        }
     };
     presented.ok_or(Error::CredentialInvalid)
+}
+
+fn is_scheme(text: &str, scheme: &str) -> bool {
+    text.eq_ignore_ascii_case(scheme)
 }
 
 fn api_key(text: &str) -> Option<Secret> {

@@ -76,7 +76,7 @@ pub struct Limits {
         value_parser = time_span
     )]
     pub header_read_timeout: Duration,
-    /// How long a connection may be without a request after its first one
+    /// How long a connection may be without a request after its first one; no other limit ends an idle one, and HTTP/1.1 cannot say it first: whoever keeps connections lets go of them sooner
     #[arg(
         long,
         env = "ORGD_IDLE_TIMEOUT",

@@ -2,7 +2,7 @@
 //!
 //! Which code a refusal has on a wire is not decided here.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Deref, sync::Arc};
 
 use super::{Etag, Field, OrganizationId, Role};
 
@@ -55,6 +55,10 @@ pub mod reason {
     pub const ORGANIZATION_ALREADY_EXISTS: &str = "ORGANIZATION_ALREADY_EXISTS";
     /// The organization was changed since the caller read it.
     pub const ETAG_MISMATCH: &str = "ETAG_MISMATCH";
+    /// An etag is weak, and weak ones match nothing that is to be changed.
+    pub const ETAG_WEAK: &str = "ETAG_WEAK";
+    /// What was sent is no etag.
+    pub const ETAG_MALFORMED: &str = "ETAG_MALFORMED";
     /// The time that the caller gives a call breaks the grammar.
     pub const DEADLINE_MALFORMED: &str = "DEADLINE_MALFORMED";
     /// The deadline has passed.
@@ -110,8 +114,27 @@ impl Violation {
     }
 }
 
+/// What a failure came from, for the log alone. Shared, because several callers may wait for one thing,
+/// and each of them is to hear why it failed.
+#[derive(Clone, Debug)]
+pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
+
+impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Cause {
+    fn from(error: E) -> Self {
+        Self(Arc::from(error.into()))
+    }
+}
+
+impl Deref for Cause {
+    type Target = dyn std::error::Error + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
 /// Why a call is refused. The text is for the caller; a source is for the log only.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// No credential was presented.
     #[error(
@@ -157,16 +180,37 @@ pub enum Error {
         /// The etag that it has now.
         current: Etag,
     },
+    /// The caller's etag cannot match, as it is weak.
+    #[error(
+        "A weak etag (W/) matches nothing that is to be changed; send the etag without W/, as an answer gives it. The organization's etag is {current}."
+    )]
+    EtagWeak {
+        /// The etag that the organization has.
+        current: Etag,
+    },
+    /// The caller's etag cannot match, as it is none.
+    #[error(
+        "What was sent is no etag; send one with its double quotes, as an answer gives it. The organization's etag is {current}."
+    )]
+    EtagMalformed {
+        /// The etag that the organization has.
+        current: Etag,
+    },
     /// More work waits than can be done in time.
     #[error(
-        "The service has more to do than it can do in time; nothing was changed. Try again after the time that the answer says."
+        "The service has more to do than it can do in time; your request was not carried out. Try again after the time that the answer says."
     )]
     Overloaded,
-    /// The database cannot be reached, is too slow, or could not say whether it stored a change.
+    /// The database cannot be reached or is too slow.
+    #[error(
+        "The service cannot reach its database at the moment. Try again after the time that the answer says."
+    )]
+    Unavailable(#[source] Cause),
+    /// The same while a change was under way, so that it may be stored.
     #[error(
         "The service cannot reach its database at the moment; whether a change was stored is not known. Try again with the same idempotency key, or read before you do."
     )]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    OutcomeUnknown(#[source] Cause),
     /// As many watch as may.
     #[error(
         "As many watch changes as may. Try again after the time that the answer says, or list the changes."
@@ -177,7 +221,7 @@ pub enum Error {
     Stopping,
     /// A fault of the service.
     #[error("The service has failed. Try again; if it happens again, report the request id.")]
-    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Internal(#[source] Cause),
 }
 
 impl Error {
@@ -185,6 +229,15 @@ impl Error {
     #[must_use]
     pub fn invalid(violation: Violation) -> Self {
         Self::Invalid(vec![violation])
+    }
+
+    /// The same of a change that was begun: its caller must know that it may be stored.
+    #[must_use]
+    pub fn of_change(self) -> Self {
+        match self {
+            Self::Unavailable(cause) => Self::OutcomeUnknown(cause),
+            other => other,
+        }
     }
 }
 

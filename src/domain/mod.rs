@@ -13,7 +13,7 @@ mod principal;
 
 pub use change::{ChangeEntry, FieldChange, Values};
 pub use credential::{Credential, CredentialDigest, CredentialKind, StoredCredential};
-pub use error::{Error, Result, Violation, reason};
+pub use error::{Cause, Error, Result, Violation, reason};
 pub use organization::{Etag, Field, Organization, OrganizationId, TEXT_CODE_POINTS_MAX, Text};
 pub use patch::{Change, Creation, Patch, Update};
 pub use principal::{Call, IdempotencyKey, Principal, Role};

@@ -12,7 +12,7 @@ use axum::{
     http::{
         HeaderMap, HeaderValue, Method, Version,
         header::{CONNECTION, HOST, TRANSFER_ENCODING},
-        uri::Authority,
+        uri::{Authority, Scheme},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -67,6 +67,7 @@ pub(super) async fn edge(
     let source = source_standing(&limits, &request);
     let malformed = malformed(&request);
     let (is_malformed, is_http1) = (malformed.is_some(), request.version() < Version::HTTP_2);
+    let is_change = matches!(*request.method(), Method::PUT | Method::POST);
     let answer = match timeout::of(request.headers()) {
         _ if let Some(problem) = malformed => problem.into_response(),
         _ if let Some(wait) = source.and_then(|source| source.wait) => {
@@ -80,7 +81,7 @@ pub(super) async fn edge(
             timeout_at(deadline, next.run(request))
                 .instrument(span.clone())
                 .await
-                .unwrap_or_else(|_| Problem::deadline_exceeded().into_response())
+                .unwrap_or_else(|_| Problem::deadline_exceeded(is_change).into_response())
         }
     };
     let mut answer = Problem::render(answer, &path, &request_id);
@@ -122,25 +123,95 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// What is answered 400 because it can be read in two ways: a request of HTTP/1.1 without a Host or with
-/// several (RFC 9112 §3.2) or with more codings than `chunked`, once (§6.1), and one of HTTP/2 whose Host
-/// is another than its authority (RFC 9113 §8.3.1).
+/// What is answered 400 because it can be read in two ways: a request that does not say its host once, and
+/// one with more codings than `chunked`, once (RFC 9112 §6.1).
 fn malformed(request: &Request) -> Option<Problem> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    if request.version() == Version::HTTP_2 {
-        let authority = request.uri().authority().map_or("", Authority::as_str);
-        let is_same = hosts.all(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
-        let detail = "Send one host: the Host header and :authority differ.";
-        return (!is_same).then(|| Problem::repeated_header(detail));
-    }
-    if request.version() == Version::HTTP_11 && hosts.count() != 1 {
-        return Some(Problem::missing_host());
-    }
     let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
     let is_plain = match (codings.next(), codings.next()) {
         (None, _) => true,
         (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
         _ => false,
     };
-    (!is_plain).then(Problem::odd_transfer_coding)
+    host_problem(request).or_else(|| (!is_plain).then(Problem::odd_transfer_coding))
+}
+
+/// A host is in the Host header (RFC 9112 §3.2) or in `:authority`, for which the header stands where a
+/// proxy made the request from one of HTTP/1.1 (RFC 9113 §8.3.1). Where both are there, as also in the
+/// absolute form of HTTP/1.1, they must be the same: two layers must never pick different ones.
+fn host_problem(request: &Request) -> Option<Problem> {
+    let mut lines = request.headers().get_all(HOST).iter();
+    let (line, second) = (lines.next(), lines.next());
+    let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
+    let named = |text: &[u8]| host_and_port(text, if is_https { 443 } else { 80 });
+    match (line.map(HeaderValue::as_bytes), request.uri().authority()) {
+        _ if second.is_some() => Some(Problem::missing_host()),
+        // Of HTTP/1.0 nobody asks for one.
+        (None, None) if request.version() == Version::HTTP_10 => None,
+        (None, Some(_)) if request.version() != Version::HTTP_11 => None,
+        (None, _) => Some(Problem::missing_host()),
+        // HTTP/1.1 may say that there is none.
+        (Some(b""), None) if request.version() < Version::HTTP_2 => None,
+        (Some(line), authority) => {
+            let Some(host) = named(line) else { return Some(Problem::missing_host()) };
+            let authority = authority.map(|authority| named(authority.as_str().as_bytes()));
+            let is_other = authority.is_some_and(|authority| authority != Some(host));
+            let detail = "Send one host: the Host header and the request's target differ.";
+            is_other.then(|| Problem::repeated_header(detail))
+        }
+    }
+}
+
+/// The two by which spellings of one authority are the same (RFC 9110 §4.2.3): the host in lower case and
+/// the port, which is the scheme's where none is named. None where there is a user as well, or no host.
+fn host_and_port(text: &[u8], default_port: u16) -> Option<(String, u16)> {
+    let authority = Authority::try_from(text).ok()?;
+    let host = authority.host();
+    let port = match authority.as_str().strip_prefix(host)? {
+        "" | ":" => default_port,
+        port => {
+            let digits = port.strip_prefix(':')?;
+            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+            digits.parse().ok().filter(|_| is_number)?
+        }
+    };
+    (!host.is_empty()).then(|| (host.to_ascii_lowercase(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_and_port;
+
+    #[test]
+    fn authorities_are_compared_as_what_they_name() {
+        let same = |one: &str, other: &str, port| {
+            let one = host_and_port(one.as_bytes(), port);
+            one.is_some() && one == host_and_port(other.as_bytes(), port)
+        };
+        for (one, other, port, expected) in [
+            ("x", "x", 80, true),
+            ("x", "X", 80, true),
+            ("x", "x:80", 80, true),
+            ("x", "x:", 80, true),
+            ("x:080", "x", 80, true),
+            ("x", "x:443", 443, true),
+            ("x", "x:443", 80, false),
+            ("x:80", "x:443", 80, false),
+            ("x", "y", 80, false),
+            ("x", "x.", 80, false),
+            ("x", "x x", 80, false),
+            ("x", "", 80, false),
+            ("x", "u@x", 80, false),
+            ("u@x", "u@x", 80, false),
+            ("[::1]", "[::1]:80", 80, true),
+            ("[FE80::1]", "[fe80::1]:80", 80, true),
+            ("[::1]", "[::2]", 80, false),
+            ("::1", "::1", 80, false),
+            ("x:99999", "x:99999", 80, false),
+            ("x:+80", "x", 80, false),
+            ("x/y", "x/y", 80, false),
+            ("\u{e4}", "\u{e4}", 80, false),
+        ] {
+            assert_eq!(same(one, other, port), expected, "{one} and {other}, {port}");
+        }
+    }
 }

@@ -20,7 +20,9 @@ use super::{
     prefer::Preferences,
     problem::Problem,
     query::Query,
-    request::{authenticated_first, organization_id, read_creation, read_update},
+    request::{
+        authenticated_before_body, authenticated_first, organization_id, read_creation, read_update,
+    },
     resource::{Change, ChangePage, Organization, OrganizationPage},
 };
 use crate::proto::v1;
@@ -64,7 +66,7 @@ impl Gateway {
     request_body(content = OrganizationUpdate, description = "The fields to change; null clears"),
     responses(
         (status = 200, description = "All ok", body = Updated),
-        (status = 412, description = "The organization was changed since; the metadata has its etag", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "A precondition does not hold; the metadata has the organization's etag", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -79,14 +81,19 @@ pub(super) async fn update(
     let preconditions = Preconditions::read(&head.headers);
     let preferences = Preferences::read(&head.headers);
     let reading = read_update(&head, body, body_bytes_max, preferences.strict);
-    let mut message = authenticated_first(&caller, reading).await?;
+    let mut message = authenticated_before_body(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
     if let Some(organization) = &mut message.organization {
         organization.etag = etag(&caller, &preconditions, organization.id).await?;
     }
     let updated = caller.update(message).await;
-    let updated =
-        updated.map_err(|status| Problem::from_status(&status, preconditions.are_some()))?;
+    let updated = updated.map_err(|status| {
+        let problem = Problem::of_change(&status, preconditions.are_some());
+        match problem.etag() {
+            Some(current) if preconditions.if_none_match_met(current) => problem.excluded(),
+            _ => problem,
+        }
+    })?;
     let mut response = if preferences.representation {
         Json(Organization::new(updated, with_writable)).into_response()
     } else {
@@ -142,9 +149,10 @@ pub(super) async fn create(
     let caller = gateway.caller(&head.headers, &exchange);
     let preferences = Preferences::read(&head.headers);
     let reading = read_creation(&head, body, body_bytes_max, preferences.strict);
-    let message = authenticated_first(&caller, reading).await?;
+    let message = authenticated_before_body(&caller, &head.headers, reading).await?;
     let (with_writable, is_stored) = (message.include_writable_fields, !message.validate_only);
-    let created = caller.create(message).await?;
+    let created = caller.create(message).await;
+    let created = created.map_err(|status| Problem::of_change(&status, false))?;
     let location = format!("/v1/organizations/{}", created.id);
     let headers = is_stored.then(|| [(LOCATION, location), (ETAG, created.etag.clone())]);
     let status = if is_stored { StatusCode::CREATED } else { StatusCode::OK };

@@ -8,6 +8,9 @@ use axum::http::{
 
 /// A tag that no organization has: a precondition on it fails, after every other check.
 pub(super) const NEVER: &str = "\"0\"";
+/// What else never matches, and is refused in its own words.
+const WEAK: &str = "W/\"0\"";
+const MALFORMED: &str = "malformed";
 
 /// Bytes of a tag that is sent on at most; none of ours is longer.
 const TAG_BYTES_MAX: usize = 64;
@@ -18,7 +21,7 @@ enum Tags {
     /// `*`
     Any,
     /// The listed ones; what is not a tag matches nothing.
-    Listed(Vec<Tag>),
+    Listed { tags: Vec<Tag>, is_whole: bool },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,12 +53,22 @@ impl Preconditions {
             (_, Some(Tags::Any)) => Some(NEVER.to_owned()),
             // An organization that does not exist is not found before any precondition.
             (None | Some(Tags::Any), None) => Some(String::new()),
-            (Some(Tags::Listed(_)), None) => match self.strong().as_slice() {
-                [only] if only.len() <= TAG_BYTES_MAX => Some((*only).to_owned()),
-                [] | [_] => Some(NEVER.to_owned()),
+            (Some(Tags::Listed { .. }), None) => match (self.strong().as_slice(), self.flaw()) {
+                ([only], None) if only.len() <= TAG_BYTES_MAX => Some((*only).to_owned()),
+                ([], flaw) => Some(flaw.unwrap_or(NEVER).to_owned()),
+                ([_], None) => Some(NEVER.to_owned()),
                 _ => None,
             },
-            (_, Some(Tags::Listed(_))) => None,
+            (_, Some(Tags::Listed { .. })) => None,
+        }
+    }
+
+    /// What of If-Match can never match, where it has such.
+    fn flaw(&self) -> Option<&'static str> {
+        match &self.if_match {
+            Some(Tags::Listed { is_whole: false, .. }) => Some(MALFORMED),
+            Some(Tags::Listed { tags, .. }) if tags.iter().any(|tag| tag.weak) => Some(WEAK),
+            _ => None,
         }
     }
 
@@ -63,12 +76,12 @@ impl Preconditions {
     /// update between the two calls is then found out by the service.
     pub(super) fn etag(&self, current: &str) -> String {
         let met = self.if_match_met(current) && !self.if_none_match_met(current);
-        if met { current.to_owned() } else { NEVER.to_owned() }
+        if met { current } else { self.flaw().unwrap_or(NEVER) }.to_owned()
     }
 
     /// Compared strongly (RFC 9110 §13.1.1).
     fn if_match_met(&self, current: &str) -> bool {
-        !matches!(self.if_match, Some(Tags::Listed(_))) || self.strong().contains(&current)
+        !matches!(self.if_match, Some(Tags::Listed { .. })) || self.strong().contains(&current)
     }
 
     /// Whether the current etag is one that the client has, compared weakly (RFC 9110 §13.1.2).
@@ -76,12 +89,12 @@ impl Preconditions {
         match &self.if_none_match {
             None => false,
             Some(Tags::Any) => true,
-            Some(Tags::Listed(tags)) => tags.iter().any(|tag| tag.opaque == current),
+            Some(Tags::Listed { tags, .. }) => tags.iter().any(|tag| tag.opaque == current),
         }
     }
 
     fn strong(&self) -> Vec<&str> {
-        let Some(Tags::Listed(tags)) = &self.if_match else { return Vec::new() };
+        let Some(Tags::Listed { tags, .. }) = &self.if_match else { return Vec::new() };
         tags.iter().filter(|tag| !tag.weak).map(|tag| tag.opaque.as_str()).collect()
     }
 }
@@ -91,24 +104,25 @@ fn tags(headers: &HeaderMap, name: HeaderName) -> Option<Tags> {
     if lines.is_empty() {
         return None;
     }
-    let texts: Vec<&str> = lines.into_iter().filter_map(|line| line.to_str().ok()).collect();
+    let texts: Vec<_> = lines.iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
     let text = texts.join(",");
-    if text.trim() == "*" { Some(Tags::Any) } else { Some(Tags::Listed(listed(&text))) }
+    Some(if text.trim() == "*" { Tags::Any } else { listed(&text) })
 }
 
 /// The tags of a list. A comma inside quotes belongs to its tag.
-fn listed(mut text: &str) -> Vec<Tag> {
+fn listed(mut text: &str) -> Tags {
     let mut tags = Vec::new();
     loop {
         text = text.trim_start_matches([' ', '\t', ',']);
         if text.is_empty() {
-            return tags;
+            let is_whole = !tags.is_empty();
+            return Tags::Listed { tags, is_whole };
         }
         let (weak, rest) = text.strip_prefix("W/").map_or((false, text), |rest| (true, rest));
         let Some((opaque, after)) = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'))
         else {
             // Not a tag: it matches nothing, and neither does what may hide behind it.
-            return tags;
+            return Tags::Listed { tags, is_whole: false };
         };
         tags.push(Tag { weak, opaque: format!("\"{opaque}\"") });
         text = after;

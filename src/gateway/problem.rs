@@ -107,7 +107,8 @@ impl Problem {
     }
 
     pub(super) fn missing_host() -> Self {
-        Self::invalid("HOST_MISSING", "An HTTP/1.1 request must have one Host header.")
+        let detail = "Send one Host header, a host and its port; or :authority over HTTP/2.";
+        Self::invalid("HOST_MISSING", detail)
     }
 
     pub(super) fn odd_transfer_coding() -> Self {
@@ -166,15 +167,20 @@ impl Problem {
         Self { errors, ..Self::invalid("INVALID_INPUT", detail) }
     }
 
-    pub(super) fn deadline_exceeded() -> Self {
-        let detail = "The deadline has passed; whether a change was stored is not known. \
-            Read the organization before you try again.";
+    /// With `is_change`, while a change may have been under way.
+    pub(super) fn deadline_exceeded(is_change: bool) -> Self {
+        let detail = if is_change {
+            "The deadline has passed; whether a change was stored is not known. \
+                Read the organization before you try again."
+        } else {
+            "The deadline has passed. Try again, or give the request more time."
+        };
         let status = StatusCode::GATEWAY_TIMEOUT;
         Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", detail)
     }
 
     pub(super) fn rate_limited(wait: Duration) -> Self {
-        let detail = "Too many requests come from your address; nothing was changed. \
+        let detail = "Too many requests come from your address; your request was not carried out. \
             Try again after the time that Retry-After says.";
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self::new(status, Code::ResourceExhausted, "RATE_LIMITED", detail)
@@ -188,18 +194,24 @@ impl Problem {
     }
 }
 
-/// Refusals of the service, of a request without preconditions.
+/// Refusals of the service, of a request that changes nothing.
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
-        Self::from_status(&status, false)
+        Self::from_status(&status, false, false)
     }
 }
 
 impl Problem {
-    /// A refusal of the service; `conditional`: the request had a precondition.
-    pub(super) fn from_status(status: &Status, conditional: bool) -> Self {
+    /// A refusal of the service, of a change; `conditional`: the request had a precondition.
+    pub(super) fn of_change(status: &Status, conditional: bool) -> Self {
+        Self::from_status(status, true, conditional)
+    }
+
+    fn from_status(status: &Status, is_change: bool, conditional: bool) -> Self {
         let details = status.get_error_details();
-        let Some(info) = details.error_info() else { return Self::transport_failed(status) };
+        let Some(info) = details.error_info() else {
+            return Self::transport_failed(status, is_change);
+        };
         let http_status = http_status(status.code(), &info.reason, conditional);
         let mut problem = Self::new(http_status, status.code(), "", "");
         problem.reason = info.reason.clone().into();
@@ -211,15 +223,32 @@ impl Problem {
         problem
     }
 
+    /// The etag that the organization has, where a precondition failed.
+    pub(super) fn etag(&self) -> Option<&str> {
+        self.metadata.get("etag").map(String::as_str)
+    }
+
+    /// The same where the organization has what it must not have.
+    pub(super) fn excluded(self) -> Self {
+        let detail = "The organization exists, and its etag is one that the request excludes; \
+            the metadata has it.";
+        Self { reason: "ETAG_EXCLUDED".into(), detail: detail.into(), ..self }
+    }
+
     /// A status without our details was made on the way to the service; its text is not for clients.
-    fn transport_failed(status: &Status) -> Self {
+    fn transport_failed(status: &Status, is_change: bool) -> Self {
         let (code, cause) = (status.code(), std::error::Error::source(status));
         tracing::warn!(?code, text = status.message(), ?cause, "the service did not answer");
         if status.code() == Code::DeadlineExceeded {
-            return Self::deadline_exceeded();
+            return Self::deadline_exceeded(is_change);
         }
-        let detail = "The service cannot be reached at the moment; whether a change was stored is \
-            not known. Read the organization before you try again.";
+        let detail = if is_change {
+            "The service cannot be reached at the moment; whether a change was stored is not known. \
+                Read the organization before you try again."
+        } else {
+            "The service cannot be reached at the moment. \
+                Try again after the time that Retry-After says."
+        };
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self::new(status, Code::Unavailable, "SERVICE_UNREACHABLE", detail)
             .with_header(RETRY_AFTER, RETRY_AFTER_SECONDS.into())
@@ -229,9 +258,7 @@ impl Problem {
 /// The table of google/rpc/code.proto, and the two reasons for which HTTP has a closer word.
 fn http_status(code: Code, reason: &str, conditional: bool) -> StatusCode {
     match code {
-        Code::Aborted if reason == "ETAG_MISMATCH" && conditional => {
-            StatusCode::PRECONDITION_FAILED
-        }
+        Code::Aborted if conditional => StatusCode::PRECONDITION_FAILED,
         Code::InvalidArgument if reason == "IDEMPOTENCY_KEY_REUSED" => {
             StatusCode::UNPROCESSABLE_ENTITY
         }

@@ -4,7 +4,11 @@ use std::pin::pin;
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderName, Uri, header::CONTENT_RANGE, request::Parts},
+    http::{
+        HeaderMap, HeaderName, Uri,
+        header::{CONTENT_RANGE, EXPECT},
+        request::Parts,
+    },
 };
 use percent_encoding::percent_decode_str;
 use prost_types::FieldMask;
@@ -158,4 +162,18 @@ pub(super) async fn authenticated_first<T>(
             reading.await
         }
     }
+}
+
+/// The same of a request with a body. One that waits to be asked for (`Expect: 100-continue`) is asked for
+/// by whoever looks at it, so nobody does before the caller is known.
+pub(super) async fn authenticated_before_body<T>(
+    caller: &Caller,
+    headers: &HeaderMap,
+    reading: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    if headers.contains_key(EXPECT) {
+        Box::pin(caller.authenticate()).await?;
+        return reading.await;
+    }
+    authenticated_first(caller, reading).await
 }

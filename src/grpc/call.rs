@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE, request::Parts};
 use http_body_util::BodyExt;
 use prost_reflect::DescriptorPool;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tonic::{Status, body::Body, server::NamedService};
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_http::catch_panic::CatchPanic;
@@ -134,39 +134,37 @@ fn method(path: &str) -> &'static str {
     METHODS.iter().find(|method| *method == asked).map_or("_OTHER", String::as_str)
 }
 
+/// Authenticates by the headers alone, before the message is read, and only then calls the RPC; all of it
+/// within the call's time.
 async fn within_deadline(
     shared: &Shared,
     rpc: Rpc,
     request: Request<Body>,
     record: &RequestRecord,
 ) -> Result<Response<Body>, Status> {
-    let deadline = grpc_timeout::of(request.headers())
+    let time = grpc_timeout::of(request.headers())
         .map_err(|_| status::malformed_timeout())?
         .map_or(shared.limits.deadline, |asked| asked.min(shared.limits.deadline));
-    timeout(deadline, authenticated(shared, rpc, request, record))
-        .await
-        .map_err(|_| status::deadline_exceeded())?
-}
-
-/// Authenticates by the headers alone, before the message is read, and only then calls the RPC.
-async fn authenticated(
-    shared: &Shared,
-    rpc: Rpc,
-    request: Request<Body>,
-    record: &RequestRecord,
-) -> Result<Response<Body>, Status> {
+    let deadline = Instant::now() + time;
     let (mut head, body) = request.into_parts();
-    let (principal, standings) = match admitted(shared, &head, record).await {
-        Ok(admitted) => admitted,
-        Err(refusal) => {
+    let admitted = timeout_at(deadline.into(), admitted(shared, &head, record)).await;
+    let (principal, standings) = match admitted {
+        Ok(Ok(admitted)) => admitted,
+        Ok(Err(refusal)) => {
             // Boxed, as the rare case: every call would carry its size.
-            Box::pin(take_message(body, shared.limits.message_bytes_max)).await;
+            Box::pin(take_message(body, shared.limits.message_bytes_max, deadline)).await;
             return Err(refusal);
         }
+        Err(_) => return Err(status::deadline_exceeded(false)),
     };
+    let rpc_name = head.uri.path().rsplit('/').next();
+    let is_change = matches!(rpc_name, Some("Update" | "Create"));
     head.extensions.insert(principal);
     let request = Request::from_parts(head, body);
-    let Ok(response) = CatchPanic::custom(rpc, on_panic).oneshot(request).await;
+    let Ok(response) =
+        timeout_at(deadline.into(), CatchPanic::custom(rpc, on_panic).oneshot(request))
+            .await
+            .map_err(|_| status::deadline_exceeded(is_change))?;
     let response = response.map(Body::new);
     let mut response = match Status::from_header_map(response.headers()) {
         Some(refusal) => status::in_our_words(refusal).into_http(),
@@ -203,7 +201,7 @@ async fn admitted(
 /// Takes the message of a call that is refused, where it is on its way. An answer before it would
 /// end the stream; what then still comes for it counts as an error of the stream, and after a thousand
 /// of these h2 closes the connection of a client that has done nothing but call in vain.
-async fn take_message(mut body: Body, bytes_max: usize) {
+async fn take_message(mut body: Body, bytes_max: usize, deadline: Instant) {
     let taking = async {
         let mut taken = 0;
         while let Some(Ok(frame)) = body.frame().await {
@@ -213,7 +211,8 @@ async fn take_message(mut body: Body, bytes_max: usize) {
             }
         }
     };
-    let _ = timeout(MESSAGE_ON_ITS_WAY_MAX, taking).await;
+    let end = deadline.min(Instant::now() + MESSAGE_ON_ITS_WAY_MAX);
+    let _ = timeout_at(end.into(), taking).await;
 }
 
 /// A caller's standing, or the refusal where it called too often.

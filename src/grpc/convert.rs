@@ -92,6 +92,16 @@ fn etag(etag: &str) -> Option<Etag> {
     (!etag.is_empty()).then(|| Etag::parse(etag).unwrap_or(Etag::NONE))
 }
 
+/// Why an update was refused. An etag that never matches is told as what it is: nothing need have changed.
+pub(super) fn refusal(etag: &str, error: Error) -> Error {
+    let is_quoted = etag.len() > 1 && etag.starts_with('"') && etag.ends_with('"');
+    match error {
+        Error::EtagMismatch { current } if etag.starts_with("W/") => Error::EtagWeak { current },
+        Error::EtagMismatch { current } if !is_quoted => Error::EtagMalformed { current },
+        error => error,
+    }
+}
+
 /// The fields of the mask, cleared where they are unset; without a mask, the fields that are set.
 fn patch(organization: v1::Organization, mask: Option<FieldMask>) -> Result<Patch<String>> {
     let paths = mask.map(|mask| mask.paths).unwrap_or_default();

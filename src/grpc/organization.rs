@@ -40,8 +40,11 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         call.validate_only = message.validate_only;
         call.idempotency_key = convert::idempotency_key(&message.request_id)?;
         let with_writable = message.include_writable_fields;
+        let etag = message.organization.as_ref().map(|organization| organization.etag.clone());
         let update = convert::update(message)?;
-        let updated = organizations::update(&self.store, &call, update).await?;
+        let updated = organizations::update(&self.store, &call, update).await;
+        let updated =
+            updated.map_err(|error| convert::refusal(&etag.unwrap_or_default(), error))?;
         Ok(Response::new(organization(&call.principal, updated, with_writable)))
     }
 

@@ -26,15 +26,15 @@ impl From<Error> for Status {
         let (code, reason) = code_and_reason(&error);
         let mut details = details(reason);
         match &error {
-            Error::Unavailable(source) => {
-                tracing::warn!(error = causes(source.as_ref()), "the database is unavailable");
+            Error::Unavailable(source) | Error::OutcomeUnknown(source) => {
+                tracing::warn!(error = causes(&**source), "the database is unavailable");
                 details.set_retry_info(Some(RETRY_DELAY));
             }
             Error::Overloaded | Error::TooManyWatches | Error::Stopping => {
                 details.set_retry_info(Some(RETRY_DELAY));
             }
             Error::Internal(source) => {
-                tracing::error!(error = causes(source.as_ref()), "a call failed");
+                tracing::error!(error = causes(&**source), "a call failed");
             }
             Error::Invalid(violations) => {
                 details.set_bad_request(bad_request(violations.iter().cloned()));
@@ -46,7 +46,9 @@ impl From<Error> for Status {
                 };
                 details.set_bad_request(bad_request(fields.iter().map(forbidden)));
             }
-            Error::EtagMismatch { current } => {
+            Error::EtagMismatch { current }
+            | Error::EtagWeak { current }
+            | Error::EtagMalformed { current } => {
                 let metadata = [("etag".to_owned(), current.to_string())];
                 details.set_error_info(reason, ERROR_DOMAIN, metadata);
             }
@@ -80,10 +82,14 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::NotFound(_) => (Code::NotFound, reason::ORGANIZATION_NOT_FOUND),
         Error::AlreadyExists(_) => (Code::AlreadyExists, reason::ORGANIZATION_ALREADY_EXISTS),
         Error::EtagMismatch { .. } => (Code::Aborted, reason::ETAG_MISMATCH),
+        Error::EtagWeak { .. } => (Code::Aborted, reason::ETAG_WEAK),
+        Error::EtagMalformed { .. } => (Code::Aborted, reason::ETAG_MALFORMED),
         Error::Overloaded => (Code::ResourceExhausted, reason::STORE_OVERLOADED),
         Error::TooManyWatches => (Code::ResourceExhausted, reason::WATCHES_EXHAUSTED),
         Error::Stopping => (Code::Unavailable, reason::SERVICE_STOPPING),
-        Error::Unavailable(_) => (Code::Unavailable, reason::STORE_UNAVAILABLE),
+        Error::Unavailable(_) | Error::OutcomeUnknown(_) => {
+            (Code::Unavailable, reason::STORE_UNAVAILABLE)
+        }
         Error::Internal(_) => (Code::Internal, reason::INTERNAL),
     }
 }
@@ -117,17 +123,21 @@ pub(super) fn unknown_service() -> Status {
     plain(Code::Unimplemented, reason::NOT_IMPLEMENTED, "There is no such service here.")
 }
 
-/// The deadline has passed.
-pub(super) fn deadline_exceeded() -> Status {
-    let message = "The deadline has passed; whether a change was stored is not known. \
-        Read the organization before you try again.";
+/// The deadline has passed; with `is_change`, while a change was under way.
+pub(super) fn deadline_exceeded(is_change: bool) -> Status {
+    let message = if is_change {
+        "The deadline has passed; whether a change was stored is not known. \
+            Read the organization before you try again."
+    } else {
+        "The deadline has passed. Try again, or give the call more time."
+    };
     plain(Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED, message)
 }
 
 /// One call too many of a caller, whose standing is told beside.
 pub(super) fn rate_limited(wait: Duration, standing: &Standing) -> Status {
-    let message =
-        "You call too often; nothing was changed. Try again after the time that the answer says.";
+    let message = "You call too often; your request was not carried out. \
+        Try again after the time that the answer says.";
     let mut details = details(reason::RATE_LIMITED);
     details.set_retry_info(Some(wait));
     let mut metadata = HeaderMap::new();

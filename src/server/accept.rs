@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use axum::Router;
-use http::{HeaderValue, Request, Version, header::CONNECTION};
+use http::{
+    HeaderValue, Request, Version,
+    header::{CONNECTION, EXPECT},
+};
 use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -211,6 +214,8 @@ impl Door {
                         // HTTP/2 can take back what is closed to new requests; HTTP/1 can only say so
                         // with an answer.
                         Age::Grown if !activity.is_http2() => next_age = Age::Told,
+                        // Nothing was asked since, so nobody was told. The idle time has an end as well.
+                        Age::Told if activity.is_idle_http1() => {}
                         Age::Grown | Age::Told => {
                             connection.as_mut().graceful_shutdown();
                             next_age = Age::Over;
@@ -279,9 +284,13 @@ fn builder(protocol: Protocol, limits: &Limits, activity: Activity) -> Builder<S
     let builder = builder.title_case_headers(true);
     let mut builder = if protocol == Protocol::Http2 { builder.http2_only() } else { builder };
     let header_bytes_max = usize::try_from(limits.header_bytes_max).unwrap_or(usize::MAX);
-    // No `header_read_timeout`: hyper's runs while a connection is idle too, and would end every
-    // kept-alive connection after it. `Activity` tells the two apart.
-    builder.http1().timer(TokioTimer::new()).max_buf_size(header_bytes_max);
+    // No `header_read_timeout`: hyper's runs while a connection is idle too, is on unless it is turned off,
+    // and would end every kept-alive connection after it. `Activity` tells the two apart.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(header_bytes_max);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -343,6 +352,7 @@ impl Requests {
     {
         let Self { router, activity, limits, peer, is_last } = self;
         let is_http1 = request.version() < Version::HTTP_2;
+        let is_asked_for = request.headers().contains_key(EXPECT);
         let guard = activity.begin_request(is_http1, &limits);
         // Nobody needs a credential to watch the health, and it has no end of its own.
         let watch = is_health_watch(request.uri().path()).then(|| Hold::begin(&activity, LASTING));
@@ -352,9 +362,13 @@ impl Requests {
         // The source, for its rate limit.
         request.extensions_mut().insert(peer);
         async move {
+            if is_http1 && !is_asked_for {
+                request.body_mut().look();
+            }
             // Boxed, so that a long answer has not the size of what made it.
             let mut response = Box::pin(router.oneshot(request)).await?;
-            if is_http1 && is_last.is_cancelled() {
+            // hyper closes a connection of which it cannot read the next request, and does not say so.
+            if is_http1 && (is_last.is_cancelled() || activity.is_body_arriving()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response.map(|body| GuardedBody::new(body, activity, guard, watch)))

@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::held::Holdings;
+use super::{framing::Framing, held::Holdings};
 use crate::config::Limits;
 
 /// Shared by a connection's bytes, its requests and its watch.
@@ -41,11 +41,13 @@ struct State {
     is_http1: Option<bool>,
     /// When the connection was accepted or its last request ended.
     idle_since: Instant,
-    /// When the first byte of a request came whose headers are not complete; HTTP/1 only, as an
-    /// idle HTTP/2 connection has bytes too.
+    /// Since when the client owes us the end of a head that it has begun; HTTP/1 only, as an idle
+    /// HTTP/2 connection has bytes too.
     head_since: Option<Instant>,
-    /// The lines of that.
-    head_lines: HeadLines,
+    /// Where that ends, and the next begins.
+    framing: Framing,
+    /// Whether a request's body is not all here; of use over HTTP/1 alone, which has one at a time.
+    is_body_arriving: bool,
     /// Whether the connection has read in this turn of its task.
     has_read: bool,
     /// When a byte last moved.
@@ -88,7 +90,8 @@ impl Activity {
             is_http1: None,
             idle_since: now,
             head_since: None,
-            head_lines: HeadLines::default(),
+            framing: Framing::default(),
+            is_body_arriving: false,
             has_read: false,
             moved: now,
             blocked_since: None,
@@ -185,6 +188,21 @@ impl Activity {
         self.with(|state| state.untaken.remove(&answer));
     }
 
+    /// Whether this is a connection of HTTP/1 between two requests.
+    pub(super) fn is_idle_http1(&self) -> bool {
+        self.with(|state| state.under_way == 0 && state.is_http1 == Some(true))
+    }
+
+    /// Whether the body of a connection's only request is not all here, so that the connection can have
+    /// no other behind it.
+    pub(super) fn is_body_arriving(&self) -> bool {
+        self.with(|state| state.is_body_arriving)
+    }
+
+    pub(super) fn note_body(&self, is_arriving: bool) {
+        self.with(|state| state.is_body_arriving = is_arriving);
+    }
+
     /// Whether requests over HTTP/2 have come.
     pub(super) fn is_http2(&self) -> bool {
         self.with(|state| state.is_http1 == Some(false))
@@ -200,6 +218,7 @@ impl Activity {
             state.under_way += 1;
             state.is_http1 = Some(is_http1);
             state.head_since = None;
+            state.is_body_arriving = false;
         });
         RequestGuard { activity: self.clone(), is_answered: false }
     }
@@ -213,6 +232,7 @@ impl Activity {
         self.with(|state| {
             state.under_way -= 1;
             state.idle_since = Instant::now();
+            state.note_head();
             state.abandoned = if is_answered {
                 state.abandoned.saturating_sub(1)
             } else {
@@ -221,8 +241,8 @@ impl Activity {
         });
     }
 
-    /// Notes what was read; whether it can be read in one way only.
-    fn bytes_read(&self, bytes: &[u8]) -> bool {
+    /// Notes what was read, and sees to it that it can be read in one way only.
+    fn bytes_read(&self, bytes: &mut [u8]) {
         self.with(|state| {
             (state.moved, state.has_read) = (Instant::now(), true);
             let seconds = (state.moved - state.reckoned).as_secs();
@@ -230,12 +250,11 @@ impl Activity {
             let back = (seconds * STRAY_BYTES_PER_SECOND).min(STRAY_BYTES_BACK_MAX);
             let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             state.allowance = (state.allowance + back).saturating_sub(count);
-            if state.under_way == 0 && state.is_http1 == Some(true) {
-                state.head_since.get_or_insert(state.moved);
+            if state.is_http1 != Some(false) {
+                state.framing.follow(bytes);
             }
-            let is_between_requests = state.under_way == 0 && state.is_http1 != Some(false);
-            !is_between_requests || state.head_lines.are_good(bytes)
-        })
+            state.note_head();
+        });
     }
 
     /// The client took bytes that were to be written, or did not.
@@ -255,45 +274,12 @@ impl Activity {
     }
 }
 
-/// The lines of a head of HTTP/1. hyper takes a bare LF for the end of one, as it may (RFC 9112 §2.2); a
-/// proxy in front that takes it for a part of a value would then send us a request that it never saw.
-#[derive(Debug, Default)]
-struct HeadLines {
-    is_inside: bool,
-    has_line: bool,
-    is_line_empty: bool,
-    last: u8,
-}
-
-impl HeadLines {
-    /// Takes what came between two requests; whether each of its lines ends in CRLF.
-    fn are_good(&mut self, bytes: &[u8]) -> bool {
-        if !self.is_inside {
-            // What is left of the body of a request that was refused is no head, nor are the frames
-            // behind the preface of HTTP/2.
-            let begins = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_whitespace();
-            if !bytes.first().is_some_and(begins) || bytes.starts_with(b"PRI ") {
-                return true;
-            }
-            *self = Self { is_inside: true, has_line: false, is_line_empty: true, last: 0 };
-        }
-        for byte in bytes {
-            match (self.last, byte) {
-                (b'\r', b'\n') if self.is_line_empty && self.has_line => {
-                    self.is_inside = false;
-                    return true;
-                }
-                (b'\r', b'\n') => {
-                    self.has_line |= !self.is_line_empty;
-                    self.is_line_empty = true;
-                }
-                (_, b'\n') => return false,
-                (_, b'\r') => {}
-                _ => self.is_line_empty = false,
-            }
-            self.last = *byte;
-        }
-        true
+impl State {
+    /// A head that began behind a request counts from that one's end on.
+    fn note_head(&mut self) {
+        let is_owed =
+            self.under_way == 0 && self.is_http1 == Some(true) && self.framing.is_in_head();
+        self.head_since = is_owed.then(|| self.head_since.unwrap_or_else(Instant::now));
     }
 }
 
@@ -346,10 +332,10 @@ impl<I: AsyncRead> AsyncRead for WatchedIo<I> {
         let room = buffer.remaining().min(TURN_BYTES_MAX);
         let mut turn = ReadBuf::new(buffer.initialize_unfilled_to(room));
         ready!(this.io.poll_read(context, &mut turn))?;
-        let is_good = this.activity.bytes_read(turn.filled());
+        this.activity.bytes_read(turn.filled_mut());
         let count = turn.filled().len();
         buffer.advance(count);
-        Poll::Ready(if is_good { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) })
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -108,29 +108,47 @@ pin_project! {
 impl ArrivingBody {
     /// Whoever spends `patience` on sending it is slow.
     pub(super) fn new(
-        mut body: Incoming,
+        body: Incoming,
         is_http1: bool,
         activity: &Activity,
         patience: Duration,
     ) -> Self {
-        let mut first = None;
-        // A message that came with its request is no burden. Over HTTP/1 a look would ask for a body
-        // that waits to be asked for, and one connection has one request at a time.
-        if !is_http1 && !body.is_end_stream() {
-            let mut context = Context::from_waker(Waker::noop());
-            if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(&mut context) {
-                first = frame;
-            }
-            if matches!(first, Some(Err(_))) {
-                activity.note_broken();
-            }
+        let mut this = Self { body, first: None, arriving: None, activity: activity.clone() };
+        // A message that came with its request is no burden. Over HTTP/1 it is handed over later.
+        if !is_http1 {
+            this.look();
         }
-        let arriving = (!body.is_end_stream()).then(|| Arriving {
-            hold: Hold::begin(activity, ARRIVING),
-            since: Instant::now(),
-            patience,
-        });
-        Self { body, first, arriving, activity: activity.clone() }
+        if !this.body.is_end_stream() {
+            activity.note_body(true);
+            let (hold, since) = (Hold::begin(activity, ARRIVING), Instant::now());
+            this.arriving = Some(Arriving { hold, since, patience });
+        }
+        this
+    }
+
+    /// Takes what is here. A body that waits to be asked for is asked for by this.
+    pub(super) fn look(&mut self) {
+        if self.first.is_some() || self.body.is_end_stream() {
+            return;
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(&mut context) {
+            self.first = frame;
+        }
+        if matches!(self.first, Some(Err(_))) {
+            self.activity.note_broken();
+        }
+        if self.body.is_end_stream() {
+            arrived(&mut self.arriving);
+        }
+    }
+}
+
+/// All of a body is here.
+fn arrived(arriving: &mut Option<Arriving>) {
+    if let Some(mut arrived) = arriving.take() {
+        arrived.patience = Duration::MAX;
+        arrived.hold.activity.note_body(false);
     }
 }
 
@@ -150,10 +168,8 @@ impl Body for ArrivingBody {
         if matches!(frame, Some(Err(_))) {
             this.activity.note_broken();
         }
-        if (frame.is_none() || this.body.is_end_stream())
-            && let Some(mut arrived) = this.arriving.take()
-        {
-            arrived.patience = Duration::MAX;
+        if frame.is_none() || this.body.is_end_stream() {
+            arrived(this.arriving);
         }
         Poll::Ready(frame)
     }

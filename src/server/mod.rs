@@ -4,6 +4,7 @@
 
 pub mod accept;
 mod activity;
+mod framing;
 mod held;
 mod linger;
 mod pem;

@@ -1,7 +1,7 @@
 //! What a failure of the database means: to a caller, try again or a fault of ours; to a batch,
 //! whether one of its rows is at fault; to a lane, whether its connection is of any use.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use sea_orm::{
     DbErr, RuntimeErr, SqlErr,
@@ -17,15 +17,6 @@ impl From<DbErr> for Error {
         } else {
             Self::Internal(error.into())
         }
-    }
-}
-
-/// A failure that several callers waited for.
-pub(super) fn shared(error: &Arc<DbErr>) -> Error {
-    if is_unavailable(error) {
-        Error::Unavailable(error.clone().into())
-    } else {
-        Error::Internal(error.clone().into())
     }
 }
 

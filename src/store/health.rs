@@ -3,13 +3,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sea_orm::{DbErr, RuntimeErr};
 use tokio::time::{Duration, Instant, timeout_at};
 
-use super::{
-    error::is_about_a_row,
-    queue::{Job, Queue},
-};
+use super::queue::{Job, Queue};
+use crate::domain::{Error, Result};
 
 /// How old a good finding is before a worker tries itself by an empty batch.
 const TRIAL_AFTER: Duration = Duration::from_secs(1);
@@ -25,7 +22,7 @@ pub(super) struct Health(Arc<Mutex<Finding>>);
 #[derive(Clone, Debug)]
 struct Finding {
     at: Instant,
-    failure: Option<Arc<DbErr>>,
+    failure: Option<Error>,
 }
 
 impl Health {
@@ -35,23 +32,19 @@ impl Health {
     }
 
     /// Fails where the worker cannot do its work.
-    pub(super) fn check(&self) -> Result<(), Arc<DbErr>> {
+    pub(super) fn check(&self) -> Result<()> {
         let Finding { at, failure } = self.last();
-        let hangs = || DbErr::Conn(RuntimeErr::Internal("a worker hangs".to_owned()));
         match failure {
             Some(failure) => Err(failure),
-            None if at.elapsed() > AGE_MAX => Err(hangs().into()),
+            None if at.elapsed() > AGE_MAX => Err(Error::Unavailable("a worker hangs".into())),
             None => Ok(()),
         }
     }
 
-    /// A batch of so many was done, or it failed, which says nothing where one of its rows was the
-    /// reason.
-    pub(super) fn note(&self, size: usize, failure: Option<&Arc<DbErr>>) {
-        if size == 0 || failure.is_none_or(|failure| !is_about_a_row(failure)) {
-            let finding = Finding { at: Instant::now(), failure: failure.cloned() };
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = finding;
-        }
+    /// A batch was done, or it failed. What failed because of one of its rows is no finding.
+    pub(super) fn note(&self, failure: Option<Error>) {
+        let finding = Finding { at: Instant::now(), failure };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = finding;
     }
 
     /// The next batch of a queue. While there is none, and while batches tell nothing, it is now and

@@ -218,7 +218,7 @@ impl Store {
     /// answers those who do not go by a lane.
     pub async fn check(&self) -> Result<()> {
         for health in &self.health {
-            health.check().map_err(|failure| error::shared(&failure))?;
+            health.check()?;
         }
         // Of the key alone: what is stored beside it must not count.
         let id = entity::organizations::Column::Id;

@@ -15,7 +15,7 @@ use super::{
     changes::not_made_before,
     clock, credentials,
     entity::{organization_changes, organizations},
-    error::{self, is_taken},
+    error::is_taken,
     internal, only, reader,
     update::Asked,
     writer::Outcome,
@@ -104,7 +104,7 @@ impl Store {
         match outcome {
             Outcome::Changed(row) => Ok(Some(row)),
             Outcome::Untouched => Ok(None),
-            Outcome::Failed(error) => Err(error::shared(&error)),
+            Outcome::Failed(error) => Err(error),
             Outcome::Refused => Box::pin(self.write_alone(asked)).await,
         }
     }
@@ -114,10 +114,7 @@ impl Store {
         // The batch was the first attempt, and this is the second.
         let retries_max = RETRIES_MAX - 1;
         match attempt(self.answer_timeout(), retries_max, update).await {
-            Ok(rows) => {
-                let row = only(rows).map(|(_, row)| row).transpose();
-                row.map_err(|error| error::shared(&error))
-            }
+            Ok(rows) => only(rows).map(|(_, row)| row).transpose(),
             // By the same request under the same key, which was faster.
             Err(error) if is_taken(&error) => Ok(None),
             Err(error) => Err(error.into()),

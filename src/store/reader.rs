@@ -7,20 +7,20 @@ use tokio::time::sleep;
 
 use super::{
     attempt::rests,
-    error::{is_cut_off, is_lost_to_another, is_outlived, is_unreachable, shared},
+    error::{is_about_a_row, is_cut_off, is_lost_to_another, is_outlived, is_unreachable},
     lane::{Lane, caught},
     queue::Queue,
     row::Row,
 };
-use crate::domain::Result;
+use crate::domain::{Error, Result};
 
 /// Keys whose rows are waited for.
-pub(super) type Reads<K, M> = Queue<K, std::result::Result<Option<M>, Arc<DbErr>>>;
+pub(super) type Reads<K, M> = Queue<K, Result<Option<M>>>;
 
 /// The row that has a key.
 pub(super) async fn find<K, M>(reads: &Arc<Reads<K, M>>, key: K) -> Result<Option<M>> {
     let (found, _) = reads.ask(None, key).await?;
-    found.map_err(|error| shared(&error))
+    found
 }
 
 /// Does the work of the queue until it is closed and empty. `is_key` tells whether a row has a key.
@@ -46,11 +46,10 @@ pub(super) async fn serve<K: Copy, R, M: Clone>(
                 (found, _) => break found,
             }
         };
-        let found = found.map_err(Arc::new);
         reads.done(keys.len(), begin);
-        health.note(keys.len(), found.as_ref().err());
         match found {
             Ok(rows) => {
+                health.note(None);
                 for job in jobs {
                     let row = rows.iter().find(|(key, _)| is_key(key, job.work));
                     job.answer(row.map(|(_, row)| row.clone()).transpose());
@@ -60,6 +59,11 @@ pub(super) async fn serve<K: Copy, R, M: Clone>(
                 if is_unreachable(&error) {
                     // What waits behind it would wait for nothing.
                     jobs.extend(reads.take_all());
+                }
+                let is_about_a_row = !keys.is_empty() && is_about_a_row(&error);
+                let error = Error::from(error);
+                if !is_about_a_row {
+                    health.note(Some(error.clone()));
                 }
                 for job in jobs {
                     job.answer(Err(error.clone()));

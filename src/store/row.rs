@@ -1,18 +1,16 @@
 //! Rows as a batch reads them: each is decoded by itself, so that one which cannot be fails its own
 //! caller, and no neighbour.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use data_encoding::HEXLOWER;
 use sea_orm::{DbErr, FromQueryResult, QueryResult, TryGetable};
 
 use super::entity::{credentials, organizations};
+use crate::domain::{self, Error};
 
 /// A row's key, and what it is, where it can be decoded.
-pub(super) type Row<K, M> = (K, Result<M, Arc<DbErr>>);
+pub(super) type Row<K, M> = (K, domain::Result<M>);
 
 pub(super) type OrganizationRow = Row<i64, organizations::Model>;
 pub(super) type CredentialRow = Row<Vec<u8>, credentials::Model>;
@@ -40,6 +38,6 @@ fn decoded<K: TryGetable, M: FromQueryResult>(
     let decoded = catch_unwind(AssertUnwindSafe(|| M::from_query_result(row, "")))
         .unwrap_or_else(|_| Err(DbErr::Custom("the driver panicked".to_owned())));
     let failure = |error| format!("the row of {} cannot be decoded: {error}", name(&key));
-    let decoded = decoded.map_err(|error| Arc::new(DbErr::Custom(failure(error))));
+    let decoded = decoded.map_err(|error| Error::Internal(failure(error).into()));
     Ok((key, decoded))
 }

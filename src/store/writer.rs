@@ -5,8 +5,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use sea_orm::DbErr;
-
 use super::{
     entity::organizations,
     error::{is_about_a_row, is_unreachable},
@@ -14,6 +12,7 @@ use super::{
     queue::Queue,
     update::Asked,
 };
+use crate::domain::Error;
 
 /// What became of one update of a batch.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub(super) enum Outcome {
     /// The batch failed because of one of its rows, and nothing of it is stored.
     Refused,
     /// The batch failed, or its row cannot be decoded; whether it is stored may not be known.
-    Failed(Arc<DbErr>),
+    Failed(Error),
 }
 
 /// Updates that wait for a lane.
@@ -39,11 +38,11 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
         jobs.sort_unstable_by_key(|job| job.work.id());
         let rows: Vec<&Asked> = jobs.iter().map(|job| &*job.work).collect();
         let begin = Instant::now();
-        let outcome = caught(lane.update(&rows)).await.map_err(Arc::new);
+        let outcome = caught(lane.update(&rows)).await;
         updates.done(rows.len(), begin);
-        health.note(rows.len(), outcome.as_ref().err());
         match outcome {
             Ok(mut changed) => {
+                health.note(None);
                 for job in jobs {
                     let id = job.work.id().get();
                     let at = changed.iter().position(|(changed, _)| *changed == id);
@@ -54,7 +53,8 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
                     });
                 }
             }
-            Err(error) if is_about_a_row(&error) => {
+            // Says nothing of the database's health, but where no row can be at fault.
+            Err(error) if !jobs.is_empty() && is_about_a_row(&error) => {
                 for job in jobs {
                     job.answer(Outcome::Refused);
                 }
@@ -64,6 +64,8 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
                     // What waits behind it would wait for nothing.
                     jobs.extend(updates.take_all());
                 }
+                let error = Error::from(error);
+                health.note(Some(error.clone()));
                 for job in jobs {
                     job.answer(Outcome::Failed(error.clone()));
                 }

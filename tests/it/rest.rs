@@ -125,7 +125,11 @@ async fn credentials_are_taken_in_their_spellings_and_from_no_other_place() {
             ("a token as a key", with(&format!("ApiKey {USER}")), 401, "CREDENTIAL_INVALID"),
             ("upper case", with(&format!("Bearer {}", USER.to_uppercase())), 401, "CREDENTIAL_INVALID"),
             ("a wrong checksum", with(&wrong_sum), 401, "CREDENTIAL_INVALID"),
-            ("another scheme", with(&format!("Basic {USER}")), 401, "CREDENTIAL_INVALID"),
+            ("another scheme", with(&format!("Basic {USER}")), 401, "CREDENTIAL_MISSING"),
+            ("another scheme's parameters", with("Digest username=\"u\", uri=\"/\""), 401, "CREDENTIAL_MISSING"),
+            ("another scheme, not ASCII", with("Basic \u{e4}"), 401, "CREDENTIAL_MISSING"),
+            ("another scheme's key", with(&format!("Token {key}")), 401, "CREDENTIAL_MISSING"),
+            ("a scheme and a blank", with("Negotiate  x"), 401, "CREDENTIAL_MISSING"),
             ("a quoted token", with(&format!("Bearer \"{USER}\"")), 401, "CREDENTIAL_INVALID"),
             ("two tokens", with(&format!("Bearer {USER}, Bearer {USER}")), 401, "CREDENTIAL_INVALID"),
             ("not ASCII", with("Bearer \u{e4}"), 401, "CREDENTIAL_INVALID"),
@@ -142,6 +146,15 @@ async fn credentials_are_taken_in_their_spellings_and_from_no_other_place() {
             let answer = request.send().await;
             assert_eq!((answer.status(), answer.reason().as_str()), (status, reason), "{name}: {}", answer.text());
             assert!(!answer.text().contains(USER) && !answer.text().contains(key), "{name}");
+            // An error is told of a token alone (RFC 6750 §3.1).
+            let challenge = "Bearer realm=\"organizations\"";
+            let invalid = format!("{challenge}, error=\"invalid_token\"");
+            let expected = match reason {
+                "CREDENTIAL_MISSING" => Some(challenge),
+                "CREDENTIAL_INVALID" => Some(invalid.as_str()),
+                _ => None,
+            };
+            assert_eq!(answer.header("www-authenticate"), expected, "{name}");
         }
     })
     .await;
@@ -250,27 +263,39 @@ async fn preferences_and_request_ids_are_followed() {
 async fn preconditions_hold_as_http_says() {
     on_both_databases(async |service| {
         #[rustfmt::skip]
-        let cases: &[(&[(&str, &str)], i64, u16)] = &[
-            (&[("if-match", "\"1\"")], OWN, 200),
-            (&[("if-match", "*")], OWN, 200),
-            (&[("if-match", "\"x,\", \"1\" ,W/\"2\"")], OWN, 200),
-            (&[("if-match", "\"7\""), ("if-match", "\"1\"")], OWN, 200),
-            (&[("if-match", "\"2\"")], OWN, 412),
-            (&[("if-match", "W/\"1\"")], OWN, 412),
-            (&[("if-match", "1")], OWN, 412),
-            (&[("if-match", "")], OWN, 412),
-            (&[("if-match", "\"2\", \"3\"")], OWN, 412),
-            (&[("if-none-match", "*")], OWN, 412),
-            (&[("if-none-match", "\"1\"")], OWN, 412),
-            (&[("if-none-match", "W/\"1\"")], OWN, 412),
-            (&[("if-none-match", "\"2\"")], OWN, 200),
-            (&[("if-match", "\"1\""), ("if-none-match", "\"1\"")], OWN, 412),
-            (&[("if-match", "*")], UNKNOWN, 404),
-            (&[("if-match", "\"1\"")], UNKNOWN, 404),
-            (&[("if-none-match", "*")], UNKNOWN, 404),
-            (&[("if-match", "\"2\", \"3\"")], UNKNOWN, 404),
+        let cases: &[(&[(&str, &str)], i64, u16, &str)] = &[
+            (&[("if-match", "\"1\"")], OWN, 200, ""),
+            (&[("if-match", "*")], OWN, 200, ""),
+            (&[("if-match", "\"x,\", \"1\" ,W/\"2\"")], OWN, 200, ""),
+            (&[("if-match", "\"7\""), ("if-match", "\"1\"")], OWN, 200, ""),
+            (&[("if-match", "\"1\", 2")], OWN, 200, ""),
+            (&[("if-match", "\"2\"")], OWN, 412, "ETAG_MISMATCH"),
+            (&[("if-match", "\"2\", \"3\"")], OWN, 412, "ETAG_MISMATCH"),
+            (&[("if-match", "W/\"1\"")], OWN, 412, "ETAG_WEAK"),
+            (&[("if-match", "W/\"7\"")], OWN, 412, "ETAG_WEAK"),
+            (&[("if-match", "\"7\", W/\"1\"")], OWN, 412, "ETAG_WEAK"),
+            (&[("if-match", "\"7\", \"8\""), ("if-match", "W/\"1\"")], OWN, 412, "ETAG_WEAK"),
+            (&[("if-match", "1")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", ",")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "\"1")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "'1'")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "w/\"1\"")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "\"7\", 1")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-match", "\u{e4}")], OWN, 412, "ETAG_MALFORMED"),
+            (&[("if-none-match", "*")], OWN, 412, "ETAG_EXCLUDED"),
+            (&[("if-none-match", "\"1\"")], OWN, 412, "ETAG_EXCLUDED"),
+            (&[("if-none-match", "W/\"1\"")], OWN, 412, "ETAG_EXCLUDED"),
+            (&[("if-none-match", "\"2\"")], OWN, 200, ""),
+            (&[("if-match", "\"1\""), ("if-none-match", "\"1\"")], OWN, 412, "ETAG_EXCLUDED"),
+            (&[("if-match", "W/\"1\""), ("if-none-match", "\"2\"")], OWN, 412, "ETAG_WEAK"),
+            (&[("if-match", "*")], UNKNOWN, 404, "ORGANIZATION_NOT_FOUND"),
+            (&[("if-match", "\"1\"")], UNKNOWN, 404, "ORGANIZATION_NOT_FOUND"),
+            (&[("if-match", "W/\"1\"")], UNKNOWN, 404, "ORGANIZATION_NOT_FOUND"),
+            (&[("if-none-match", "*")], UNKNOWN, 404, "ORGANIZATION_NOT_FOUND"),
+            (&[("if-match", "\"2\", \"3\"")], UNKNOWN, 404, "ORGANIZATION_NOT_FOUND"),
         ];
-        for (lines, id, status) in cases {
+        for (lines, id, status, reason) in cases {
             service.database().reset().await;
             let mut request = service.put(*id, SUPPORT, r#"{"name":"N"}"#);
             for (name, value) in *lines {
@@ -278,7 +303,10 @@ async fn preconditions_hold_as_http_says() {
             }
             let answer = request.send().await;
             assert_eq!(answer.status(), *status, "{lines:?}: {}", answer.text());
+            assert_eq!(answer.reason(), *reason, "{lines:?}");
             if *status == 412 {
+                let is_told = answer.text().contains("changed since you read it");
+                assert_eq!(is_told, *reason == "ETAG_MISMATCH", "{lines:?}: {}", answer.text());
                 assert_eq!(answer.json()["metadata"]["etag"], "\"1\"", "{lines:?}");
                 assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
             }

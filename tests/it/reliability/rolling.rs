@@ -128,6 +128,23 @@ async fn connections_that_grow_old_behind_a_proxy_fail_no_request() {
     assert_nothing_fails(&database, &load, &clients(4)).await;
 }
 
+/// A proxy that speaks HTTP/2 to the service for clients of HTTP/1.1 sends on their `Host`, and no
+/// `:authority` (RFC 9113 §8.3.1).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_behind_a_proxy_that_speaks_http2_to_the_service_fail_no_request() {
+    let database = database(12).await;
+    let addresses = [own_address(), own_address()];
+    let _instances = addresses.map(|address| serve(&database, address, &[]));
+    let over_http2 =
+        ("    balance leastconn\n", "    balance leastconn\n    default-server proto h2\n");
+    let proxy = Haproxy::start(addresses, &[NO_RETRIES[0], NO_RETRIES[1], over_http2]);
+    for number in 0..2 {
+        proxy.until(number, true).await;
+    }
+    let load = Load::new(proxy.rest(), proxy.grpc(), Duration::from_millis(3));
+    assert_nothing_fails(&database, &load, &clients(4)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateways_connections_that_grow_old_fail_no_request() {
     let database = Arc::new(database(12).await);

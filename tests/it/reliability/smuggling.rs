@@ -39,7 +39,7 @@ fn smuggled(name: &str) -> String {
 
 /// Cases over HTTP/1: the lines of the head after the first three, the body, and what is expected. `{}`
 /// stands for the smuggled request.
-const CASES: [(&str, &str, &str, Read); 34] = {
+const CASES: [(&str, &str, &str, Read); 39] = {
     use Read::{Once, OnceThenRefused, Refused};
     [
         ("CL TE", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n{}", Once),
@@ -85,6 +85,32 @@ const CASES: [(&str, &str, &str, Read); 34] = {
             "Transfer-Encoding: chunked\r\n",
             "0\r\n\r\nX\r\n{}",
             OnceThenRefused,
+        ),
+        // A head that begins in the middle of what is read.
+        (
+            "bare LF in the next head",
+            "",
+            "GET / HTTP/1.1\r\nHost: x\r\nX-A: a\nX-B: b\r\n\r\n{}",
+            OnceThenRefused,
+        ),
+        ("bare LF before the next head", "Content-Length: 3\r\n", "\n\n\n\n{}", OnceThenRefused),
+        (
+            "bare LF that hides a length, behind a body",
+            "Content-Length: 2\r\n",
+            "[]GET / HTTP/1.1\r\nHost: x\r\nX-A: a\nContent-Length: 500\r\n\r\n{}",
+            OnceThenRefused,
+        ),
+        (
+            "bare LF behind chunks",
+            "Transfer-Encoding: chunked\r\n",
+            "2\r\n\n\n\r\n0\r\n\r\nGET / HTTP/1.1\nHost: x\r\n\r\n{}",
+            OnceThenRefused,
+        ),
+        (
+            "bare LF in a trailer",
+            "Transfer-Encoding: chunked\r\n",
+            "0\r\nX-A: a\nX-B: b\r\n\r\n{}",
+            Refused,
         ),
     ]
 };
