@@ -186,14 +186,14 @@ async fn a_process_that_cannot_begin_says_why_and_fails() {
     .await;
     for upstream in ["127.0.0.1:50051", "ftp://127.0.0.1:50051", "/x", "http:///x"] {
         let refused = orgd("", &format!("gateway --upstream {upstream}"));
-        assert!(refused.stderr.contains("an upstream is http://HOST:PORT"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("must be http://HOST:PORT"), "{}", refused.stderr);
     }
     for (url, sentence) in [
         ("sqlite:///nowhere/orgd.db", "cannot connect to the database"),
         ("sqlite::memory:", "name a file"),
         ("postgres://someone:hunter2@127.0.0.1:1/none", "cannot connect to the database"),
         ("mysql://someone:hunter2@127.0.0.1/none", "neither sqlite"),
-        ("postgres://someone:hunter2@127.0.0.1:port/none", "neither sqlite"),
+        ("postgres://someone:hunter2@127.0.0.1:port/none", "percent-encode"),
     ] {
         let refused = orgd(
             url,
