@@ -9,12 +9,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sea_orm_migration::{
-    prelude::*,
-    schema::*,
-    sea_orm::{ConnectionTrait, RuntimeErr, sqlx::error::DatabaseError},
-};
+use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
 use tokio::time::{Instant, sleep};
+
+use crate::sqlstate;
 
 /// How long a lease holds without renewal. Longer than any clock difference between instances that
 /// a deployment should have.
@@ -87,11 +85,10 @@ async fn take<C: ConnectionTrait>(db: &C, owner: &str) -> Result<bool, DbErr> {
 }
 
 /// Whether somebody else was faster: what a database says whose transactions are serializable, or that
-/// found a deadlock (class 40 of SQLSTATE). SQLite's codes are numbers below.
+/// found a deadlock (class 40 of SQLSTATE), or where the row was held too long. SQLite's codes are
+/// numbers below.
 fn is_lost_to_another(error: &DbErr) -> bool {
-    let DbErr::Exec(RuntimeErr::SqlxError(error)) = error else { return false };
-    let code = error.as_database_error().and_then(DatabaseError::code);
-    code.is_some_and(|code| code.len() == 5 && code.starts_with("40"))
+    sqlstate(error).is_some_and(|code| code.len() == 5 && code.starts_with("40") || code == "55P03")
 }
 
 /// Prolongs the lease until it cannot be; answers why. One renewal that fails is not the end: the

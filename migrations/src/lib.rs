@@ -12,12 +12,15 @@ mod m20261123_000002_create_credentials;
 mod m20261123_000003_create_organization_changes;
 mod m20261123_000004_index_organization_changes_idempotency;
 
+use std::time::Duration;
+
 pub use sea_orm_migration::{Migration, MigrationStatus, MigratorTrait};
 use sea_orm_migration::{
     prelude::*,
-    sea_orm::{DatabaseConnection, EntityTrait},
+    sea_orm::{DatabaseConnection, EntityTrait, RuntimeErr, sqlx::error::DatabaseError},
     seaql_migrations,
 };
+use tokio::time::sleep;
 
 /// Brings a database to the schema of this version, whoever else tries to at the same time.
 pub struct Migrator;
@@ -41,13 +44,54 @@ impl MigratorTrait for Migrator {
         if Self::get_pending_migrations_read_only(&db).await?.is_empty() {
             return Ok(());
         }
-        let borrowed = match &db {
-            SchemaManagerConnection::Connection(connection) => (*connection).into(),
-            SchemaManagerConnection::Transaction(transaction) => (*transaction).into(),
-            SchemaManagerConnection::OwnedTransaction(transaction) => transaction.into(),
-        };
-        lease::while_held(&db, Unleased::up::<SchemaManagerConnection<'_>>(borrowed, steps)).await
+        lease::while_held(&db, apply(&db, steps)).await
     }
+}
+
+/// How long a step that did not get its lock rests before it asks again.
+const LOCK_REST: Duration = Duration::from_secs(1);
+
+/// Applies pending steps, one after the other. A step asks for its lock only for as long as the
+/// connection's `lock_timeout` says, and then again after a rest: all that comes to the table meanwhile
+/// waits behind it.
+async fn apply(db: &SchemaManagerConnection<'_>, steps: Option<u32>) -> Result<(), DbErr> {
+    let mut left = steps.unwrap_or(u32::MAX);
+    let mut is_told = false;
+    while left > 0 && !Migrator::get_pending_migrations_read_only(db).await?.is_empty() {
+        match Unleased::up::<SchemaManagerConnection<'_>>(borrowed(db), Some(1)).await {
+            Ok(()) => left -= 1,
+            Err(error) if sqlstate(&error).as_deref() == Some("55P03") => {
+                if !is_told {
+                    tracing::warn!(
+                        "a step of the schema waits for a transaction that has its table; it asks \
+                         for its lock every second"
+                    );
+                    is_told = true;
+                }
+                sleep(LOCK_REST).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn borrowed<'a>(db: &'a SchemaManagerConnection<'_>) -> SchemaManagerConnection<'a> {
+    match db {
+        SchemaManagerConnection::Connection(connection) => (*connection).into(),
+        SchemaManagerConnection::Transaction(transaction) => (*transaction).into(),
+        SchemaManagerConnection::OwnedTransaction(transaction) => transaction.into(),
+    }
+}
+
+/// The code of a database's refusal: SQLSTATE, or a number of SQLite's.
+fn sqlstate(error: &DbErr) -> Option<String> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) =
+        error
+    else {
+        return None;
+    };
+    error.as_database_error().and_then(DatabaseError::code).map(Into::into)
 }
 
 /// The steps of this version, in order.

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{open, organization::organization_id, output};
+use super::{open, open_to_read, organization::organization_id, output};
 use crate::{
     app::credentials::{self, Grant},
     auth::Secret,
@@ -184,7 +184,7 @@ fn imported_secret(kind: CredentialKind) -> Result<Secret> {
 }
 
 async fn list(args: ListArgs) -> Result<()> {
-    let store = open(&args.database).await?;
+    let store = open_to_read(&args.database).await?;
     let credentials = store.list_credentials().await?;
     let value: Vec<Value> = credentials.iter().map(stored_as_json).collect();
     output::value(args.json, &value.into(), || {

@@ -4,10 +4,10 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::{connect, open, output};
+use super::{connect, existing, open, output};
 use crate::{
     config::DatabaseArgs,
-    store::{MigrationStep, Store, StoreOptions},
+    store::{MigrationStep, Store},
 };
 
 #[derive(Args, Debug)]
@@ -33,7 +33,7 @@ enum Action {
 pub(super) async fn run(args: MigrateArgs) -> Result<()> {
     let store: Store = match args.action {
         Action::Up => open(&args.database).await?,
-        Action::Status => connect(&args.database, StoreOptions::default()).await?,
+        Action::Status => connect(&args.database, existing()).await?,
     };
     let steps = store.migration_steps().await?;
     let value = |step: &MigrationStep| json!({"name": step.name, "applied": step.applied, "known": step.known});

@@ -243,13 +243,26 @@ async fn open(database: &DatabaseArgs) -> Result<Store> {
     up_to_date(database, StoreOptions::default()).await
 }
 
-/// The same for a service.
+/// The database as it is, for a command that reads: it neither creates a database nor changes its
+/// schema.
+async fn open_to_read(database: &DatabaseArgs) -> Result<Store> {
+    let store = connect(database, existing()).await?;
+    store.check_schema().await.context("cannot read the database")?;
+    Ok(store)
+}
+
+fn existing() -> StoreOptions {
+    StoreOptions { creates: false, ..StoreOptions::default() }
+}
+
+/// The database with its schema up to date, for a service.
 async fn open_for_many(database: &DatabaseArgs, pool: &PoolArgs) -> Result<Store> {
     let options = StoreOptions {
         connections_max: pool.database_connections,
         acquire_timeout: pool.database_acquire_timeout,
         lock_timeout: pool.database_lock_timeout,
         statement_timeout: pool.database_statement_timeout,
+        creates: true,
         batch_max: pool.write_batch_max.get(),
         queue_max: pool.write_queue_max.get(),
         batch_hold: pool.write_batch_hold.get(),

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    open, operator_call, output,
+    open, open_to_read, operator_call, output,
     remote::{self, ChangesArgs, EXIT_CODES, ListArgs, UpdateArgs},
 };
 use crate::{
@@ -90,7 +90,7 @@ pub(super) async fn run(command: OrganizationCommand) -> Result<ExitCode> {
             store.close().await?;
         }
         OrganizationCommand::Get(args) => {
-            let store = open(&args.database).await?;
+            let store = open_to_read(&args.database).await?;
             print(args.json, &store.get_organization(args.id).await?)?;
             store.close().await?;
         }

@@ -1,13 +1,17 @@
 //! The schema: brought up to date under a lease, and its state.
 
 use orgd_migrations::{Migrator, MigratorTrait, applied_steps, known_steps, works_with};
-use sea_orm::DbErr;
+use sea_orm::{DbErr, sqlx};
 use secrecy::SecretString;
 
 use super::{
     Store, StoreOptions,
     sqlite::{STARTUP_LOCK_TIMEOUT, connect_when_free, durable},
 };
+
+/// How long a step waits for its lock before it lets those pass that wait behind it: less than the
+/// `lock_timeout` of the lanes.
+const BRIEF_LOCKS: &str = "SET lock_timeout = '100ms'";
 
 /// A step of the schema.
 #[derive(Clone, Debug)]
@@ -25,13 +29,19 @@ impl Store {
     /// A database with steps of a later version is left as it is; fails where one of them, or the
     /// lack of one of ours, means that this version cannot work with it.
     ///
-    /// Over connections of its own, without the time limits of calls: an index on a large table takes
-    /// its time. Two of them, so that the lease is renewed while a step runs.
+    /// Over connections of its own, without the time limits of calls but for locks: an index on a large
+    /// table takes its time. Two of them, so that the lease is renewed while a step runs.
     pub async fn migrate(url: &SecretString) -> Result<(), DbErr> {
         let mut options = Self::options(url, &StoreOptions::default())?;
         options
             .max_connections(2)
-            .map_sqlx_sqlite_opts(|sqlite| durable(sqlite, STARTUP_LOCK_TIMEOUT));
+            .map_sqlx_sqlite_opts(|sqlite| durable(sqlite, STARTUP_LOCK_TIMEOUT))
+            .map_sqlx_postgres_pool_opts(|pool| {
+                pool.after_connect(|connection, _| {
+                    let brief = sqlx::raw_sql(BRIEF_LOCKS).execute(connection);
+                    Box::pin(async { brief.await.map(drop) })
+                })
+            });
         let connection = connect_when_free(options).await?;
         let steps = steps(&applied_steps(&connection).await?);
         if steps.iter().all(|step| step.known) {
@@ -40,6 +50,19 @@ impl Store {
             check_newer(&steps)?;
         }
         connection.close().await
+    }
+
+    /// Fails where this version cannot work with the schema as it is; writes nothing.
+    pub async fn check_schema(&self) -> Result<(), DbErr> {
+        let steps = self.migration_steps().await?;
+        if steps.iter().any(|step| !step.known) {
+            return check_newer(&steps);
+        }
+        if steps.iter().all(|step| step.applied) {
+            return Ok(());
+        }
+        let text = "the database lacks steps of the schema; `orgd migrate` applies them";
+        Err(DbErr::Migration(text.to_owned()))
     }
 
     /// Every step in order, those of later versions last, and whether the database has it; writes

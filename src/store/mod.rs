@@ -50,7 +50,7 @@ use self::{
     queue::{Queue, QueueLimits},
     reader::Reads,
     renewal::Renewal,
-    sqlite::{connect_when_free, durable, immediate},
+    sqlite::{connect_when_free, immediate},
     writer::Updates,
 };
 use crate::{
@@ -100,12 +100,13 @@ impl Store {
     ) -> std::result::Result<Self, DbErr> {
         let mut writer = Self::options(url, &options)?;
         if is_sqlite(url) {
+            if !options.creates {
+                sqlite::find(url.expose_secret())?;
+            }
             let mut reader = sqlite::without_end(&mut writer).clone();
             writer.max_connections(1);
             reader.max_connections(SQLITE_READERS_MAX).map_sqlx_sqlite_opts(move |sqlite| {
-                durable(sqlite, options.lock_timeout)
-                    .pragma("query_only", "ON")
-                    .create_if_missing(false)
+                sqlite::existing(sqlite, options.lock_timeout).pragma("query_only", "ON")
             });
             // The writer first: it creates the file.
             let writer = connect_when_free(writer).await?;
@@ -123,7 +124,7 @@ impl Store {
             .statement_timeout(options.statement_timeout)
             .map_sqlx_postgres_opts(move |postgres| {
                 let lock_timeout = format!("{}ms", options.lock_timeout.as_millis());
-                postgres.options([("lock_timeout", lock_timeout)])
+                postgres::reachable(postgres).options([("lock_timeout", lock_timeout)])
             });
         let mut lanes = writer.clone();
         lanes
@@ -205,11 +206,13 @@ impl Store {
     ) -> std::result::Result<ConnectOptions, DbErr> {
         url::check(url)?;
         let mut options = ConnectOptions::new(url.expose_secret());
-        let lock_timeout = store.lock_timeout;
+        let StoreOptions { lock_timeout, creates, .. } = *store;
+        let sqlite_options = if creates { sqlite::durable } else { sqlite::existing };
         options
             .acquire_timeout(store.acquire_timeout)
             .sqlx_logging(false)
-            .map_sqlx_sqlite_opts(move |sqlite| durable(sqlite, lock_timeout))
+            .map_sqlx_postgres_opts(postgres::reachable)
+            .map_sqlx_sqlite_opts(move |sqlite| sqlite_options(sqlite, lock_timeout))
             .map_sqlx_sqlite_pool_opts(sqlite::without_lost_transactions);
         Ok(options)
     }

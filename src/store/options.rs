@@ -17,6 +17,8 @@ pub struct StoreOptions {
     /// statement which waits is not applied long after its caller was told that the deadline has
     /// passed.
     pub statement_timeout: Duration,
+    /// Whether a SQLite file is created where there is none.
+    pub creates: bool,
     /// Updates in one batch at most; 1: each has a commit of its own.
     pub batch_max: usize,
     /// Updates, and look-ups of each kind, that wait for a lane at most.
@@ -39,6 +41,7 @@ impl Default for StoreOptions {
             acquire_timeout: Duration::from_secs(1),
             lock_timeout: Duration::from_secs(1),
             statement_timeout: Duration::from_secs(1),
+            creates: true,
             batch_max: 64,
             // A second's worth where each needs a commit of its own.
             queue_max: 1024,

@@ -28,14 +28,27 @@ use crate::domain::{CredentialDigest, Field, OrganizationId};
 /// How long a connection is kept.
 const LIFETIME_MAX: Duration = Duration::from_mins(30);
 
+/// An address of IPv6 without the brackets that it has in a URL, with which sqlx takes it for a name.
+pub(super) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
+    let host = options.get_host();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match address.map(str::to_owned) {
+        Some(address) => options.host(&address),
+        None => options,
+    }
+}
+
 /// What a lane's connections have beside the settings of all.
 ///
 /// Every table is found by a key, whatever the statistics of a table that was empty yesterday say;
 /// so one plan is good for all batches, and planning costs as much as a small batch.
 pub(super) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
-    options.options([
+    reachable(options).options([
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
+        // A plan that must scan nevertheless, as without an index, would be compiled for a second each
+        // time, so high is its cost on paper.
+        ("jit", "off"),
         // Whoever waits longer for a row is tried again alone, and its neighbours with it.
         ("lock_timeout", "250ms"),
     ])

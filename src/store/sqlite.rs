@@ -2,6 +2,7 @@
 //! the same for any number of rows, and costs one turn of the connection's thread.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -58,6 +59,14 @@ pub(super) async fn connect_when_free(
     }
 }
 
+/// The same for a file that is there; it is left as it is.
+pub(super) fn existing(
+    options: SqliteConnectOptions,
+    lock_timeout: Duration,
+) -> SqliteConnectOptions {
+    options.busy_timeout(lock_timeout).create_if_missing(false)
+}
+
 /// What every connection has.
 pub(super) fn durable(
     options: SqliteConnectOptions,
@@ -85,9 +94,23 @@ pub(super) async fn opened(url: &str, pools: [&DatabaseConnection; 2]) -> Result
         pool.execute_unprepared("SELECT name FROM sqlite_schema LIMIT 1").await?;
     }
     let unknown = |error| DbErr::Custom(format!("cannot find the database's file: {error}"));
+    Files::opened(&path(url)?).map_err(unknown)
+}
+
+/// Fails where there is no file.
+pub(super) fn find(url: &str) -> Result<(), DbErr> {
+    let path = path(url)?;
+    if path.exists() {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(DbErr::Custom(format!("there is no file {path}; `orgd migrate` creates the database")))
+}
+
+fn path(url: &str) -> Result<PathBuf, DbErr> {
     let options: SqliteConnectOptions =
         url.parse().map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))))?;
-    Files::opened(options.get_filename()).map_err(unknown)
+    Ok(options.get_filename().to_owned())
 }
 
 /// A transaction that writes: it waits for another process's lock where it begins, where waiting is

@@ -25,6 +25,7 @@ mod cli;
 mod client_examples;
 mod commit;
 mod compose;
+mod connecting;
 mod deadlines;
 mod demo;
 mod examples;

@@ -1,14 +1,17 @@
 //! The schema: brought up to date by whoever comes, at once with others.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, TransactionTrait};
 
-use crate::harness::{Database, orgd};
+use crate::harness::{ADMINISTRATOR, Database, FOREIGN, OWN, Service, orgd};
 
 const ROUNDS: usize = 20;
 const INSTANCES: usize = 4;
@@ -70,15 +73,122 @@ async fn a_lease_is_waited_for_while_it_holds_and_taken_when_it_has_run_out() {
 
 #[tokio::test]
 async fn status_shows_what_is_pending_and_writes_nothing() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    let sqlite = Database::sqlite();
+    fs::write(file_of(&sqlite), "").unwrap();
+    for database in [sqlite, Database::postgres().await] {
         for _ in 0..2 {
             let steps = orgd(database.url(), "migrate status --json").json();
             assert!(steps.as_array().unwrap().iter().all(|step| step["applied"] == false));
+        }
+        if database.is_sqlite() {
+            assert_eq!(fs::metadata(file_of(&database)).unwrap().len(), 0);
         }
         assert_eq!(orgd(database.url(), "migrate").code, 0);
         let status = orgd(database.url(), "migrate status");
         assert!(status.stdout.contains("applied") && !status.stdout.contains("pending"));
     }
+}
+
+fn file_of(database: &Database) -> PathBuf {
+    let path = database.url().strip_prefix("sqlite://").unwrap();
+    path.split('?').next().unwrap().into()
+}
+
+/// The tables that there are.
+async fn tables(database: &Database) -> usize {
+    let connection = database.connect().await;
+    let all = if database.is_sqlite() {
+        "SELECT name FROM sqlite_schema"
+    } else {
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+    };
+    let all = sea_orm::Statement::from_string(connection.get_database_backend(), all);
+    let tables = connection.query_all_raw(all).await.unwrap().len();
+    connection.close().await.unwrap();
+    tables
+}
+
+#[tokio::test]
+async fn commands_that_read_neither_create_nor_migrate_a_database() {
+    let reading = ["organization get 90", "credential list", "migrate status"];
+    let absent = Database::sqlite();
+    for words in reading {
+        let refused = orgd(absent.url(), words);
+        assert_eq!(refused.code, 1, "{words}");
+        assert!(refused.stderr.contains("`orgd migrate`"), "{words}: {}", refused.stderr);
+        assert!(!file_of(&absent).exists(), "{words}");
+    }
+    let empty = Database::sqlite();
+    fs::write(file_of(&empty), "").unwrap();
+    for database in [empty, Database::postgres().await] {
+        for words in &reading[..2] {
+            let refused = orgd(database.url(), words);
+            assert_eq!(refused.code, 1, "{words}");
+            assert!(refused.stderr.contains("`orgd migrate`"), "{words}: {}", refused.stderr);
+        }
+        assert_eq!(tables(&database).await, 0, "{}", database.kind());
+        // A step is pending, as after an upgrade.
+        database.seed().await;
+        forget_last_step(&database).await;
+        for words in &reading[..2] {
+            let refused = orgd(database.url(), words);
+            assert_eq!(refused.code, 1, "{words}");
+            assert!(refused.stderr.contains("`orgd migrate`"), "{words}: {}", refused.stderr);
+            assert!(orgd(database.url(), "migrate status").stdout.contains("pending"));
+        }
+        assert_eq!(orgd(database.url(), "migrate").code, 0);
+        for words in reading {
+            assert_eq!(orgd(database.url(), words).code, 0, "{words}");
+        }
+    }
+}
+
+/// Makes the last step pending again.
+async fn forget_last_step(database: &Database) {
+    let connection = database.connect().await;
+    let statements = [
+        "DROP INDEX organization_changes_idempotency",
+        "DELETE FROM seaql_migrations WHERE version LIKE '%index_organization_changes_idempotency'",
+    ];
+    for statement in statements {
+        connection.execute_unprepared(statement).await.unwrap();
+    }
+    connection.close().await.unwrap();
+}
+
+/// On SQLite nobody can hold a table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_waits_for_a_lock_lets_those_pass_that_wait_behind_it() {
+    let database = Database::postgres().await;
+    database.seed().await;
+    let service = Service::start(database).await;
+    let database = service.shared_database();
+    forget_last_step(&database).await;
+    let holder = database.connect().await.begin().await.unwrap();
+    let touch =
+        format!("UPDATE organization_changes SET name = name WHERE organization_id = {OWN}");
+    holder.execute_unprepared(&touch).await.unwrap();
+    let url = database.url().to_owned();
+    let migration = tokio::task::spawn_blocking(move || orgd(&url, "migrate"));
+    let begin = Instant::now();
+    let mut answers = Vec::new();
+    // Several attempts of the step.
+    while begin.elapsed() < Duration::from_secs(4) {
+        let body = format!(r#"{{"name": "Meanwhile {}"}}"#, answers.len());
+        let answer = service.put(FOREIGN, ADMINISTRATOR, &body).send().await;
+        answers.push((answer.status(), answer.text().to_owned()));
+    }
+    let waits = !migration.is_finished();
+    holder.commit().await.unwrap();
+    let migrated = migration.await.unwrap();
+    assert!(waits, "it was over before the table was free");
+    for (status, text) in &answers {
+        assert_eq!(*status, 200, "{text}: {}", service.log());
+    }
+    assert_eq!(migrated.code, 0, "{}", migrated.stderr);
+    assert!(migrated.stderr.contains("waits for a transaction"), "{}", migrated.stderr);
+    assert!(!orgd(database.url(), "migrate status").stdout.contains("pending"));
+    assert_eq!(database.changes(FOREIGN).await.len(), answers.len() + 1);
 }
 
 #[tokio::test]

@@ -323,5 +323,5 @@ fn a_step_that_takes_something_away_says_so_by_its_name() {
 
 fn orgd_steps() -> usize {
     let database = Database::sqlite();
-    orgd(database.url(), "migrate status --json").json().as_array().unwrap().len()
+    orgd(database.url(), "migrate --json").json().as_array().unwrap().len()
 }
