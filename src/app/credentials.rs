@@ -82,14 +82,17 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
     Ok(credential)
 }
 
-/// Ends the credential whose id begins with `id`, and answers it. Revoking twice changes nothing.
+/// Ends the credential whose id begins with `id`, and answers it. From the answer on nothing is
+/// written by it, on any instance. Revoking twice changes nothing.
 pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
     let range = digest_range(id)?;
     let mut found = store.find_credentials(range).await?;
     match (found.pop(), found.is_empty()) {
         (Some(credential), true) => {
-            store.revoke_credential(credential.credential.digest).await?;
+            let digest = credential.credential.digest;
+            store.revoke_credential(digest).await?;
             audit::revoked(&credential);
+            store.outlast_older_writes(digest).await?;
             Ok(credential)
         }
         (None, _) => {

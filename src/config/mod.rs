@@ -118,7 +118,7 @@ pub struct PoolArgs {
         value_parser = time_span
     )]
     pub database_lock_timeout: Duration,
-    /// How long PostgreSQL lets a statement run; shorter than the request deadline, so that none is applied long after its caller was told that its time is over
+    /// How long PostgreSQL lets a statement run, 1s at most, as a revocation waits for it; shorter than the request deadline, so that none is applied long after its caller was told that its time is over
     #[arg(
         long,
         env = "ORGD_DATABASE_STATEMENT_TIMEOUT",

@@ -27,7 +27,7 @@ use std::{io, sync::Arc, time::Duration};
 
 pub use clock::now;
 pub use migrate::MigrationStep;
-pub use options::StoreOptions;
+pub use options::{STATEMENT_TIMEOUT_MAX, StoreOptions};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait,
     QueryResult, QuerySelect, SqliteTransactionMode, StatementBuilder, TransactionOptions,
@@ -111,19 +111,18 @@ impl Store {
         }
         writer
             .max_connections(options.connections_max.saturating_sub(POSTGRES_LANES).max(1))
-            .map_sqlx_postgres_pool_opts(attempt::tested)
+            .map_sqlx_postgres_pool_opts(|pool| postgres::checked(attempt::tested(pool)))
+            .connect_lazy(true)
             .statement_timeout(options.statement_timeout)
             .map_sqlx_postgres_opts(move |postgres| {
                 let lock_timeout = format!("{}ms", options.lock_timeout.as_millis());
                 postgres.options([("lock_timeout", lock_timeout)])
             });
         let mut lanes = writer.clone();
-        lanes
-            .max_connections(POSTGRES_LANES)
-            .connect_lazy(true)
-            .map_sqlx_postgres_opts(postgres::for_batches);
+        lanes.max_connections(POSTGRES_LANES).map_sqlx_postgres_opts(postgres::for_batches);
         let lanes = Database::connect(lanes).await?;
         let pool = Database::connect(writer).await?;
+        postgres::connect(pool.get_postgres_connection_pool()).await?;
         let kept = || Lane::Postgres(Kept::new(lanes.get_postgres_connection_pool(), &options));
         let writers = (0..POSTGRES_WRITERS).map(|_| kept()).collect();
         let readers = [kept(), kept()];

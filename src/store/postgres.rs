@@ -9,16 +9,16 @@ use std::{sync::LazyLock, time::Duration};
 use sea_orm::{
     DbErr, FromQueryResult, QueryResult, RuntimeErr,
     sqlx::{
-        self, PgConnection, PgPool, Postgres,
+        self, Connection, PgConnection, PgPool, Postgres,
         pool::PoolConnection,
-        postgres::{PgConnectOptions, PgRow},
+        postgres::{PgConnectOptions, PgPoolOptions, PgRow},
     },
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    StoreOptions,
-    attempt::{QUIET_MAX, is_alive, no_answer},
+    STATEMENT_TIMEOUT_MAX, StoreOptions,
+    attempt::{ANSWER_TIME, QUIET_MAX, is_alive, no_answer},
     credentials::CREDENTIAL,
     entity::{credentials, organizations},
     error::is_broken,
@@ -40,6 +40,44 @@ pub(super) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
         // Whoever waits longer for a row is tried again alone, and its neighbours with it.
         ("lock_timeout", "250ms"),
     ])
+}
+
+/// A pool whose connections are checked before their first use.
+pub(super) fn checked(pool: PgPoolOptions) -> PgPoolOptions {
+    pool.after_connect(|connection, _| Box::pin(check(connection)))
+}
+
+/// Refuses a connection on which the service could not keep its promises.
+async fn check(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // Some hosts and poolers drop the options of a connection's start. A smaller limit does no harm.
+    let ask = "SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'";
+    let limit: i64 = sqlx::query_scalar(ask).fetch_one(connection).await?;
+    let limit_max = STATEMENT_TIMEOUT_MAX.as_millis();
+    if u128::try_from(limit).is_ok_and(|limit| (1..=limit_max).contains(&limit)) {
+        return Ok(());
+    }
+    let text = format!(
+        "on a connection to the database, statement_timeout is {limit} ms (0: none), and must be 1 to \
+         {limit_max} ms: a revocation waits until every statement that began before it is over. \
+         Where the start-up options of connections are dropped on the way, set it in the database: \
+         ALTER ROLE … SET statement_timeout = '{limit_max}ms'"
+    );
+    Err(sqlx::Error::Configuration(text.into()))
+}
+
+/// Makes the first connection of a pool, or tells why there can be none: the pool itself, which
+/// tries again and again, would only say that its time is over.
+pub(super) async fn connect(pool: &PgPool) -> Result<(), DbErr> {
+    let Err(error) = pool.acquire().await else { return Ok(()) };
+    let alone = async {
+        let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
+        check(&mut connection).await
+    };
+    let why = match timeout(ANSWER_TIME, alone).await {
+        Ok(Err(why)) => why,
+        _ => error,
+    };
+    Err(DbErr::Conn(RuntimeErr::SqlxError(why.into())))
 }
 
 /// A connection that is kept between batches.
@@ -117,9 +155,6 @@ pub(super) async fn update(
             ),
             now: "$16",
             now_in_seconds: "$17",
-            // A statement that waits for a row does not look at the credential again when it
-            // wakes. A revocation therefore waits for the writes that it did not stop.
-            lock: "FOR SHARE",
         });
         let record = update::record(
             "id, version, date_modified, name, subscription_id, handshake_version, subject, role, \

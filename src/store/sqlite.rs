@@ -61,13 +61,8 @@ pub(super) async fn update(
     rows: &[&Asked],
 ) -> Result<Vec<organizations::Model>, DbErr> {
     static UPDATE: LazyLock<String> = LazyLock::new(|| {
-        let update = update::changes(&Dialect {
-            asked: asked(&ASKED),
-            now: "?2",
-            now_in_seconds: "?3",
-            // There is one writer, which looks at the credential once it is alone.
-            lock: "",
-        });
+        let update =
+            update::changes(&Dialect { asked: asked(&ASKED), now: "?2", now_in_seconds: "?3" });
         format!("{update} RETURNING {ORGANIZATION}")
     });
     static RECORD: LazyLock<String> = LazyLock::new(|| {

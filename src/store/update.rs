@@ -2,7 +2,9 @@
 //! text that both dialects share, and the columns that they bring to it.
 //!
 //! Architecture invariant: no row is read in order to be written back. What a column becomes, and
-//! whether the row is touched at all, is decided inside the statement.
+//! whether the row is touched at all, is decided inside the statement. No statement locks the row of
+//! a credential: [`Store::outlast_older_writes`](super::Store::outlast_older_writes) says what a
+//! revocation does in place of waiting for such locks.
 
 use time::OffsetDateTime;
 
@@ -100,15 +102,13 @@ pub(super) struct Dialect {
     pub(super) now: &'static str,
     /// The placeholder of [`Times::now_in_seconds`].
     pub(super) now_in_seconds: &'static str,
-    /// How the credential's row is held until the commit.
-    pub(super) lock: &'static str,
 }
 
 /// Updates every organization of `asked` whose version is the one asked for, that would really
 /// change, whose caller's credential still proves what it proved when the call was authenticated,
 /// and whose caller made no change under the same key. Others are left alone.
 pub(super) fn changes(dialect: &Dialect) -> String {
-    let Dialect { asked, now, now_in_seconds, lock } = dialect;
+    let Dialect { asked, now, now_in_seconds } = dialect;
     format!(
         "UPDATE organizations AS stored SET \
            name = CASE WHEN asked.sets_name THEN asked.name ELSE stored.name END, \
@@ -133,7 +133,7 @@ pub(super) fn changes(dialect: &Dialect) -> String {
                AND held.role = asked.role \
                AND held.organization_id IS NOT DISTINCT FROM asked.member_of \
                AND held.revoked_at IS NULL \
-               AND (held.expires_at IS NULL OR held.expires_at > {now_in_seconds}) {lock})) \
+               AND (held.expires_at IS NULL OR held.expires_at > {now_in_seconds}))) \
            AND (asked.idempotency_key IS NULL OR NOT EXISTS ( \
              SELECT 1 FROM organization_changes AS made \
              WHERE made.subject = asked.subject AND made.idempotency_key = asked.idempotency_key))"

@@ -230,7 +230,7 @@ async fn updates_over_the_queue_are_refused() {
 async fn a_statement_waits_no_longer_than_it_may() {
     for (settings, postgres, sqlite) in [
         (
-            [("ORGD_DATABASE_LOCK_TIMEOUT", "400ms"), ("ORGD_DATABASE_STATEMENT_TIMEOUT", "4s")],
+            [("ORGD_DATABASE_LOCK_TIMEOUT", "400ms"), ("ORGD_DATABASE_STATEMENT_TIMEOUT", "1s")],
             "lock timeout",
             Some("database is locked"),
         ),
@@ -260,12 +260,7 @@ async fn a_statement_waits_no_longer_than_it_may() {
 async fn the_pool_has_an_end_and_nobody_waits_for_it_for_long() {
     let database = Database::postgres().await;
     database.seed().await;
-    let settings = [
-        ("ORGD_DATABASE_CONNECTIONS", "5"),
-        ("ORGD_DATABASE_ACQUIRE_TIMEOUT", "300ms"),
-        ("ORGD_DATABASE_LOCK_TIMEOUT", "3s"),
-        ("ORGD_DATABASE_STATEMENT_TIMEOUT", "4s"),
-    ];
+    let settings = [("ORGD_DATABASE_CONNECTIONS", "5"), ("ORGD_DATABASE_ACQUIRE_TIMEOUT", "300ms")];
     let service = Service::start_with(Arc::new(database), &settings).await;
     let observer = service.database().connect().await;
     let locked = observer.begin().await.unwrap();
@@ -275,13 +270,12 @@ async fn the_pool_has_an_end_and_nobody_waits_for_it_for_long() {
         || service.request("GET", "/v1/organizations").header("authorization", &bearer).send();
     let lists = async { join_all((0..20).map(|_| list())).await };
     let looking = async {
-        sleep(Duration::from_millis(1500)).await;
+        // Those who found no connection are told so while the lock still holds.
+        service.until_logged("pool timed out").await;
         let count = "SELECT count(*) AS count FROM pg_stat_activity WHERE datname = \
             current_database() AND pid <> pg_backend_pid()";
         let row = locked.query_one_raw(statement(count)).await.unwrap().unwrap();
         let connections: i64 = row.try_get("", "count").unwrap();
-        // Those who found no connection were told so while the lock still held.
-        service.until_logged("pool timed out").await;
         locked.rollback().await.unwrap();
         connections
     };

@@ -93,6 +93,10 @@ fn what_is_wrong_is_said_and_nothing_starts() {
         ("serve --log x=y=z".to_owned(), ["--log x=y=z", "is not a filter"]),
         ("serve --tls-cert x".to_owned(), ["--tls-key", "required"]),
         (
+            "serve --database-statement-timeout 1001ms".to_owned(),
+            ["--database-statement-timeout must be 1s at most", "a revocation waits"],
+        ),
+        (
             "serve --request-deadline 1s".to_owned(),
             ["--database-statement-timeout must be shorter", "--request-deadline"],
         ),

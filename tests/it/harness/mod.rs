@@ -7,6 +7,7 @@ pub mod disclosure;
 mod faults;
 mod http;
 mod http2;
+mod messages;
 mod patroni;
 mod postgres;
 mod service;

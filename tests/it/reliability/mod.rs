@@ -19,6 +19,7 @@ mod outages;
 mod overload;
 mod panics;
 mod portability;
+mod revocation;
 mod rolling;
 mod simulation;
 mod slow_clients;
