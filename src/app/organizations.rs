@@ -64,7 +64,7 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
             None => preview_creation(store, &new).await?,
         }
     } else {
-        let created = store.create_organization(call, &new, idempotency.as_ref()).await?;
+        let created = store.create_organization(call, new, idempotency).await?;
         audit::created(call, &fields, &created);
         created
     };

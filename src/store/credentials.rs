@@ -146,24 +146,6 @@ fn holds() -> Condition {
         .add(expires_at.is_null().or(expires_at.gt(clock::now_in_seconds())))
 }
 
-/// The condition that the principal's credential still proves what it proved when the call was
-/// authenticated. Part of every write, so that a revocation leaves no gap.
-pub(super) fn still_proves(principal: &Principal) -> Condition {
-    let Some(credential) = &principal.credential else { return Condition::all() };
-    let organization = credentials::Column::OrganizationId;
-    let held = credentials::Entity::find_by_id(credential.0.to_vec())
-        .filter(holds())
-        .filter(credentials::Column::Role.eq(credentials::Role::from(principal.role)))
-        .filter(match principal.organization {
-            Some(id) => organization.eq(id.get()),
-            None => organization.is_null(),
-        })
-        .select_only()
-        .expr(Expr::value(1))
-        .into_query();
-    Condition::all().add(Expr::exists(held))
-}
-
 fn stored(rows: Vec<credentials::Model>) -> Result<Vec<StoredCredential>> {
     rows.into_iter().map(StoredCredential::try_from).collect()
 }

@@ -9,10 +9,10 @@ use tokio::{runtime, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    asked::{Asked, Write},
     entity::{credentials, organizations},
     postgres::{self, Kept},
     sqlite,
-    update::Asked,
 };
 use crate::domain::{CredentialDigest, OrganizationId};
 
@@ -24,17 +24,18 @@ pub(super) enum Lane {
 }
 
 impl Lane {
-    /// Updates a batch, which has each organization once, and records the changes; all of it or
-    /// nothing. Answers the rows that were touched.
-    pub(super) async fn update(
+    /// Does a batch, which has each organization once, and records the changes; all of it or
+    /// nothing. Answers for each row what its organization is since, where it was touched.
+    pub(super) async fn write(
         &mut self,
+        write: Write,
         rows: &[&Asked],
-    ) -> Result<Vec<organizations::Model>, DbErr> {
+    ) -> Result<Vec<Option<organizations::Model>>, DbErr> {
         match self {
             Self::Postgres(kept) => {
-                kept.run(async |connection| postgres::update(connection, rows).await).await
+                kept.run(async |connection| postgres::write(connection, write, rows).await).await
             }
-            Self::Sqlite(pool) => sqlite::update(pool, rows).await,
+            Self::Sqlite(pool) => sqlite::write(pool, write, rows).await,
         }
     }
 

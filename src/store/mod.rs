@@ -1,14 +1,16 @@
 //! The only room that knows SeaORM and SQL: one concrete [`Store`] over SQLite or PostgreSQL.
 //!
-//! Updates and look-ups by key wait in a queue while the lanes are busy and are then done together
-//! (`queue`); all other statements take a connection of a pool each.
+//! Updates, creations and look-ups by key wait in a queue while the lanes are busy and are then done
+//! together (`queue`); all other statements take a connection of a pool each.
 //!
 //! Architecture invariant: no statement reads a row in order to write it back, and every write
-//! goes through [`Store::write`], [`Store::write_logged`] or `update`, which report a failing commit.
+//! goes through [`Store::write`] or `writer`, which report a failing commit.
 
+mod asked;
 mod attempt;
 mod changes;
 mod clock;
+mod create;
 mod credentials;
 mod entity;
 mod error;
@@ -43,12 +45,13 @@ use tokio::time::{Instant, sleep};
 use tracing::Span;
 
 use self::{
+    asked::Write,
     attempt::RETRIES_MAX,
     lane::{Lane, Lanes},
     postgres::Kept,
     queue::{Queue, QueueLimits},
     reader::Reads,
-    writer::Updates,
+    writer::Writes,
 };
 use crate::{
     domain::{self, CredentialDigest, OrganizationId, Result},
@@ -60,9 +63,9 @@ const SQLITE_READERS_MAX: u32 = 4;
 /// Lanes that update on PostgreSQL: while one waits for its commit, the other works. On SQLite there
 /// is one, as there is one writer.
 const POSTGRES_WRITERS: usize = 2;
-/// Connections of all lanes on PostgreSQL: beside those that write, one looks up organizations and
-/// one credentials.
-const POSTGRES_LANES: u32 = 4;
+/// Connections of all lanes on PostgreSQL: beside those that update, one creates, one looks up
+/// organizations and one credentials.
+const POSTGRES_LANES: u32 = 5;
 /// Keys that are looked up in one statement.
 const READ_BATCH_MAX: usize = 64;
 
@@ -80,7 +83,8 @@ pub struct Store {
     writer: DatabaseConnection,
     /// The connections that read; on PostgreSQL the same pool.
     reader: DatabaseConnection,
-    updates: Arc<Updates>,
+    updates: Arc<Writes>,
+    creations: Arc<Writes>,
     organizations: Arc<Reads<OrganizationId, entity::organizations::Model>>,
     credentials: Arc<Reads<CredentialDigest, entity::credentials::Model>>,
     /// What does the work of the queues, until [`Store::close`].
@@ -106,8 +110,8 @@ impl Store {
             let writer = connect_when_free(writer).await?;
             let reader = connect_when_free(reader).await?;
             let lanes = vec![Lane::Sqlite(writer.clone())];
-            let readers = [Lane::Sqlite(reader.clone()), Lane::Sqlite(reader.clone())];
-            return Self::start(writer, reader, options, lanes, readers);
+            let others = [writer.clone(), reader.clone(), reader.clone()].map(Lane::Sqlite);
+            return Self::start(writer, reader, options, lanes, others);
         }
         writer
             .max_connections(options.connections_max.saturating_sub(POSTGRES_LANES).max(1))
@@ -125,8 +129,8 @@ impl Store {
         postgres::connect(pool.get_postgres_connection_pool()).await?;
         let kept = || Lane::Postgres(Kept::new(lanes.get_postgres_connection_pool(), &options));
         let writers = (0..POSTGRES_WRITERS).map(|_| kept()).collect();
-        let readers = [kept(), kept()];
-        Self::start(pool.clone(), pool, options, writers, readers)
+        let others = [kept(), kept(), kept()];
+        Self::start(pool.clone(), pool, options, writers, others)
     }
 
     fn start(
@@ -134,7 +138,7 @@ impl Store {
         reader: DatabaseConnection,
         options: StoreOptions,
         writers: Vec<Lane>,
-        [organizations_lane, credentials_lane]: [Lane; 2],
+        [creations_lane, organizations_lane, credentials_lane]: [Lane; 3],
     ) -> std::result::Result<Self, DbErr> {
         let system = system(&writer);
         let waiting_max = options.queue_max.max(1);
@@ -145,16 +149,19 @@ impl Store {
         };
         let updates =
             Queue::new(limits, QueueTelemetry::new("updates", system, "UPDATE", ORGANIZATIONS));
+        let creations =
+            Queue::new(limits, QueueTelemetry::new("creations", system, "INSERT", ORGANIZATIONS));
         let reads = QueueLimits { waiting_max, batch_max: READ_BATCH_MAX, hold: 1 };
         let select = |table| QueueTelemetry::new(table, system, "SELECT", table);
         let organizations = Queue::new(reads, select(ORGANIZATIONS));
         let credentials = Queue::new(reads, select("credentials"));
         let (organizations_queue, credentials_queue) = (organizations.clone(), credentials.clone());
-        let updates_queue = updates.clone();
+        let (updates_queue, creations_queue) = (updates.clone(), creations.clone());
         let lanes = Lanes::start(move |lanes| {
             for lane in writers {
-                lanes.spawn(writer::serve(updates_queue.clone(), lane));
+                lanes.spawn(writer::serve(updates_queue.clone(), Write::Update, lane));
             }
+            lanes.spawn(writer::serve(creations_queue, Write::Create, creations_lane));
             lanes.spawn(reader::serve(
                 organizations_queue,
                 organizations_lane,
@@ -169,7 +176,7 @@ impl Store {
             ));
         });
         let lanes = lanes.map_err(no_lanes)?;
-        Ok(Self { writer, reader, updates, organizations, credentials, lanes, options })
+        Ok(Self { writer, reader, updates, creations, organizations, credentials, lanes, options })
     }
 
     /// What every connection to a database has in common.
@@ -274,6 +281,7 @@ impl Store {
     /// Sets the metrics that are states rather than events.
     pub async fn observe(&self) {
         self.updates.observe();
+        self.creations.observe();
         self.organizations.observe();
         self.credentials.observe();
         let readers = (self.reader.get_database_backend() == DbBackend::Sqlite).then_some((
@@ -300,6 +308,7 @@ impl Store {
     /// done.
     pub async fn close(self) -> Result<()> {
         self.updates.close();
+        self.creations.close();
         self.organizations.close();
         self.credentials.close();
         self.lanes.ended().await;

@@ -5,30 +5,26 @@ use std::sync::LazyLock;
 
 use data_encoding::HEXLOWER;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, QueryResult, Statement,
-    TransactionTrait, Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, FromQueryResult,
+    QueryResult, Statement, TransactionTrait, Value,
     sqlx::{Connection, Sqlite, pool::PoolOptions},
 };
 use serde::Serialize;
 
 use super::{
+    asked::{ASKED, Asked, Dialect, ORGANIZATION, Times, Write, in_order, record},
+    create,
     credentials::CREDENTIAL,
     entity::{credentials, organizations},
-    immediate,
-    update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
+    immediate, update,
 };
 use crate::domain::{CredentialDigest, Field, OrganizationId};
 
-/// The columns of the caller's, which the change log has.
-const LOGGED: [&str; 6] =
-    ["id", "subject", "role", "request_id", "idempotency_key", "request_digest"];
-/// Columns that JSON has in hexadecimal digits.
-const BYTES: [&str; 2] = ["credential", "request_digest"];
-
 /// The relation `asked` of rows that the first parameter has as JSON arrays.
-fn asked(columns: &[&str]) -> String {
-    let columns = columns.iter().enumerate().map(|(index, column)| {
-        if BYTES.contains(column) {
+fn asked() -> String {
+    let columns = ASKED.iter().enumerate().map(|(index, (column, kind))| {
+        // JSON has bytes in hexadecimal digits.
+        if *kind == "bytea" {
             format!("unhex(value ->> {index}) AS {column}")
         } else {
             format!("value ->> {index} AS {column}")
@@ -54,48 +50,62 @@ pub(super) fn without_lost_transactions(options: PoolOptions<Sqlite>) -> PoolOpt
     })
 }
 
-/// Updates a batch, which has each organization once, and records the changes, in one transaction.
-/// Answers the rows that were touched, once they are committed.
-pub(super) async fn update(
+/// Does a batch, which has each organization once, and records the changes, in one transaction.
+/// Answers for each row what its organization is since, where it was touched, once it is committed.
+pub(super) async fn write(
     database: &DatabaseConnection,
+    write: Write,
     rows: &[&Asked],
-) -> Result<Vec<organizations::Model>, DbErr> {
-    static UPDATE: LazyLock<String> = LazyLock::new(|| {
-        let update =
-            update::changes(&Dialect { asked: asked(&ASKED), now: "?2", now_in_seconds: "?3" });
-        format!("{update} RETURNING {ORGANIZATION}")
-    });
+) -> Result<Vec<Option<organizations::Model>>, DbErr> {
+    static UPDATE: LazyLock<String> = LazyLock::new(|| returning(update::changes));
+    static CREATE: LazyLock<String> = LazyLock::new(|| returning(create::insert));
     static RECORD: LazyLock<String> = LazyLock::new(|| {
-        update::record(&format!(
-            "stored.id, stored.version, stored.date_modified, stored.name, \
-             stored.subscription_id, stored.handshake_version, asked.subject, asked.role, \
-             asked.request_id, asked.idempotency_key, asked.request_digest \
-             FROM {} JOIN organizations AS stored ON stored.id = asked.id",
-            asked(&LOGGED)
-        ))
+        record(&format!("{} JOIN organizations AS stored ON stored.id = asked.id", asked()))
     });
+    let change = match write {
+        Write::Update => UPDATE.as_str(),
+        Write::Create => CREATE.as_str(),
+    };
     let Times { now, now_in_seconds } = Times::read();
-    let all: Vec<_> = rows.iter().map(|row| as_array(row)).collect();
     let transaction = database.begin_with_options(immediate()).await?;
-    let update = statement(UPDATE.as_str(), [json(&all)?, now.into(), now_in_seconds.into()]);
-    let changed: Vec<organizations::Model> = models(&transaction.query_all_raw(update).await?)?;
-    if changed.is_empty() {
-        return Ok(changed);
+    let (count, least) = create::needs(rows);
+    let end = if count > 0 { take_ids(&transaction, count, least).await? } else { 0 };
+    let ids = create::ids(rows, count, end);
+    let all: Vec<_> = rows.iter().zip(&ids).map(|(row, id)| as_array(*id, row)).collect();
+    let change = statement(change, [json(&all)?, now.into(), now_in_seconds.into()]);
+    let changed: Vec<organizations::Model> = models(&transaction.query_all_raw(change).await?)?;
+    let is_changed = |id: i64| changed.iter().any(|model| model.id == id);
+    let logged = all.iter().zip(&ids).filter_map(|(row, id)| is_changed(*id).then_some(row));
+    let logged: Vec<_> = logged.collect();
+    if logged.is_empty() && count == 0 {
+        return Ok(in_order(&ids, changed));
     }
-    let is_changed = |row: &&&Asked| changed.iter().any(|model| model.id == row.id().get());
-    let logged: Vec<_> = rows.iter().filter(is_changed).map(|row| as_logged(row)).collect();
     transaction.execute_raw(statement(RECORD.as_str(), [json(&logged)?])).await?;
     transaction.commit().await?;
-    Ok(changed)
+    Ok(in_order(&ids, changed))
 }
 
-/// An update, in the order of [`ASKED`].
-fn as_array(row: &Asked) -> impl Serialize {
+fn returning(change: fn(&Dialect) -> String) -> String {
+    let change = change(&Dialect { asked: asked(), now: "?2", now_in_seconds: "?3" });
+    format!("{change} RETURNING {ORGANIZATION}")
+}
+
+/// Takes ids for new organizations, and answers the one after the last.
+async fn take_ids(transaction: &DatabaseTransaction, count: i64, least: i64) -> Result<i64, DbErr> {
+    static STATEMENT: LazyLock<String> =
+        LazyLock::new(|| create::take_ids("?1", "?2", |a, b| format!("MAX({a}, {b})")));
+    let take = statement(STATEMENT.as_str(), [count.into(), least.into()]);
+    let rows = transaction.query_all_raw(take).await?;
+    rows.first().map_or(Ok(0), |row| row.try_get("", "next_id"))
+}
+
+/// A row of the batch, in the order of [`ASKED`].
+fn as_array(id: i64, row: &Asked) -> impl Serialize {
     let [(sets_name, name), (sets_subscription_id, subscription_id), (sets_handshake, handshake)] =
         Field::ALL.map(|field| row.field(field));
     let principal = &row.call.principal;
     (
-        row.id().get(),
+        id,
         sets_name,
         name,
         sets_subscription_id,
@@ -107,19 +117,6 @@ fn as_array(row: &Asked) -> impl Serialize {
         principal.role.as_str(),
         row.member_of(),
         principal.subject.as_str(),
-        row.call.request_id.as_str(),
-        row.idempotency_key(),
-        row.request_digest().map(|digest| HEXLOWER.encode(digest)),
-    )
-}
-
-/// Whose an update was, in the order of [`LOGGED`].
-fn as_logged(row: &Asked) -> impl Serialize {
-    let principal = &row.call.principal;
-    (
-        row.id().get(),
-        principal.subject.as_str(),
-        principal.role.as_str(),
         row.call.request_id.as_str(),
         row.idempotency_key(),
         row.request_digest().map(|digest| HEXLOWER.encode(digest)),

@@ -260,7 +260,7 @@ async fn a_statement_waits_no_longer_than_it_may() {
 async fn the_pool_has_an_end_and_nobody_waits_for_it_for_long() {
     let database = Database::postgres().await;
     database.seed().await;
-    let settings = [("ORGD_DATABASE_CONNECTIONS", "5"), ("ORGD_DATABASE_ACQUIRE_TIMEOUT", "300ms")];
+    let settings = [("ORGD_DATABASE_CONNECTIONS", "6"), ("ORGD_DATABASE_ACQUIRE_TIMEOUT", "300ms")];
     let service = Service::start_with(Arc::new(database), &settings).await;
     let observer = service.database().connect().await;
     let locked = observer.begin().await.unwrap();
@@ -280,7 +280,7 @@ async fn the_pool_has_an_end_and_nobody_waits_for_it_for_long() {
         connections
     };
     let (answers, connections) = tokio::join!(lists, looking);
-    assert!(connections <= 5, "{connections} connections");
+    assert!(connections <= 6, "{connections} connections");
     let refused = answers.iter().filter(|answer| answer.status() == 503).count();
     assert!(refused >= 15, "{refused} of 20 did not wait");
     assert_eq!(list().await.status(), 200);

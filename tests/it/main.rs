@@ -25,6 +25,7 @@ mod cli;
 mod client_examples;
 mod commit;
 mod compose;
+mod creations;
 mod deadlines;
 mod demo;
 mod examples;

@@ -88,7 +88,7 @@ fn what_is_wrong_is_said_and_nothing_starts() {
         ("serve --idle-timeout 0s".to_owned(), ["--idle-timeout", "longer than nothing"]),
         ("serve --connection-age-max 2d".to_owned(), ["--connection-age-max", "a day at most"]),
         ("serve --connections-max 0".to_owned(), ["--connections-max", "'0'"]),
-        ("serve --database-connections 4".to_owned(), ["--database-connections", "5..=1000"]),
+        ("serve --database-connections 5".to_owned(), ["--database-connections", "6..=1000"]),
         ("serve --trace-sample-ratio 2".to_owned(), ["--trace-sample-ratio", "from 0 to 1"]),
         ("serve --log x=y=z".to_owned(), ["--log x=y=z", "is not a filter"]),
         ("serve --tls-cert x".to_owned(), ["--tls-key", "required"]),

@@ -85,7 +85,7 @@ async fn more_clients_than_places_cost_nobody_the_place() {
     database.add_organizations(FIRST, FIRST + CLIENTS - 1).await;
     let proxy = Proxy::start(database.addr()).await;
     let settings = [
-        ("ORGD_DATABASE_CONNECTIONS", "5"),
+        ("ORGD_DATABASE_CONNECTIONS", "6"),
         ("ORGD_WRITE_BATCH_MAX", "16"),
         ("ORGD_WRITE_QUEUE_MAX", "32"),
     ];
