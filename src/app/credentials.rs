@@ -83,15 +83,17 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
 }
 
 /// Ends the credential whose id begins with `id`, and answers it. From the answer on nothing is
-/// written by it, on any instance. Revoking twice changes nothing.
+/// written by it, on any instance. Revoking twice changes nothing, and is answered as the first time: the first answer may
+/// not have come.
 pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
     let range = digest_range(id)?;
     let mut found = store.find_credentials(range).await?;
     match (found.pop(), found.is_empty()) {
         (Some(credential), true) => {
             let digest = credential.credential.digest;
-            store.revoke_credential(digest).await?;
-            audit::revoked(&credential);
+            if store.revoke_credential(digest).await? {
+                audit::revoked(&credential);
+            }
             store.outlast_older_writes(digest).await?;
             Ok(credential)
         }
