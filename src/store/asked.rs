@@ -102,6 +102,9 @@ pub(super) struct Dialect {
     pub(super) asked: String,
     /// The placeholder of [`Times::now`].
     pub(super) now: &'static str,
+    /// The later of that and `stored.date_modified`: the clocks of instances differ, and the dates of
+    /// an organization's versions do not go backwards.
+    pub(super) now_or_later: &'static str,
     /// The placeholder of [`Times::now_in_seconds`].
     pub(super) now_in_seconds: &'static str,
 }

@@ -183,7 +183,12 @@ fn logged(change: fn(&Dialect) -> String) -> String {
     let names = ASKED.map(|(name, _)| name).join(", ");
     let given = (1..).zip(ASKED).map(|(at, (_, kind))| format!("${at}::{kind}[]"));
     let given = given.collect::<Vec<_>>().join(", ");
-    let change = change(&Dialect { asked: "asked".to_owned(), now: "$16", now_in_seconds: "$17" });
+    let change = change(&Dialect {
+        asked: "asked".to_owned(),
+        now: "$16",
+        now_or_later: "GREATEST($16, stored.date_modified)",
+        now_in_seconds: "$17",
+    });
     let record = record("changed AS stored JOIN asked ON asked.id = stored.id");
     // Not the columns of `asked`, which have the same names.
     let stored = ORGANIZATION.replace(", ", ", stored.");

@@ -20,6 +20,13 @@ use super::{
 };
 use crate::domain::{CredentialDigest, Field, OrganizationId};
 
+/// Times are text here, with as many digits of a second as they need: without their `Z` those of one
+/// second compare as times do. What an import brought may have another form, but for its second.
+const NOW_OR_LATER: &str = "CASE WHEN \
+    (unixepoch(stored.date_modified), rtrim(stored.date_modified, 'Z')) \
+      > (unixepoch(?2), rtrim(?2, 'Z')) \
+    THEN stored.date_modified ELSE ?2 END";
+
 /// The relation `asked` of rows that the first parameter has as JSON arrays.
 fn asked() -> String {
     let columns = ASKED.iter().enumerate().map(|(index, (column, kind))| {
@@ -86,7 +93,12 @@ pub(super) async fn write(
 }
 
 fn returning(change: fn(&Dialect) -> String) -> String {
-    let change = change(&Dialect { asked: asked(), now: "?2", now_in_seconds: "?3" });
+    let change = change(&Dialect {
+        asked: asked(),
+        now: "?2",
+        now_or_later: NOW_OR_LATER,
+        now_in_seconds: "?3",
+    });
     format!("{change} RETURNING {ORGANIZATION}")
 }
 
@@ -163,4 +175,42 @@ fn json(rows: &impl Serialize) -> Result<Value, DbErr> {
 
 fn models<M: FromQueryResult>(rows: &[QueryResult]) -> Result<Vec<M>, DbErr> {
     rows.iter().map(|row| M::from_query_result(row, "")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ConnectionTrait, Database};
+
+    use super::{NOW_OR_LATER, statement};
+
+    #[tokio::test]
+    async fn the_later_of_two_times_is_found_whatever_their_digits() {
+        let database = Database::connect("sqlite::memory:").await.unwrap();
+        let ascending = [
+            "2026-11-26T09:59:59.999999Z",
+            "2026-11-26T10:00:00Z",
+            "2026-11-26T10:00:00.000001Z",
+            "2026-11-26T10:00:00.1Z",
+            "2026-11-26T10:00:00.12Z",
+            "2026-11-26T10:00:00.2Z",
+            "2026-11-26 10:00:01+00:00",
+            "2026-11-26T10:00:02Z",
+            "2026-11-26T12:00:03+02:00",
+            "2026-11-26T10:00:04.5Z",
+        ];
+        let query =
+            format!("SELECT {NOW_OR_LATER} AS later FROM (SELECT ?1 AS date_modified) AS stored");
+        for (at, stored) in ascending.iter().enumerate() {
+            for (other_at, now) in ascending.iter().enumerate() {
+                let ask = statement(&query, [(*stored).into(), (*now).into()]);
+                let row = database.query_one_raw(ask).await.unwrap().unwrap();
+                let later: String = row.try_get("", "later").unwrap();
+                assert_eq!(later, ascending[at.max(other_at)], "{stored}, {now}");
+            }
+        }
+        // What is no time does not stay for ever.
+        let ask = statement(&query, ["soon".into(), ascending[0].into()]);
+        let row = database.query_one_raw(ask).await.unwrap().unwrap();
+        assert_eq!(row.try_get::<String>("", "later").unwrap(), ascending[0]);
+    }
 }

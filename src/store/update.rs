@@ -10,7 +10,7 @@ use super::asked::{Dialect, may_write};
 /// Updates every organization of `asked` whose version is the one asked for, that would really
 /// change, and whose caller may write it. Others are left alone.
 pub(super) fn changes(dialect: &Dialect) -> String {
-    let Dialect { asked, now, .. } = dialect;
+    let Dialect { asked, now_or_later, .. } = dialect;
     let may_write = may_write(dialect);
     format!(
         "UPDATE organizations AS stored SET \
@@ -23,7 +23,7 @@ pub(super) fn changes(dialect: &Dialect) -> String {
              AND stored.handshake IS DISTINCT FROM asked.handshake \
              THEN stored.version + 1 ELSE stored.handshake_version END, \
            version = stored.version + 1, \
-           date_modified = {now} \
+           date_modified = {now_or_later} \
          FROM {asked} \
          WHERE stored.id = asked.id \
            AND (asked.version IS NULL OR stored.version = asked.version) \

@@ -21,6 +21,7 @@ mod authz;
 mod batches;
 mod bodies;
 mod browser;
+mod change_log;
 mod cli;
 mod client_examples;
 mod commit;
