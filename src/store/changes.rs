@@ -52,7 +52,7 @@ impl Store {
             .filter(Column::IdempotencyKey.eq(&idempotency.key));
         let rows = self.attempt(|| query.clone().all(&self.reader)).await?;
         let Some(row) = only(rows) else { return Ok(None) };
-        if row.request_digest.as_deref() == Some(&idempotency.request_digest) {
+        if row.request_digest.as_deref().is_some_and(|stored| idempotency.is_of(stored)) {
             Ok(Some(row))
         } else {
             Err(Error::IdempotencyKeyReused)
