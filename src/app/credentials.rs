@@ -82,15 +82,20 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
     Ok(credential)
 }
 
-/// Ends the credential whose id begins with `id`, and answers it. Revoking twice changes nothing.
+/// Ends the credential whose id begins with `id`, and answers it. From the answer on nothing is
+/// written by it, on any instance. Revoking twice changes nothing, and is answered as the first time: the first answer may
+/// not have come.
 pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
     let range = digest_range(id)?;
     let mut found = store.find_credentials(range).await?;
     match (found.pop(), found.is_empty()) {
         (Some(credential), true) => {
-            let revoked = store.revoke_credential(credential.credential.digest).await;
-            revoked.map_err(Error::of_change)?;
-            audit::revoked(&credential);
+            let digest = credential.credential.digest;
+            let revoked = store.revoke_credential(digest).await;
+            if revoked.map_err(Error::of_change)? {
+                audit::revoked(&credential);
+            }
+            store.outlast_older_writes(digest).await.map_err(Error::of_change)?;
             Ok(credential)
         }
         (None, _) => {

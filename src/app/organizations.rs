@@ -65,7 +65,7 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
             None => preview_creation(store, &new).await?,
         }
     } else {
-        let created = store.create_organization(call, &new, idempotency.as_ref()).await;
+        let created = store.create_organization(call, new, idempotency).await;
         let created = created.map_err(Error::of_change)?;
         audit::created(call, &fields, &created);
         created

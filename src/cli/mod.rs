@@ -24,7 +24,7 @@ use crate::{
     },
     domain::{Call, Principal},
     server::{self, HttpListeners, Listeners, Serving},
-    store::{Store, StoreOptions},
+    store::{STATEMENT_TIMEOUT_MAX, Store, StoreOptions},
     telemetry::Telemetry,
 };
 
@@ -183,6 +183,11 @@ impl Command {
                     pool.database_statement_timeout < serving.limits.request_deadline,
                     "--database-statement-timeout must be shorter than --request-deadline: a \
                      statement would be applied after its caller was told that its time is over"
+                );
+                ensure!(
+                    pool.database_statement_timeout <= STATEMENT_TIMEOUT_MAX,
+                    "--database-statement-timeout must be {STATEMENT_TIMEOUT_MAX:?} at most: a \
+                     revocation waits until every statement that began before it is over"
                 );
                 let listeners = Listeners::bind(&listen).await?;
                 let store = open_for_many(&database, &pool).await?;

@@ -98,13 +98,13 @@ pub struct DatabaseArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Database")]
 pub struct PoolArgs {
-    /// PostgreSQL connections at most, of which 4 are kept for batches and look-ups
+    /// PostgreSQL connections at most, of which 5 are kept for batches and look-ups
     #[arg(
         long,
         env = "ORGD_DATABASE_CONNECTIONS",
         default_value = "10",
         value_name = "NUMBER",
-        value_parser = RangedU64ValueParser::<u32>::new().range(5..=1000)
+        value_parser = RangedU64ValueParser::<u32>::new().range(6..=1000)
     )]
     pub database_connections: u32,
     /// How long a call waits for a connection
@@ -125,7 +125,7 @@ pub struct PoolArgs {
         value_parser = time_span
     )]
     pub database_lock_timeout: Duration,
-    /// How long PostgreSQL lets a statement run; shorter than the request deadline, so that none is applied long after its caller was told that its time is over
+    /// How long PostgreSQL lets a statement run, 1s at most, as a revocation waits for it; shorter than the request deadline, so that none is applied long after its caller was told that its time is over
     #[arg(
         long,
         env = "ORGD_DATABASE_STATEMENT_TIMEOUT",
@@ -134,7 +134,7 @@ pub struct PoolArgs {
         value_parser = time_span
     )]
     pub database_statement_timeout: Duration,
-    /// Updates that share one commit at most; 1: each has its own
+    /// Updates, or creations, that share one commit at most; 1: each has its own
     #[arg(
         long,
         env = "ORGD_WRITE_BATCH_MAX",
@@ -143,7 +143,7 @@ pub struct PoolArgs {
         value_parser = number(10_000)
     )]
     pub write_batch_max: NonZeroUsize,
-    /// Updates, or look-ups, that wait for the database at most; more are refused
+    /// Updates, creations, or look-ups that wait for the database at most; more are refused
     #[arg(
         long,
         env = "ORGD_WRITE_QUEUE_MAX",
@@ -152,7 +152,7 @@ pub struct PoolArgs {
         value_parser = number(1_000_000)
     )]
     pub write_queue_max: NonZeroUsize,
-    /// For tests: updates that must wait before the first is done
+    /// For tests: updates, or creations, that must wait before the first is done
     #[arg(
         long,
         env = "ORGD_WRITE_BATCH_HOLD",

@@ -54,6 +54,15 @@ impl Field {
     /// Every field that an update may name, in the order of their field numbers.
     pub const ALL: [Self; 3] = [Self::Name, Self::SubscriptionId, Self::Handshake];
 
+    /// Whether the change log keeps the field's values, and not only that they changed.
+    #[must_use]
+    pub fn is_logged(self) -> bool {
+        match self {
+            Self::Name | Self::SubscriptionId => true,
+            Self::Handshake => false,
+        }
+    }
+
     /// The field's path in an `update_mask`, which is its name in the proto.
     #[must_use]
     pub fn path(self) -> &'static str {

@@ -153,7 +153,7 @@ pub struct Update<T> {
 /// A new organization: of raw strings as a caller asked for it, or of [`Text`] once valid.
 #[derive(Clone, Debug)]
 pub struct Creation<T> {
-    /// Its id; none: the one after the largest.
+    /// Its id; none: one that is larger than all before.
     pub id: Option<OrganizationId>,
     /// Its fields: a patch of an organization that has none yet.
     pub patch: Patch<T>,

@@ -4,11 +4,15 @@ use std::ops::RangeInclusive;
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, SqlErr,
+    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, SqlErr,
     sea_query::{Expr, ExprTrait as _, Query},
 };
+use tokio::time::sleep;
 
-use super::{Store, clock, entity::credentials, reader};
+use super::{
+    STATEMENT_TIMEOUT_MAX, Store, attempt::ANSWER_TIME, clock, entity::credentials, reader,
+};
 use crate::domain::{
     Call, Credential, CredentialDigest, Error, OrganizationId, Principal, Result, StoredCredential,
     Violation, reason,
@@ -96,8 +100,9 @@ impl Store {
         Ok(!self.attempt(|| held.clone().all(&self.reader)).await?.is_empty())
     }
 
-    /// Ends a credential. It proves nothing from the commit on, and cannot be taken up again.
-    /// Answers whether it had not been revoked before.
+    /// Ends a credential, which cannot be taken up again. Answers whether it had not been revoked
+    /// before. Writes that began earlier may still be under way:
+    /// [`Store::outlast_older_writes`] waits for their end.
     pub async fn revoke_credential(&self, digest: CredentialDigest) -> Result<bool> {
         let revoke = credentials::Entity::update_many()
             .col_expr(credentials::Column::RevokedAt, Expr::value(clock::now()))
@@ -108,6 +113,29 @@ impl Store {
             .to_owned();
         Ok(!self.write(&revoke).await?.is_empty())
     }
+
+    /// Waits until nothing more is written by what this credential proved before its row was last
+    /// changed.
+    ///
+    /// A write checks its credential in its own statement and locks nothing, so a change of the
+    /// credential waits for nobody, however busy its holder is. PostgreSQL: a statement that began
+    /// after the change sees it; one that began before lives no longer than its limit, which
+    /// `postgres::check` verifies on every connection. Its commit is not part of that limit: a
+    /// stalled disk or standby can hold it. Commits are flushed and replicated in their order, so one
+    /// more commit ends after it. SQLite has one writer: whoever writes after the change sees it.
+    pub async fn outlast_older_writes(&self, digest: CredentialDigest) -> Result<()> {
+        if self.writer.get_database_backend() == DbBackend::Sqlite {
+            return Ok(());
+        }
+        sleep(STATEMENT_TIMEOUT_MAX + ANSWER_TIME).await;
+        let revoked_at = credentials::Column::RevokedAt;
+        let touch = credentials::Entity::update_many()
+            .col_expr(revoked_at, Expr::col(revoked_at))
+            .filter(credentials::Column::Digest.eq(digest.0.to_vec()))
+            .into_query();
+        self.write(&touch).await?;
+        Ok(())
+    }
 }
 
 /// The condition that a credential is neither revoked nor expired.
@@ -116,28 +144,6 @@ fn holds() -> Condition {
     Condition::all()
         .add(credentials::Column::RevokedAt.is_null())
         .add(expires_at.is_null().or(expires_at.gt(clock::now_in_seconds())))
-}
-
-/// The condition that the principal's credential still proves what it proved when the call was
-/// authenticated. Part of every write, so that a revocation leaves no gap.
-pub(super) fn still_proves(principal: &Principal) -> Condition {
-    let Some(credential) = &principal.credential else { return Condition::all() };
-    let organization = credentials::Column::OrganizationId;
-    let held = credentials::Entity::find_by_id(credential.0.to_vec())
-        .filter(holds())
-        .filter(credentials::Column::Role.eq(credentials::Role::from(principal.role)))
-        .filter(match principal.organization {
-            Some(id) => organization.eq(id.get()),
-            None => organization.is_null(),
-        })
-        .select_only()
-        .expr(Expr::value(1))
-        // PostgreSQL: a statement that waits for a row does not look at the credential again when it
-        // wakes. A revocation therefore waits for the writes that it did not stop. SQLite has one
-        // writer, which looks once it is alone; its dialect leaves the lock out.
-        .lock_shared()
-        .into_query();
-    Condition::all().add(Expr::exists(held))
 }
 
 fn stored(rows: Vec<credentials::Model>) -> Result<Vec<StoredCredential>> {

@@ -9,15 +9,16 @@ use tokio::{runtime, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    asked::{Asked, Write},
+    entity::organizations,
     error::is_outlived,
     files::Files,
     health::Health,
     postgres::{self, Kept},
     row::{CredentialRow, OrganizationRow},
     sqlite,
-    update::Asked,
 };
-use crate::domain::{CredentialDigest, OrganizationId};
+use crate::domain::{self, CredentialDigest, OrganizationId};
 
 pub(super) struct Lane {
     way: Way,
@@ -41,22 +42,30 @@ impl Lane {
         Self { way: Way::Sqlite(pool.clone(), files.clone()), health: Health::new() }
     }
 
-    /// Updates a batch, which has each organization once, and records the changes; all of it or
-    /// nothing. Answers the rows that were touched.
-    pub(super) async fn update(&mut self, rows: &[&Asked]) -> Result<Vec<OrganizationRow>, DbErr> {
-        match self.update_once(rows).await {
+    /// Does a batch, which has each organization once, and records the changes; all of it or
+    /// nothing. Answers for each row what its organization is since, where it was touched.
+    pub(super) async fn write(
+        &mut self,
+        write: Write,
+        rows: &[&Asked],
+    ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
+        match self.write_once(write, rows).await {
             // On another connection.
-            Err(error) if is_outlived(&error) => self.update_once(rows).await,
+            Err(error) if is_outlived(&error) => self.write_once(write, rows).await,
             done => done,
         }
     }
 
-    async fn update_once(&mut self, rows: &[&Asked]) -> Result<Vec<OrganizationRow>, DbErr> {
+    async fn write_once(
+        &mut self,
+        write: Write,
+        rows: &[&Asked],
+    ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
         match &mut self.way {
             Way::Postgres(kept) => {
-                kept.run(async |connection| postgres::update(connection, rows).await).await
+                kept.run(async |connection| postgres::write(connection, write, rows).await).await
             }
-            Way::Sqlite(pool, files) => files.around(sqlite::update(pool, rows)).await,
+            Way::Sqlite(pool, files) => files.around(sqlite::write(pool, write, rows)).await,
         }
     }
 

@@ -1,14 +1,16 @@
 //! The only room that knows SeaORM and SQL: one concrete [`Store`] over SQLite or PostgreSQL.
 //!
-//! Updates and look-ups by key wait in a queue while the lanes are busy and are then done together
-//! (`queue`); all other statements take a connection of a pool each.
+//! Updates, creations and look-ups by key wait in a queue while the lanes are busy and are then done
+//! together (`queue`); all other statements take a connection of a pool each.
 //!
 //! Architecture invariant: no statement reads a row in order to write it back, and every write
-//! goes through [`Store::write`], [`Store::write_logged`] or `update`, which report a failing commit.
+//! goes through [`Store::write`] or `writer`, which report a failing commit.
 
+mod asked;
 mod attempt;
 mod changes;
 mod clock;
+mod create;
 mod credentials;
 mod entity;
 mod error;
@@ -32,7 +34,7 @@ use std::{io, sync::Arc, time::Duration};
 
 pub use clock::now;
 pub use migrate::MigrationStep;
-pub use options::StoreOptions;
+pub use options::{STATEMENT_TIMEOUT_MAX, StoreOptions};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait,
     QueryResult, QuerySelect, StatementBuilder, TransactionTrait,
@@ -42,6 +44,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::Span;
 
 use self::{
+    asked::Write,
     attempt::RETRIES_MAX,
     files::Files,
     health::Health,
@@ -51,7 +54,7 @@ use self::{
     reader::Reads,
     renewal::Renewal,
     sqlite::{connect_when_free, immediate},
-    writer::Updates,
+    writer::Writes,
 };
 use crate::{
     domain::{self, CredentialDigest, OrganizationId, Result},
@@ -63,9 +66,9 @@ const SQLITE_READERS_MAX: u32 = 4;
 /// Lanes that update on PostgreSQL: while one waits for its commit, the other works. On SQLite there
 /// is one, as there is one writer.
 const POSTGRES_WRITERS: usize = 2;
-/// Connections of all lanes on PostgreSQL: beside those that write, one looks up organizations and
-/// one credentials.
-const POSTGRES_LANES: u32 = 4;
+/// Connections of all lanes on PostgreSQL: beside those that update, one creates, one looks up
+/// organizations and one credentials.
+const POSTGRES_LANES: u32 = 5;
 /// Keys that are looked up in one statement.
 const READ_BATCH_MAX: usize = 64;
 
@@ -79,7 +82,8 @@ pub struct Store {
     writer: DatabaseConnection,
     /// The connections that read; on PostgreSQL the same pool.
     reader: DatabaseConnection,
-    updates: Arc<Updates>,
+    updates: Arc<Writes>,
+    creations: Arc<Writes>,
     organizations: Arc<Reads<OrganizationId, entity::organizations::Model>>,
     credentials: Arc<Reads<CredentialDigest, entity::credentials::Model>>,
     /// What does the work of the queues, until [`Store::close`].
@@ -113,8 +117,8 @@ impl Store {
             let reader = connect_when_free(reader).await?;
             let files = sqlite::opened(url.expose_secret(), [&writer, &reader]).await?;
             let lanes = vec![Lane::sqlite(&writer, &files)];
-            let readers = [Lane::sqlite(&reader, &files), Lane::sqlite(&reader, &files)];
-            return Self::start(writer, reader, files, Renewal::new(), options, lanes, readers);
+            let others = [&writer, &reader, &reader].map(|pool| Lane::sqlite(pool, &files));
+            return Self::start(writer, reader, files, Renewal::new(), options, lanes, others);
         }
         let renewal = Renewal::new();
         let pooled = renewal.clone();
@@ -136,9 +140,9 @@ impl Store {
         let kept =
             || Lane::postgres(Kept::new(lanes.get_postgres_connection_pool(), &renewal, &options));
         let writers = (0..POSTGRES_WRITERS).map(|_| kept()).collect();
-        let readers = [kept(), kept()];
+        let others = [kept(), kept(), kept()];
         let files = Files::default();
-        Self::start(pool.clone(), pool, files, renewal.clone(), options, writers, readers)
+        Self::start(pool.clone(), pool, files, renewal.clone(), options, writers, others)
     }
 
     fn start(
@@ -148,7 +152,7 @@ impl Store {
         renewal: Renewal,
         options: StoreOptions,
         writers: Vec<Lane>,
-        [organizations_lane, credentials_lane]: [Lane; 2],
+        [creations_lane, organizations_lane, credentials_lane]: [Lane; 3],
     ) -> std::result::Result<Self, DbErr> {
         let system = system(&writer);
         let waiting_max = options.queue_max.max(1);
@@ -159,18 +163,21 @@ impl Store {
         };
         let updates =
             Queue::new(limits, QueueTelemetry::new("updates", system, "UPDATE", ORGANIZATIONS));
+        let creations =
+            Queue::new(limits, QueueTelemetry::new("creations", system, "INSERT", ORGANIZATIONS));
         let reads = QueueLimits { waiting_max, batch_max: READ_BATCH_MAX, hold: 1 };
         let select = |table| QueueTelemetry::new(table, system, "SELECT", table);
         let organizations = Queue::new(reads, select(ORGANIZATIONS));
         let credentials = Queue::new(reads, select("credentials"));
         let (organizations_queue, credentials_queue) = (organizations.clone(), credentials.clone());
-        let updates_queue = updates.clone();
-        let lanes = writers.iter().chain([&organizations_lane, &credentials_lane]);
+        let (updates_queue, creations_queue) = (updates.clone(), creations.clone());
+        let lanes = writers.iter().chain([&creations_lane, &organizations_lane, &credentials_lane]);
         let health = lanes.map(|lane| lane.health.clone()).collect();
         let lanes = Lanes::start(move |lanes| {
             for lane in writers {
-                lanes.spawn(writer::serve(updates_queue.clone(), lane));
+                lanes.spawn(writer::serve(updates_queue.clone(), Write::Update, lane));
             }
+            lanes.spawn(writer::serve(creations_queue, Write::Create, creations_lane));
             lanes.spawn(reader::serve(
                 organizations_queue,
                 organizations_lane,
@@ -189,6 +196,7 @@ impl Store {
             writer,
             reader,
             updates,
+            creations,
             organizations,
             credentials,
             lanes,
@@ -303,6 +311,7 @@ impl Store {
     /// Sets the metrics that are states rather than events.
     pub async fn observe(&self) {
         self.updates.observe();
+        self.creations.observe();
         self.organizations.observe();
         self.credentials.observe();
         let readers = (self.reader.get_database_backend() == DbBackend::Sqlite).then_some((
@@ -329,6 +338,7 @@ impl Store {
     /// done.
     pub async fn close(self) -> Result<()> {
         self.updates.close();
+        self.creations.close();
         self.organizations.close();
         self.credentials.close();
         self.lanes.ended().await;

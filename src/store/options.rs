@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use super::attempt::ANSWER_TIME;
 
+/// How long PostgreSQL may let a statement run, whatever an instance or a command is set to: a
+/// revocation is answered when every statement that began before it is over, so all who write must
+/// keep one limit.
+pub const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(1);
+
 /// How the database is used.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
@@ -13,9 +18,9 @@ pub struct StoreOptions {
     pub acquire_timeout: Duration,
     /// How long PostgreSQL lets a statement wait for a lock, and SQLite waits for another process.
     pub lock_timeout: Duration,
-    /// How long PostgreSQL lets a statement run. Shorter than the time that a call has, so that a
-    /// statement which waits is not applied long after its caller was told that the deadline has
-    /// passed.
+    /// How long PostgreSQL lets a statement run, [`STATEMENT_TIMEOUT_MAX`] at most. Shorter than the
+    /// time that a call has, so that a statement which waits is not applied long after its caller was
+    /// told that the deadline has passed.
     pub statement_timeout: Duration,
     /// Whether a SQLite file is created where there is none.
     pub creates: bool,
@@ -40,7 +45,7 @@ impl Default for StoreOptions {
             connections_max: 10,
             acquire_timeout: Duration::from_secs(1),
             lock_timeout: Duration::from_secs(1),
-            statement_timeout: Duration::from_secs(1),
+            statement_timeout: STATEMENT_TIMEOUT_MAX,
             creates: true,
             batch_max: 64,
             // A second's worth where each needs a commit of its own.

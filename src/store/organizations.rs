@@ -2,34 +2,26 @@
 
 use std::sync::Arc;
 
-use sea_orm::{
-    ColumnTrait, EntityTrait, Iterable, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{Expr, InsertStatement, Query},
-};
-
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tracing::Instrument;
 
 use super::{
     ORGANIZATIONS, Store,
+    asked::{Asked, Write},
     attempt::{RETRIES_MAX, attempt},
-    changes::not_made_before,
-    clock, credentials,
+    create,
     entity::{organization_changes, organizations},
     error::is_taken,
     internal, only, reader,
-    update::Asked,
     writer::Outcome,
 };
 use crate::domain::{
-    Call, Creation, Error, IdempotencyKey, Organization, OrganizationId, Patch, Result, Text,
-    Update,
+    Call, Creation, Error, IdempotencyKey, Organization, OrganizationId, Result, Text, Update,
 };
 
-/// How often an update is tried again that lost its row between its two statements, before the
-/// caller is told to come back.
-const UPDATE_ATTEMPTS_MAX: u32 = 5;
-/// How often an id is chosen anew when another creation took it.
-const CREATE_ATTEMPTS_MAX: u32 = 20;
+/// How often an update or a creation is tried again that lost its row, or its id, between two
+/// statements, before the caller is told to come back.
+const ATTEMPTS_MAX: u32 = 5;
 
 impl Store {
     /// The organization with this id.
@@ -66,15 +58,16 @@ impl Store {
         update: Update<Text>,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Organization> {
-        let asked = Arc::new(Asked { call: call.clone(), update, idempotency });
-        for _ in 0..UPDATE_ATTEMPTS_MAX {
-            if !asked.update.patch.is_empty()
-                && let Some(row) = self.write_update(&asked).await?
+        let Update { id, patch, etag } = update;
+        let asked = Arc::new(Asked { call: call.clone(), id: Some(id), patch, etag, idempotency });
+        for _ in 0..ATTEMPTS_MAX {
+            if !asked.patch.is_empty()
+                && let Some(row) = self.write_asked(Write::Update, &asked).await?
             {
                 return row.try_into();
             }
             // Boxed, as the rare case: every update would carry its size.
-            if let Some(unchanged) = Box::pin(self.find_unchanged(&asked)).await? {
+            if let Some(unchanged) = Box::pin(self.find_unchanged(id, &asked)).await? {
                 return Ok(unchanged);
             }
             // Changed, or created, by somebody else between the two statements: apply it to that.
@@ -84,86 +77,90 @@ impl Store {
 
     /// Why an update touches no row: the organization where that is no error, because it would not
     /// change or was changed by the same request before. None where the update would change it now.
-    async fn find_unchanged(&self, asked: &Asked) -> Result<Option<Organization>> {
-        let Asked { call, update: Update { id, patch, etag }, idempotency } = asked;
+    async fn find_unchanged(
+        &self,
+        id: OrganizationId,
+        asked: &Asked,
+    ) -> Result<Option<Organization>> {
+        let Asked { call, patch, etag, idempotency, .. } = asked;
         self.check_credential(call).await?;
         if let Some(made) = self.find_made(call, idempotency.as_ref()).await? {
             return Ok(Some(made));
         }
-        let current = self.get_organization(*id).await?;
+        let current = self.get_organization(id).await?;
         if etag.is_some_and(|etag| etag != current.etag) {
             return Err(Error::EtagMismatch { current: current.etag });
         }
         Ok((patch.apply(current.clone()) == current).then_some(current))
     }
 
-    /// Writes an update as soon as it is its organization's turn; none where no row was touched.
-    async fn write_update(&self, asked: &Arc<Asked>) -> Result<Option<organizations::Model>> {
-        let id = asked.update.id;
-        let (outcome, _turn) = self.updates.ask(Some(id), asked.clone()).await?;
+    /// Stores a new organization, alone or together with what else waits; where it names no id, under
+    /// one that is larger than all before. Checks the caller's credential and key as an update does.
+    pub async fn create_organization(
+        &self,
+        call: &Call,
+        creation: Creation<Text>,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Organization> {
+        let Creation { id, patch } = creation;
+        let asked = Arc::new(Asked { call: call.clone(), id, patch, etag: None, idempotency });
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(row) = self.write_asked(Write::Create, &asked).await? {
+                return row.try_into();
+            }
+            self.check_credential(call).await?;
+            if let Some(made) = self.find_made(call, asked.idempotency.as_ref()).await? {
+                return Ok(made);
+            }
+            if let Some(id) = id
+                && self.find_organization(id).await?.is_some()
+            {
+                return Err(Error::AlreadyExists(id));
+            }
+            // Somebody took the id that was chosen, by its number.
+        }
+        Err(Error::Unavailable("a creation lost its id to others too often".into()))
+    }
+
+    /// Writes as soon as it is the organization's turn; none where no row was touched.
+    async fn write_asked(
+        &self,
+        write: Write,
+        asked: &Arc<Asked>,
+    ) -> Result<Option<organizations::Model>> {
+        let queue = match write {
+            Write::Update => &self.updates,
+            Write::Create => &self.creations,
+        };
+        let (outcome, _turn) = queue.ask(asked.id, asked.clone()).await?;
         match outcome {
             Outcome::Changed(row) => Ok(Some(row)),
             Outcome::Untouched => Ok(None),
             Outcome::Failed(error) => Err(error),
-            Outcome::Refused => Box::pin(self.write_alone(asked)).await,
+            Outcome::Refused => Box::pin(self.write_alone(write, asked)).await,
         }
     }
 
-    async fn write_alone(&self, asked: &Asked) -> Result<Option<organizations::Model>> {
-        let update = || async { self.lane().update(&[asked]).await };
+    async fn write_alone(
+        &self,
+        write: Write,
+        asked: &Asked,
+    ) -> Result<Option<organizations::Model>> {
+        let alone = || async { self.lane().write(write, &[asked]).await };
         // The batch was the first attempt, and this is the second.
         let retries_max = RETRIES_MAX - 1;
-        match attempt(self.answer_timeout(), retries_max, update).await {
-            Ok(rows) => only(rows).map(|(_, row)| row).transpose(),
+        match attempt(self.answer_timeout(), retries_max, alone).await {
+            Ok(rows) => only(rows).flatten().transpose(),
             // By the same request under the same key, which was faster.
             Err(error) if is_taken(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Stores a new organization; where it names no id, under the one after the largest.
-    pub async fn create_organization(
-        &self,
-        call: &Call,
-        creation: &Creation<Text>,
-        idempotency: Option<&IdempotencyKey>,
-    ) -> Result<Organization> {
-        let Creation { id, patch } = creation;
-        for _ in 0..CREATE_ATTEMPTS_MAX {
-            let next = match id {
-                Some(id) => *id,
-                None => self.next_organization_id().await?,
-            };
-            let insert = insert_statement(call, next, patch, idempotency)?;
-            let span = self.span("INSERT", ORGANIZATIONS);
-            match self.write_logged(insert, call, idempotency).instrument(span).await {
-                Ok(Some(row)) => return row.try_into(),
-                Ok(None) => {}
-                Err(error) if is_taken(&error) => {}
-                Err(error) => return Err(error.into()),
-            }
-            self.check_credential(call).await?;
-            if let Some(made) = self.find_made(call, idempotency).await? {
-                return Ok(made);
-            }
-            if let Some(id) = id
-                && self.find_organization(*id).await?.is_some()
-            {
-                return Err(Error::AlreadyExists(*id));
-            }
-        }
-        Err(Error::Unavailable("a creation lost its id to others too often".into()))
-    }
-
-    /// The id that the next organization gets which names none.
+    /// The id that the next organization gets which names none, as far as it is known before.
     pub async fn next_organization_id(&self) -> Result<OrganizationId> {
-        let query = organizations::Entity::find()
-            .select_only()
-            .column_as(organizations::Column::Id.max(), "id");
-        let tuple = || query.clone().into_tuple::<Option<i64>>();
-        let largest = self.attempt(|| tuple().all(&self.reader)).await?;
-        let next = only(largest).flatten().unwrap_or(0).saturating_add(1);
-        OrganizationId::new(next).ok_or_else(|| internal("the largest organization id is taken"))
+        let next = self.attempt(|| create::next_id(&self.reader)).await?;
+        OrganizationId::new(next).ok_or_else(|| internal("every organization id is taken"))
     }
 
     /// What the caller made under this key before, as it was answered then.
@@ -197,39 +194,4 @@ fn as_recorded(
         ..current
     }
     .try_into()
-}
-
-/// `INSERT … SELECT … WHERE` the credential still holds and no change was made under the key.
-fn insert_statement(
-    call: &Call,
-    id: OrganizationId,
-    patch: &Patch<Text>,
-    idempotency: Option<&IdempotencyKey>,
-) -> Result<InsertStatement> {
-    let Patch { name, subscription_id, handshake } = patch;
-    let now = clock::now();
-    let handshake = handshake.apply(None);
-    let handshake_version = i64::from(handshake.is_some());
-    let columns = [
-        (organizations::Column::Id, Expr::value(id.get())),
-        (organizations::Column::Name, Expr::value(name.apply(None))),
-        (organizations::Column::SubscriptionId, Expr::value(subscription_id.apply(None))),
-        (organizations::Column::Handshake, Expr::value(handshake)),
-        (organizations::Column::HandshakeVersion, Expr::value(handshake_version)),
-        (organizations::Column::Version, Expr::value(1_i64)),
-        (organizations::Column::DateCreated, Expr::value(now)),
-        (organizations::Column::DateModified, Expr::value(now)),
-    ];
-    let mut source = Query::select();
-    for (_, value) in &columns {
-        source.expr(value.clone());
-    }
-    source.cond_where(credentials::still_proves(&call.principal));
-    if let Some(idempotency) = idempotency {
-        source.and_where(not_made_before(call, idempotency));
-    }
-    let mut insert = Query::insert();
-    insert.into_table(organizations::Entity).columns(columns.map(|(column, _)| column));
-    insert.select_from(source).map_err(|error| Error::Internal(error.into()))?;
-    Ok(insert.returning(Query::returning().columns(organizations::Column::iter())).to_owned())
 }

@@ -16,14 +16,17 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     StoreOptions,
+    asked::{ASKED, Asked, Dialect, ORGANIZATION, Times, Write, in_order, record},
     attempt::no_answer,
+    create,
     credentials::CREDENTIAL,
+    entity::organizations,
     error::{is_broken, is_outlived},
     renewal::Renewal,
     row::{self, CredentialRow, OrganizationRow},
-    update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
+    update,
 };
-use crate::domain::{CredentialDigest, Field, OrganizationId};
+use crate::domain::{self, CredentialDigest, Field, OrganizationId};
 
 /// How long a connection is kept.
 const LIFETIME_MAX: Duration = Duration::from_mins(30);
@@ -124,43 +127,27 @@ impl Kept {
     }
 }
 
-/// Updates a batch, which has each organization once, and records the changes. Answers the rows
-/// that were touched.
+/// Does a batch, which has each organization once, and records the changes. Answers for each row what
+/// its organization is since, where it was touched.
 ///
 /// Rows are locked in the order of `rows`, which is ascending everywhere: two batches never wait
 /// for each other in a circle.
-pub(super) async fn update(
+pub(super) async fn write(
     connection: &mut PgConnection,
+    write: Write,
     rows: &[&Asked],
-) -> Result<Vec<OrganizationRow>, sqlx::Error> {
-    static STATEMENT: LazyLock<String> = LazyLock::new(|| {
-        let update = update::changes(&Dialect {
-            asked: format!(
-                "unnest($1::bigint[], $2::bool[], $3::text[], $4::bool[], $5::text[], $6::bool[], \
-                 $7::text[], $8::bigint[], $9::bytea[], $10::text[], $11::bigint[], $12::text[], \
-                 $13::text[], $14::text[], $15::bytea[]) AS asked ({})",
-                ASKED.join(", ")
-            ),
-            now: "$16",
-            now_in_seconds: "$17",
-            // A statement that waits for a row does not look at the credential again when it
-            // wakes. A revocation therefore waits for the writes that it did not stop.
-            lock: "FOR SHARE",
-        });
-        let record = update::record(
-            "id, version, date_modified, name, subscription_id, handshake_version, subject, role, \
-             request_id, idempotency_key, request_digest FROM changed",
-        );
-        let stored = ORGANIZATION.replace(", ", ", stored.");
-        format!(
-            "WITH changed AS ({update} RETURNING stored.{stored}, asked.subject, asked.role, \
-             asked.request_id, asked.idempotency_key, asked.request_digest), \
-             logged AS ({record}) SELECT {ORGANIZATION} FROM changed"
-        )
-    });
+) -> Result<Vec<Option<domain::Result<organizations::Model>>>, sqlx::Error> {
+    static UPDATE: LazyLock<String> = LazyLock::new(|| logged(update::changes));
+    static CREATE: LazyLock<String> = LazyLock::new(|| logged(create::insert));
+    let (count, least) = create::needs(rows);
+    let end = if count > 0 { take_ids(connection, count, least).await? } else { 0 };
+    let ids = create::ids(rows, count, end);
+    let statement = match write {
+        Write::Update => UPDATE.as_str(),
+        Write::Create => CREATE.as_str(),
+    };
     let Times { now, now_in_seconds } = Times::read();
-    let mut query = sqlx::query(STATEMENT.as_str())
-        .bind(rows.iter().map(|row| row.id().get()).collect::<Vec<_>>());
+    let mut query = sqlx::query(statement).bind(&ids);
     for field in Field::ALL {
         let (named, values): (Vec<_>, Vec<_>) = rows.iter().map(|row| row.field(field)).unzip();
         query = query.bind(named).bind(values);
@@ -176,8 +163,43 @@ pub(super) async fn update(
         .bind(rows.iter().map(|row| row.request_digest()).collect::<Vec<_>>())
         .bind(now)
         .bind(now_in_seconds);
-    let rows = query.fetch_all(connection).await?;
-    row::organizations(rows.into_iter().map(QueryResult::from)).map_err(sqlx::Error::decode)
+    let touched = query.fetch_all(connection).await?.into_iter().map(QueryResult::from);
+    Ok(in_order(&ids, row::organizations(touched).map_err(sqlx::Error::decode)?))
+}
+
+/// The statement that makes a change and records it: `WITH asked AS (…), changed AS (…), logged AS (…)
+/// SELECT …`.
+fn logged(change: fn(&Dialect) -> String) -> String {
+    let names = ASKED.map(|(name, _)| name).join(", ");
+    let given = (1..).zip(ASKED).map(|(at, (_, kind))| format!("${at}::{kind}[]"));
+    let given = given.collect::<Vec<_>>().join(", ");
+    let change = change(&Dialect {
+        asked: "asked".to_owned(),
+        now: "$16",
+        now_or_later: "GREATEST($16, stored.date_modified)",
+        now_in_seconds: "$17",
+    });
+    let record = record("changed AS stored JOIN asked ON asked.id = stored.id");
+    // Not the columns of `asked`, which have the same names.
+    let stored = ORGANIZATION.replace(", ", ", stored.");
+    format!(
+        "WITH asked AS (SELECT {names} FROM unnest({given}) AS given ({names})), \
+         changed AS ({change} RETURNING stored.{stored}), logged AS ({record}) \
+         SELECT {ORGANIZATION} FROM changed"
+    )
+}
+
+/// Takes ids for new organizations, and answers the one after the last.
+async fn take_ids(
+    connection: &mut PgConnection,
+    count: i64,
+    least: i64,
+) -> Result<i64, sqlx::Error> {
+    static STATEMENT: LazyLock<String> = LazyLock::new(|| {
+        create::take_ids("$1::bigint", "$2::bigint", |a, b| format!("GREATEST({a}, {b})"))
+    });
+    let taken = sqlx::query_scalar(STATEMENT.as_str()).bind(count).bind(least);
+    taken.fetch_one(connection).await
 }
 
 /// The organizations that have these ids.

@@ -17,7 +17,7 @@ use sea_orm::{
 };
 use tokio::time::timeout;
 
-use super::{attempt::ANSWER_TIME, only};
+use super::{STATEMENT_TIMEOUT_MAX, attempt::ANSWER_TIME, only};
 
 /// How long a connection may have been quiet before it is asked for a sign of life: one that the
 /// server has closed meanwhile is then replaced before a statement is lost on it.
@@ -32,7 +32,7 @@ pub(super) struct Renewal(Arc<Mutex<State>>);
 struct State {
     since: Instant,
     /// Why the last new connection was refused, where it was.
-    refused: Option<&'static str>,
+    refused: Option<String>,
 }
 
 impl Renewal {
@@ -85,8 +85,11 @@ impl Renewal {
     /// Looks at a new connection. One that is of no use is held until whoever asked for it gives up:
     /// sqlx would log an error and connect anew, up to a hundred times a second.
     async fn admit(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let unfit = unfit(connection).await?;
-        let before = std::mem::replace(&mut self.lock().refused, unfit);
+        let unfit = match unfit(connection).await? {
+            None => unlimited(connection).await?,
+            unfit => unfit,
+        };
+        let before = std::mem::replace(&mut self.lock().refused, unfit.clone());
         match unfit {
             None => {
                 if before.is_some() {
@@ -95,7 +98,7 @@ impl Renewal {
                 Ok(())
             }
             Some(reason) => {
-                if before != unfit {
+                if before.as_ref() != Some(&reason) {
                     tracing::error!("the database cannot be used: {reason}");
                 }
                 pending().await
@@ -105,8 +108,8 @@ impl Renewal {
 
     /// The reason of a failure to connect, where it is known better than by the failure.
     pub(super) fn explain(&self, error: DbErr) -> DbErr {
-        match self.lock().refused {
-            Some(reason) => DbErr::Conn(RuntimeErr::Internal(reason.to_owned())),
+        match self.lock().refused.clone() {
+            Some(reason) => DbErr::Conn(RuntimeErr::Internal(reason)),
             None => error,
         }
     }
@@ -117,24 +120,39 @@ impl Renewal {
 }
 
 /// Why a connection is of no use, where it is not.
-async fn unfit(connection: &mut PgConnection) -> Result<Option<&'static str>, sqlx::Error> {
+async fn unfit(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
     let settings = "SELECT current_setting('transaction_read_only') AS read_only, \
         current_setting('server_encoding') AS encoding";
     // One round trip, as a ping would be, and nothing is kept prepared.
     let rows = sqlx::raw_sql(settings).fetch_all(connection).await?;
     let row = only(rows).ok_or(sqlx::Error::RowNotFound)?;
-    if row.try_get::<String, _>("read_only")? == "on" {
-        return Ok(Some(
-            "the server takes no writes: it is a standby, or default_transaction_read_only is on",
-        ));
+    let reason = if row.try_get::<String, _>("read_only")? == "on" {
+        "the server takes no writes: it is a standby, or default_transaction_read_only is on"
+    } else if row.try_get::<String, _>("encoding")? != "UTF8" {
+        "the encoding of the database is not UTF8: create one with \
+         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move the data there"
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(reason.to_owned()))
+}
+
+/// Why a statement on a connection could outlive its limit. Some hosts and poolers drop the options of a
+/// connection's start. A smaller limit does no harm.
+async fn unlimited(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+    let limit = "SELECT setting FROM pg_settings WHERE name = 'statement_timeout'";
+    let rows = sqlx::raw_sql(limit).fetch_all(connection).await?;
+    let limit = only(rows).ok_or(sqlx::Error::RowNotFound)?.try_get::<String, _>(0)?;
+    let limit_max = STATEMENT_TIMEOUT_MAX.as_millis();
+    if limit.parse().is_ok_and(|limit| (1..=limit_max).contains(&limit)) {
+        return Ok(None);
     }
-    if row.try_get::<String, _>("encoding")? != "UTF8" {
-        return Ok(Some(
-            "the encoding of the database is not UTF8: create one with \
-             CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move the data there",
-        ));
-    }
-    Ok(None)
+    Ok(Some(format!(
+        "statement_timeout is {limit} ms (0: none), and must be 1 to {limit_max} ms: a revocation waits \
+         until every statement that began before it is over. Where the start-up options of connections \
+         are dropped on the way, set it in the database: \
+         ALTER ROLE … SET statement_timeout = '{limit_max}ms'"
+    )))
 }
 
 /// Whether a connection gives a sign of life, and can write.

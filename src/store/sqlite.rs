@@ -1,5 +1,6 @@
-//! SQLite: how it is connected to, and the statements of batches. A batch comes as one JSON text, so that a statement's text is
-//! the same for any number of rows, and costs one turn of the connection's thread.
+//! SQLite: how it is connected to, and the statements of batches. A batch comes as one JSON text, so
+//! that a statement's text is the same for any number of rows, and costs one turn of the connection's
+//! thread.
 
 use std::{
     path::PathBuf,
@@ -9,8 +10,9 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, Value,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
+    DbErr, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    Value,
     sqlx::{
         Connection, Sqlite,
         pool::PoolOptions,
@@ -21,19 +23,16 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::{
+    asked::{ASKED, Asked, Dialect, ORGANIZATION, Times, Write, in_order, record},
+    create,
     credentials::CREDENTIAL,
+    entity::organizations,
     error::is_locked,
     files::Files,
     row::{self, CredentialRow, OrganizationRow},
-    update::{self, ASKED, Asked, Dialect, ORGANIZATION, Times},
+    update,
 };
-use crate::domain::{CredentialDigest, Field, OrganizationId};
-
-/// The columns of the caller's, which the change log has.
-const LOGGED: [&str; 6] =
-    ["id", "subject", "role", "request_id", "idempotency_key", "request_digest"];
-/// Columns that JSON has in hexadecimal digits.
-const BYTES: [&str; 2] = ["credential", "request_digest"];
+use crate::domain::{self, CredentialDigest, Field, OrganizationId};
 
 /// How long a start waits for others that start on the same file, and how often it looks.
 pub(super) const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
@@ -42,6 +41,13 @@ const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
 /// Bytes that the log keeps on the disk once it is written from the start again, which SQLite does when
 /// it has about 4 MB that nobody reads any more. One long reader can make it grow without bound.
 const LOG_BYTES_MAX: &str = "8388608";
+
+/// Times are text here, with as many digits of a second as they need: without their `Z` those of one
+/// second compare as times do. What an import brought may have another form, but for its second.
+const NOW_OR_LATER: &str = "CASE WHEN \
+    (unixepoch(stored.date_modified), rtrim(stored.date_modified, 'Z')) \
+      > (unixepoch(?2), rtrim(?2, 'Z')) \
+    THEN stored.date_modified ELSE ?2 END";
 
 /// Connects, and waits while another process has the file for itself: the first of several that start
 /// together turns it to WAL, during which SQLite refuses the others without waiting.
@@ -123,9 +129,10 @@ pub(super) fn immediate() -> TransactionOptions {
 }
 
 /// The relation `asked` of rows that the first parameter has as JSON arrays.
-fn asked(columns: &[&str]) -> String {
-    let columns = columns.iter().enumerate().map(|(index, column)| {
-        if BYTES.contains(column) {
+fn asked() -> String {
+    let columns = ASKED.iter().enumerate().map(|(index, (column, kind))| {
+        // JSON has bytes in hexadecimal digits.
+        if *kind == "bytea" {
             format!("unhex(value ->> {index}) AS {column}")
         } else {
             format!("value ->> {index} AS {column}")
@@ -151,53 +158,67 @@ pub(super) fn without_lost_transactions(options: PoolOptions<Sqlite>) -> PoolOpt
     })
 }
 
-/// Updates a batch, which has each organization once, and records the changes, in one transaction.
-/// Answers the rows that were touched, once they are committed.
-pub(super) async fn update(
+/// Does a batch, which has each organization once, and records the changes, in one transaction.
+/// Answers for each row what its organization is since, where it was touched, once it is committed.
+pub(super) async fn write(
     database: &DatabaseConnection,
+    write: Write,
     rows: &[&Asked],
-) -> Result<Vec<OrganizationRow>, DbErr> {
-    static UPDATE: LazyLock<String> = LazyLock::new(|| {
-        let update = update::changes(&Dialect {
-            asked: asked(&ASKED),
-            now: "?2",
-            now_in_seconds: "?3",
-            // There is one writer, which looks at the credential once it is alone.
-            lock: "",
-        });
-        format!("{update} RETURNING {ORGANIZATION}")
-    });
+) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
+    static UPDATE: LazyLock<String> = LazyLock::new(|| returning(update::changes));
+    static CREATE: LazyLock<String> = LazyLock::new(|| returning(create::insert));
     static RECORD: LazyLock<String> = LazyLock::new(|| {
-        update::record(&format!(
-            "stored.id, stored.version, stored.date_modified, stored.name, \
-             stored.subscription_id, stored.handshake_version, asked.subject, asked.role, \
-             asked.request_id, asked.idempotency_key, asked.request_digest \
-             FROM {} JOIN organizations AS stored ON stored.id = asked.id",
-            asked(&LOGGED)
-        ))
+        record(&format!("{} JOIN organizations AS stored ON stored.id = asked.id", asked()))
     });
+    let change = match write {
+        Write::Update => UPDATE.as_str(),
+        Write::Create => CREATE.as_str(),
+    };
     let Times { now, now_in_seconds } = Times::read();
-    let all: Vec<_> = rows.iter().map(|row| as_array(row)).collect();
     let transaction = database.begin_with_options(immediate()).await?;
-    let update = statement(UPDATE.as_str(), [json(&all)?, now.into(), now_in_seconds.into()]);
-    let changed = row::organizations(transaction.query_all_raw(update).await?)?;
-    if changed.is_empty() {
-        return Ok(changed);
+    let (count, least) = create::needs(rows);
+    let end = if count > 0 { take_ids(&transaction, count, least).await? } else { 0 };
+    let ids = create::ids(rows, count, end);
+    let all: Vec<_> = rows.iter().zip(&ids).map(|(row, id)| as_array(*id, row)).collect();
+    let change = statement(change, [json(&all)?, now.into(), now_in_seconds.into()]);
+    let changed = row::organizations(transaction.query_all_raw(change).await?)?;
+    let is_changed = |id: i64| changed.iter().any(|(changed, _)| *changed == id);
+    let logged = all.iter().zip(&ids).filter_map(|(row, id)| is_changed(*id).then_some(row));
+    let logged: Vec<_> = logged.collect();
+    if logged.is_empty() && count == 0 {
+        return Ok(in_order(&ids, changed));
     }
-    let is_changed = |row: &&&Asked| changed.iter().any(|(id, _)| *id == row.id().get());
-    let logged: Vec<_> = rows.iter().filter(is_changed).map(|row| as_logged(row)).collect();
     transaction.execute_raw(statement(RECORD.as_str(), [json(&logged)?])).await?;
     transaction.commit().await?;
-    Ok(changed)
+    Ok(in_order(&ids, changed))
 }
 
-/// An update, in the order of [`ASKED`].
-fn as_array(row: &Asked) -> impl Serialize {
+fn returning(change: fn(&Dialect) -> String) -> String {
+    let change = change(&Dialect {
+        asked: asked(),
+        now: "?2",
+        now_or_later: NOW_OR_LATER,
+        now_in_seconds: "?3",
+    });
+    format!("{change} RETURNING {ORGANIZATION}")
+}
+
+/// Takes ids for new organizations, and answers the one after the last.
+async fn take_ids(transaction: &DatabaseTransaction, count: i64, least: i64) -> Result<i64, DbErr> {
+    static STATEMENT: LazyLock<String> =
+        LazyLock::new(|| create::take_ids("?1", "?2", |a, b| format!("MAX({a}, {b})")));
+    let take = statement(STATEMENT.as_str(), [count.into(), least.into()]);
+    let rows = transaction.query_all_raw(take).await?;
+    rows.first().map_or(Ok(0), |row| row.try_get("", "next_id"))
+}
+
+/// A row of the batch, in the order of [`ASKED`].
+fn as_array(id: i64, row: &Asked) -> impl Serialize {
     let [(sets_name, name), (sets_subscription_id, subscription_id), (sets_handshake, handshake)] =
         Field::ALL.map(|field| row.field(field));
     let principal = &row.call.principal;
     (
-        row.id().get(),
+        id,
         sets_name,
         name,
         sets_subscription_id,
@@ -209,19 +230,6 @@ fn as_array(row: &Asked) -> impl Serialize {
         principal.role.as_str(),
         row.member_of(),
         principal.subject.as_str(),
-        row.call.request_id.as_str(),
-        row.idempotency_key(),
-        row.request_digest().map(|digest| HEXLOWER.encode(digest)),
-    )
-}
-
-/// Whose an update was, in the order of [`LOGGED`].
-fn as_logged(row: &Asked) -> impl Serialize {
-    let principal = &row.call.principal;
-    (
-        row.id().get(),
-        principal.subject.as_str(),
-        principal.role.as_str(),
         row.call.request_id.as_str(),
         row.idempotency_key(),
         row.request_digest().map(|digest| HEXLOWER.encode(digest)),

@@ -1,4 +1,4 @@
-//! The lanes that write: each does one batch of updates after the other.
+//! The lanes that write: each does one batch of updates, or of creations, after the other.
 //!
 //! A batch that fails because of one of its rows is taken apart: each of its callers tries its own
 //! row alone, so that no row fails its neighbours.
@@ -6,15 +6,15 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
+    asked::{Asked, Write},
     entity::organizations,
     error::{is_about_a_row, is_unreachable},
     lane::{Lane, caught},
     queue::Queue,
-    update::Asked,
 };
 use crate::domain::Error;
 
-/// What became of one update of a batch.
+/// What became of one row of a batch.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The organization as it is since.
@@ -27,28 +27,26 @@ pub(super) enum Outcome {
     Failed(Error),
 }
 
-/// Updates that wait for a lane.
-pub(super) type Updates = Queue<Arc<Asked>, Outcome>;
+/// Updates, or creations, that wait for a lane.
+pub(super) type Writes = Queue<Arc<Asked>, Outcome>;
 
 /// Does the work of the queue until it is closed and empty.
-pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
+pub(super) async fn serve(writes: Arc<Writes>, write: Write, mut lane: Lane) {
     let health = lane.health.clone();
-    while let Some(mut jobs) = health.next(&updates).await {
+    while let Some(mut jobs) = health.next(&writes).await {
         // The order in which every batch locks its rows.
-        jobs.sort_unstable_by_key(|job| job.work.id());
+        jobs.sort_by_key(|job| job.work.id);
         let rows: Vec<&Asked> = jobs.iter().map(|job| &*job.work).collect();
         let begin = Instant::now();
-        let outcome = caught(lane.update(&rows)).await;
-        updates.done(rows.len(), begin);
+        let outcome = caught(lane.write(write, &rows)).await;
+        writes.done(rows.len(), begin);
         match outcome {
-            Ok(mut changed) => {
+            Ok(touched) => {
                 health.note(None);
-                for job in jobs {
-                    let id = job.work.id().get();
-                    let at = changed.iter().position(|(changed, _)| *changed == id);
-                    job.answer(match at.map(|at| changed.swap_remove(at)) {
-                        Some((_, Ok(model))) => Outcome::Changed(model),
-                        Some((_, Err(error))) => Outcome::Failed(error),
+                for (job, row) in jobs.into_iter().zip(touched) {
+                    job.answer(match row {
+                        Some(Ok(model)) => Outcome::Changed(model),
+                        Some(Err(error)) => Outcome::Failed(error),
                         None => Outcome::Untouched,
                     });
                 }
@@ -62,7 +60,7 @@ pub(super) async fn serve(updates: Arc<Updates>, mut lane: Lane) {
             Err(error) => {
                 if is_unreachable(&error) {
                     // What waits behind it would wait for nothing.
-                    jobs.extend(updates.take_all());
+                    jobs.extend(writes.take_all());
                 }
                 let error = Error::from(error);
                 health.note(Some(error.clone()));

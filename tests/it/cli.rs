@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::harness::{
-    ADMINISTRATOR, Database, OWN, Service, USER, ending_soon, on_both_databases, orgd, orgd_to,
-    orgd_with_input,
+    ADMINISTRATOR, Command, Database, OWN, Service, USER, ending_soon, on_both_databases, orgd,
+    orgd_to, orgd_with_input,
 };
 
 #[tokio::test]
@@ -52,7 +52,13 @@ async fn an_issued_credential_works_until_it_is_revoked() {
             assert_eq!(state(&listed.json(), id), "valid");
 
             let revoke = format!("credential revoke {}", id.split_at(12).0);
-            assert_eq!(orgd(service.database().url(), &revoke).code, 0);
+            let revoked = orgd(service.database().url(), &revoke);
+            assert_eq!(revoked.code, 0);
+            let events = |command: &Command| command.stderr.matches("credential.revoke").count();
+            assert_eq!(events(&revoked), 1);
+            let again = orgd(service.database().url(), &revoke);
+            assert_eq!((again.code, &again.stdout), (0, &revoked.stdout), "as the first time");
+            assert_eq!(events(&again), 0, "nothing was done: {}", again.stderr);
             assert_eq!(put().send().await.status(), 401, "{words}");
             let listed = orgd(service.database().url(), "credential list --json").json();
             assert_eq!(state(&listed, id), "revoked");

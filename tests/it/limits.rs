@@ -218,7 +218,7 @@ async fn a_statement_waits_no_longer_than_it_may() {
         // SQLite has no such limit.
         ("ORGD_DATABASE_STATEMENT_TIMEOUT", "statement timeout", None),
     ] {
-        patiently_on_both_databases(&[(short, "800ms")], async |service| {
+        patiently_on_both_databases(&[(short, "500ms")], async |service| {
             let words = if service.database().is_sqlite() { sqlite } else { Some(postgres) };
             let Some(words) = words else { return };
             let held = hold(service.database()).await;
@@ -237,7 +237,7 @@ async fn a_statement_waits_no_longer_than_it_may() {
 async fn the_pool_has_an_end_and_nobody_waits_for_it_for_long() {
     let database = Database::postgres().await;
     database.seed().await;
-    let pool = [("ORGD_DATABASE_CONNECTIONS", "5"), ("ORGD_DATABASE_ACQUIRE_TIMEOUT", "800ms")];
+    let pool = [("ORGD_DATABASE_CONNECTIONS", "6"), ("ORGD_DATABASE_ACQUIRE_TIMEOUT", "800ms")];
     let settings = [&PATIENT[..], &pool].concat();
     let service = Service::start_with(Arc::new(database), &settings).await;
     let observer = service.database().connect().await;
@@ -264,7 +264,7 @@ async fn the_pool_has_an_end_and_nobody_waits_for_it_for_long() {
         connections
     };
     let (answers, connections) = tokio::join!(lists, looking);
-    assert!(connections <= 5, "{connections} connections");
+    assert!(connections <= 6, "{connections} connections");
     let refused = answers.iter().filter(|answer| answer.status() == 503).count();
     assert!(refused >= 15, "{refused} of 20 were told so");
     assert_eq!(list().await.status(), 200);

@@ -30,7 +30,7 @@ pub struct Model {
     pub handshake_version: i64,
     /// The caller's key for the request.
     pub idempotency_key: Option<String>,
-    /// SHA-256 of what the request asked.
+    /// SHA-256 of what the request asked, without the value of a handshake.
     pub request_digest: Option<Vec<u8>>,
 }
 

@@ -15,12 +15,13 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
     time::sleep,
 };
+
+use super::messages::{Messages, refusal, without_options};
 
 /// What happens to connections, new and open, until the proxy is told otherwise. Faults with a number
 /// end by themselves, after which all passes.
@@ -32,6 +33,8 @@ pub enum Fault {
     /// What comes is held back until the fault ends, and then goes on, also for clients that have gone:
     /// a network that loses packets, over which TCP sends again.
     Hold,
+    /// Statements are held back until the fault ends; all else passes.
+    HoldStatements,
     /// What comes is taken and lost. The connections are reset when the fault ends.
     BlackHole,
     /// Open connections are reset, and new ones at once.
@@ -64,16 +67,31 @@ struct Shared {
     setting: watch::Sender<Setting>,
     /// How often all open connections were reset.
     resets: watch::Sender<u32>,
+    /// Statements that were held back one by one so far.
+    held: watch::Sender<u32>,
+    /// Whether the options of a connection's start are lost on the way, as with some poolers.
+    drops_options: bool,
 }
 
 impl Proxy {
     pub async fn start(upstream: SocketAddr) -> Self {
+        Self::start_with(upstream, false).await
+    }
+
+    /// One that loses the options of a connection's start.
+    pub async fn start_dropping_options(upstream: SocketAddr) -> Self {
+        Self::start_with(upstream, true).await
+    }
+
+    async fn start_with(upstream: SocketAddr, drops_options: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             upstream: watch::Sender::new(upstream),
             setting: watch::Sender::new((Fault::Pass, "")),
             resets: watch::Sender::new(0),
+            held: watch::Sender::new(0),
+            drops_options,
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, shared.clone()));
@@ -101,6 +119,12 @@ impl Proxy {
         if before == Fault::BlackHole || matches!(fault, Fault::Refuse | Fault::Reset) {
             self.shared.resets.send_modify(|resets| *resets += 1);
         }
+    }
+
+    /// Waits until a statement is held back, from when on this is called.
+    pub async fn until_held(&self) {
+        let mut held = self.shared.held.subscribe();
+        held.changed().await.unwrap();
     }
 
     /// What is still to happen.
@@ -179,6 +203,7 @@ impl Shared {
                 Fault::CutAnswers(number) if is_meant => Fault::CutAnswers(number - 1),
                 Fault::Answer(number, code) if is_meant => Fault::Answer(number - 1, code),
                 Fault::CutAnswers(_) | Fault::Answer(..) => return false,
+                Fault::HoldStatements if !is_meant => return false,
                 other => {
                     taken = other;
                     return false;
@@ -271,6 +296,10 @@ impl Exchange<'_> {
         match fault {
             Fault::Delay(time) => sleep(time).await,
             Fault::Hold => self.shared.while_it_is(Fault::Hold).await,
+            Fault::HoldStatements => {
+                self.shared.held.send_modify(|held| *held += 1);
+                self.shared.while_it_is(Fault::HoldStatements).await;
+            }
             Fault::BlackHole => return Ok(Continue(())),
             Fault::Answer(_, code) => {
                 self.until_answered().await?;
@@ -280,6 +309,8 @@ impl Exchange<'_> {
             Fault::CutAnswers(_) => self.until_answered().await?,
             _ => {}
         }
+        let group =
+            if tag == 0 && self.shared.drops_options { without_options(&group) } else { group };
         if let Some(bytes) = self.shared.cut(group.len()) {
             self.server.send(&group[..bytes]).await?;
             return Ok(Break(Cut));
@@ -314,58 +345,5 @@ impl Exchange<'_> {
         }
         self.unanswered -= u32::from(message[0] == b'Z');
         self.client.send(&message).await
-    }
-}
-
-/// `ErrorResponse` and `ReadyForQuery`.
-fn refusal(code: &str) -> Vec<u8> {
-    let fields = format!("SERROR\0VERROR\0C{code}\0Minjected by the test\0\0");
-    let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
-    [b"E", &length[..], fields.as_bytes(), b"Z\0\0\0\x05I"].concat()
-}
-
-/// One side's messages.
-struct Messages<'a> {
-    stream: &'a mut TcpStream,
-    read: BytesMut,
-    /// A client's first message has no tag.
-    is_tagged: bool,
-}
-
-impl<'a> Messages<'a> {
-    fn new(stream: &'a mut TcpStream, is_client: bool) -> Self {
-        Self { stream, read: BytesMut::new(), is_tagged: !is_client }
-    }
-
-    /// The next whole message; none at the end. What is read is kept where nobody waits any more.
-    async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        loop {
-            let tag = usize::from(self.is_tagged);
-            if let Some(length) = self.read.get(tag..tag + 4) {
-                let length = u32::from_be_bytes(length.try_into().unwrap());
-                let length = tag + usize::try_from(length).unwrap();
-                if self.read.len() >= length {
-                    let message = self.read.split_to(length).freeze();
-                    // SSLRequest and GSSENCRequest: refused, and another first message follows.
-                    if !self.is_tagged && matches!(&message[4..], [0x04, 0xd2, 0x16, 0x2f | 0x30]) {
-                        self.send(b"N").await?;
-                        continue;
-                    }
-                    return Ok(Some(message));
-                }
-            }
-            if self.stream.read_buf(&mut self.read).await? == 0 {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// The message's tag; zero for the first of a client.
-    fn tag(&mut self, message: &[u8]) -> u8 {
-        if std::mem::replace(&mut self.is_tagged, true) { message[0] } else { 0 }
-    }
-
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await
     }
 }

@@ -8,6 +8,7 @@ pub mod disclosure;
 mod faults;
 mod http;
 mod http2;
+mod messages;
 mod patroni;
 mod postgres;
 mod receiver;
@@ -43,12 +44,11 @@ pub const UNKNOWN: i64 = 77;
 
 /// Limits of time that no load of the machine comes near: for a service whose requests are held until
 /// something else has been seen to happen. A request that is held looks like a client that has stalled.
-pub const PATIENT: [(&str, &str); 5] = [
+pub const PATIENT: [(&str, &str); 4] = [
     ("ORGD_REQUEST_DEADLINE", "60s"),
     ("ORGD_STALL_TIMEOUT", "60s"),
     ("ORGD_DATABASE_ACQUIRE_TIMEOUT", "20s"),
     ("ORGD_DATABASE_LOCK_TIMEOUT", "20s"),
-    ("ORGD_DATABASE_STATEMENT_TIMEOUT", "20s"),
 ];
 
 /// Runs a test against a service over SQLite and one over PostgreSQL, each with a fresh, seeded

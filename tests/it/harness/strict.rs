@@ -50,10 +50,10 @@ const SETUP: [&str; 6] = [
 const TOOLS: [&str; 3] = ["pg_dump", "pg_restore", "psql"];
 
 /// What at least one distributed engine that speaks PostgreSQL's protocol refuses, does without effect,
-/// or does at the cost of a global lock. A row locked `FOR SHARE` is not among it: `YugabyteDB` and
-/// `CockroachDB` have it.
-const REFUSED: [&str; 21] = [
+/// or does at the cost of a global lock.
+const REFUSED: [&str; 22] = [
     "SAVEPOINT",
+    "FOR SHARE",
     "FOR UPDATE",
     "FOR NO KEY UPDATE",
     "LOCK TABLE",

@@ -1,16 +1,20 @@
 //! Promise 14: rights are checked and the write is done on the same state, and a user cannot tell a
 //! foreign organization from an unknown one. Revocations are in `authentication` and `batches` too.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use orgd::proto::v1::{CreateOrganizationRequest, Organization, UpdateOrganizationRequest};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement, TransactionTrait};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use crate::harness::{OWN, SUPPORT, Service, authorized, orgd, patiently_on_both_databases};
+use crate::harness::{
+    Database, Fault, OWN, PATIENT, Proxy, SUPPORT, Service, authorized, orgd,
+    patiently_on_both_databases,
+};
 
 /// Long enough for a request to be known as authenticated and to wait for the database.
 const ON_ITS_WAY: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who writes, and how.
 #[derive(Clone, Copy, Debug)]
@@ -83,13 +87,19 @@ const CHANGES: [(&str, &[Writer]); 6] = [
 ];
 const ALL: [Writer; 4] = [UserOverRest, AdministratorOverGrpc, CreatorOverRest, CreatorOverGrpc];
 
-#[tokio::test]
+// The proxy must go on while a process is waited for.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_changes_between_check_and_write_writes_nothing() {
-    patiently_on_both_databases(&[("ORGD_AUTH_CACHE_TTL", "1h")], async |service| {
+    let settings = [&PATIENT[..], &[("ORGD_AUTH_CACHE_TTL", "1h")]].concat();
+    let postgres = Database::postgres().await;
+    let proxy = Proxy::start(postgres.addr()).await;
+    for (database, proxy) in [(Database::sqlite(), None), (postgres.behind(&proxy), Some(&proxy))] {
+        database.seed().await;
+        let service = Service::start_with(Arc::new(database), &settings).await;
         for (change, writers) in CHANGES {
             for writer in writers {
                 let before = everything(&service).await;
-                let written = write_while(&service, *writer, change).await;
+                let written = write_while(&service, proxy, *writer, change).await;
                 assert_eq!(written, Err("CREDENTIAL_INVALID".to_owned()), "{writer:?}: {change}");
                 assert_eq!(everything(&service).await, before, "{writer:?}: {change}");
             }
@@ -98,16 +108,21 @@ async fn a_credential_that_changes_between_check_and_write_writes_nothing() {
         for writer in ALL {
             let before = everything(&service).await;
             let harmless = "UPDATE credentials SET description = 'still the same'";
-            assert_eq!(write_while(&service, writer, harmless).await, Ok(()), "{writer:?}");
+            assert_eq!(write_while(&service, proxy, writer, harmless).await, Ok(()), "{writer:?}");
             assert_ne!(everything(&service).await, before, "{writer:?}");
             service.database().reset().await;
         }
-    })
-    .await;
+    }
 }
 
-/// Begins a write, changes its credential while it waits for the database, and lets it go on.
-async fn write_while(service: &Service, writer: Writer, change: &str) -> Result<(), String> {
+/// Begins a write, changes its credential after the write was authenticated and before its statement
+/// reaches the database, and lets it go on.
+async fn write_while(
+    service: &Service,
+    proxy: Option<&Proxy>,
+    writer: Writer,
+    change: &str,
+) -> Result<(), String> {
     let subject = uuid::Uuid::new_v4();
     let words = format!("credential issue --role {} --subject {subject} --json", writer.role());
     let issued = orgd(service.database().url(), &words).json();
@@ -122,20 +137,24 @@ async fn write_while(service: &Service, writer: Writer, change: &str) -> Result<
     let change = format!("{change} WHERE subject = '{subject}'");
     holder.execute_unprepared(&change).await.unwrap();
     let changing = async {
-        until_someone_waits(service).await;
+        match proxy {
+            Some(proxy) => timeout(PATIENCE, proxy.until_held()).await.expect("a statement comes"),
+            // The write waits until nobody else writes, of which nobody tells.
+            None => sleep(ON_ITS_WAY).await,
+        }
         holder.commit().await.unwrap();
+        if let Some(proxy) = proxy {
+            proxy.set(Fault::Pass);
+        }
     };
-    let (written, ()) = tokio::join!(writer.write(service, &secret), changing);
+    if let Some(proxy) = proxy {
+        // Every write names the change log.
+        proxy.set_for("organization_changes", Fault::HoldStatements);
+    }
+    // Whoever waits for the statement does so before it is sent.
+    let ((), written) = tokio::join!(biased; changing, writer.write(service, &secret));
     connection.close().await.unwrap();
     written
-}
-
-/// Waits until a statement waits for a lock. On SQLite nobody tells.
-async fn until_someone_waits(service: &Service) {
-    if service.database().is_sqlite() {
-        return sleep(ON_ITS_WAY).await;
-    }
-    service.database().until_locks_are_waited_for(1).await;
 }
 
 async fn rows(connection: &DatabaseConnection, query: &str) -> usize {

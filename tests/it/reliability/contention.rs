@@ -144,7 +144,8 @@ async fn what_lost_is_done_again_five_times_and_what_may_be_stored_is_not() {
         ("FROM organizations WHERE id = ANY", "GET", "/v1/organizations/90"),
         ("FROM \"organizations\"", "GET", "/v1/organizations"),
         ("FROM \"organization_changes\"", "GET", "/v1/organizations/90/changes"),
-        ("INSERT INTO \"organizations\"", "POST", "/v1/organizations"),
+        ("INSERT INTO organization_ids", "POST", "/v1/organizations"),
+        ("INSERT INTO organizations", "POST", "/v1/organizations"),
     ] {
         proxy.set_for(words, Fault::Answer(5, "40001"));
         let request = service.request(method, path).header("authorization", &bearer);

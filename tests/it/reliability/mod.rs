@@ -20,6 +20,7 @@ mod outages;
 mod overload;
 mod panics;
 mod portability;
+mod revocation;
 pub mod rolling;
 mod sessions;
 mod simulation;

@@ -91,7 +91,7 @@ async fn with_few_places(settings: &[(&str, &str)]) -> (Proxy, Service) {
     database.add_organizations(FIRST, FIRST + CLIENTS - 1).await;
     let proxy = Proxy::start(database.addr()).await;
     let places = [
-        ("ORGD_DATABASE_CONNECTIONS", "5"),
+        ("ORGD_DATABASE_CONNECTIONS", "6"),
         ("ORGD_WRITE_BATCH_MAX", "16"),
         ("ORGD_WRITE_QUEUE_MAX", "32"),
     ];

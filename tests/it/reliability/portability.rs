@@ -58,6 +58,7 @@ async fn examples_and_parity_need_nothing_that_distributed_engines_refuse() {
         "BEGIN; SAVEPOINT a; RELEASE SAVEPOINT a; COMMIT",
         "SELECT id FROM organizations FOR UPDATE",
         "SELECT id FROM organizations FOR NO KEY UPDATE OF organizations",
+        "SELECT id FROM credentials FOR SHARE",
         "DROP TRIGGER IF EXISTS a ON organizations",
         "LISTEN a",
         "NOTIFY a",

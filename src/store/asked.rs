@@ -1,0 +1,150 @@
+//! What updates and creations have in common, for both databases: what a caller asks, the relation
+//! that a batch is, the conditions under which anything is written, and the row of the change log.
+
+use time::OffsetDateTime;
+
+use super::{clock, entity::organizations, row::OrganizationRow};
+use crate::domain::{self, Call, Change, Etag, Field, IdempotencyKey, OrganizationId, Patch, Text};
+
+/// What a batch does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Write {
+    Update,
+    Create,
+}
+
+/// One update or creation: who asks, for what, and under which key.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) call: Call,
+    /// Which organization; none: one that is created under an id of the store's choice.
+    pub(super) id: Option<OrganizationId>,
+    pub(super) patch: Patch<Text>,
+    /// The version that the organization must have.
+    pub(super) etag: Option<Etag>,
+    pub(super) idempotency: Option<IdempotencyKey>,
+}
+
+impl Asked {
+    /// Whether the patch names a field, and the value that the field is to have.
+    pub(super) fn field(&self, field: Field) -> (bool, Option<&str>) {
+        match self.patch.change(field) {
+            Change::Keep => (false, None),
+            Change::Clear => (true, None),
+            Change::Set(text) => (true, Some(text.as_str())),
+        }
+    }
+
+    pub(super) fn version(&self) -> Option<i64> {
+        self.etag.map(Etag::version)
+    }
+
+    pub(super) fn credential(&self) -> Option<&[u8]> {
+        self.call.principal.credential.as_ref().map(|digest| digest.0.as_slice())
+    }
+
+    /// The organization that the caller must still be a member of.
+    pub(super) fn member_of(&self) -> Option<i64> {
+        self.call.principal.organization.map(OrganizationId::get)
+    }
+
+    pub(super) fn idempotency_key(&self) -> Option<&str> {
+        self.idempotency.as_ref().map(|idempotency| idempotency.key.as_str())
+    }
+
+    pub(super) fn request_digest(&self) -> Option<&[u8]> {
+        self.idempotency.as_ref().map(|idempotency| idempotency.request_digest.as_slice())
+    }
+}
+
+/// The times that a batch is done at: one for all its rows.
+pub(super) struct Times {
+    /// When the organizations change.
+    pub(super) now: OffsetDateTime,
+    /// What the end of a credential is compared with.
+    pub(super) now_in_seconds: OffsetDateTime,
+}
+
+impl Times {
+    pub(super) fn read() -> Self {
+        Self { now: clock::now(), now_in_seconds: clock::now_in_seconds() }
+    }
+}
+
+/// The columns of `asked`, the relation that has a row for each update or creation of a batch, with
+/// their types.
+pub(super) const ASKED: [(&str, &str); 15] = [
+    ("id", "bigint"),
+    ("sets_name", "bool"),
+    ("name", "text"),
+    ("sets_subscription_id", "bool"),
+    ("subscription_id", "text"),
+    ("sets_handshake", "bool"),
+    ("handshake", "text"),
+    // The version that the organization must have.
+    ("version", "bigint"),
+    ("credential", "bytea"),
+    ("role", "text"),
+    ("member_of", "bigint"),
+    ("subject", "text"),
+    ("request_id", "text"),
+    ("idempotency_key", "text"),
+    ("request_digest", "bytea"),
+];
+
+/// The columns of an organization.
+pub(super) const ORGANIZATION: &str = "id, name, subscription_id, handshake, handshake_version, \
+    version, date_created, date_modified";
+
+/// What of a dialect stands inside the statements.
+pub(super) struct Dialect {
+    /// The relation `asked`.
+    pub(super) asked: String,
+    /// The placeholder of [`Times::now`].
+    pub(super) now: &'static str,
+    /// The later of that and `stored.date_modified`: the clocks of instances differ, and the dates of
+    /// an organization's versions do not go backwards.
+    pub(super) now_or_later: &'static str,
+    /// The placeholder of [`Times::now_in_seconds`].
+    pub(super) now_in_seconds: &'static str,
+}
+
+/// The condition under which anything is written: the caller's credential still proves what it proved
+/// when the call was authenticated, and the caller made no change under the same key.
+pub(super) fn may_write(Dialect { now_in_seconds, .. }: &Dialect) -> String {
+    format!(
+        "(asked.credential IS NULL OR EXISTS ( \
+           SELECT 1 FROM credentials AS held WHERE held.digest = asked.credential \
+             AND held.role = asked.role \
+             AND held.organization_id IS NOT DISTINCT FROM asked.member_of \
+             AND held.revoked_at IS NULL \
+             AND (held.expires_at IS NULL OR held.expires_at > {now_in_seconds}))) \
+         AND (asked.idempotency_key IS NULL OR NOT EXISTS ( \
+           SELECT 1 FROM organization_changes AS made \
+           WHERE made.subject = asked.subject AND made.idempotency_key = asked.idempotency_key))"
+    )
+}
+
+/// Records in the change log what the organizations of `source` are since. The source has the columns
+/// of the organization as `stored`, and the caller's as `asked`.
+pub(super) fn record(source: &str) -> String {
+    format!(
+        "INSERT INTO organization_changes (organization_id, version, date, name, subscription_id, \
+           handshake_version, subject, role, request_id, idempotency_key, request_digest) \
+         SELECT stored.id, stored.version, stored.date_modified, stored.name, \
+           stored.subscription_id, stored.handshake_version, asked.subject, asked.role, \
+           asked.request_id, asked.idempotency_key, asked.request_digest FROM {source}"
+    )
+}
+
+/// What was touched, in the order of the rows' ids.
+pub(super) fn in_order(
+    ids: &[i64],
+    mut touched: Vec<OrganizationRow>,
+) -> Vec<Option<domain::Result<organizations::Model>>> {
+    let take = |id: &i64| {
+        let at = touched.iter().position(|(touched, _)| touched == id)?;
+        Some(touched.swap_remove(at).1)
+    };
+    ids.iter().map(take).collect()
+}

@@ -1,0 +1,114 @@
+//! The statements that store a batch of new organizations, for both databases: one that takes ids, and
+//! one that inserts.
+//!
+//! Ids come from a row that counts (`organization_ids`), as engines that shard have no sequence or a
+//! costly one. Whoever takes ids holds that row for the time of one short statement, never while
+//! organizations are stored.
+
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+
+use super::asked::{Asked, Dialect, may_write};
+use crate::domain::OrganizationId;
+
+/// Ids from here on are given by the store's users alone: one of them costs the others no id.
+const CHOSEN_ID_END: i64 = 1 << 52;
+
+/// Takes as many ids as the first parameter says, none of which is below the second one, or is that of
+/// an organization; answers the id after the last. Larger than those of all organizations, whoever
+/// stored them: an older version, which knows no counter, or an import.
+pub(super) fn take_ids(count: &str, least: &str, greatest: fn(&str, &str) -> String) -> String {
+    let largest =
+        format!("COALESCE((SELECT MAX(id) FROM organizations WHERE id < {CHOSEN_ID_END}), 0) + 1");
+    let first = greatest(least, &largest);
+    let counted = greatest(&format!("counted.next_id + {count}"), "excluded.next_id");
+    format!(
+        "INSERT INTO organization_ids AS counted (id, next_id) VALUES (1, {first} + {count}) \
+         ON CONFLICT (id) DO UPDATE SET next_id = {counted} RETURNING next_id"
+    )
+}
+
+/// How many ids a batch needs, and the least that it may be given: after those that its callers named.
+pub(super) fn needs(rows: &[&Asked]) -> (i64, i64) {
+    let named = rows.iter().filter_map(|row| row.id).map(OrganizationId::get);
+    let largest = named.filter(|id| *id < CHOSEN_ID_END).max().unwrap_or(0);
+    let count = rows.iter().filter(|row| row.id.is_none()).count();
+    (count.try_into().unwrap_or(i64::MAX), largest + 1)
+}
+
+/// The id of each row, in their order: its own, or the next of those that end before `end`.
+pub(super) fn ids(rows: &[&Asked], count: i64, end: i64) -> Vec<i64> {
+    let mut taken = end.saturating_sub(count)..end;
+    let id = |row: &&Asked| row.id.map(OrganizationId::get).or_else(|| taken.next());
+    rows.iter().map(id).map(Option::unwrap_or_default).collect()
+}
+
+/// Stores every organization of `asked` whose caller may write it and whose id is free. Others are left
+/// out.
+pub(super) fn insert(dialect: &Dialect) -> String {
+    let Dialect { asked, now, .. } = dialect;
+    let may_write = may_write(dialect);
+    format!(
+        "INSERT INTO organizations AS stored (id, name, subscription_id, handshake, handshake_version, version, \
+           date_created, date_modified) \
+         SELECT asked.id, asked.name, asked.subscription_id, asked.handshake, \
+           CASE WHEN asked.handshake IS NULL THEN 0 ELSE 1 END, 1, {now}, {now} \
+         FROM {asked} WHERE {may_write} ON CONFLICT (id) DO NOTHING"
+    )
+}
+
+/// The id that the next organization gets which names none; takes nothing.
+pub(super) async fn next_id(database: &impl ConnectionTrait) -> Result<i64, DbErr> {
+    let ask = format!(
+        "SELECT (SELECT next_id FROM organization_ids WHERE id = 1) AS counted, \
+         (SELECT MAX(id) FROM organizations WHERE id < {CHOSEN_ID_END}) AS largest"
+    );
+    let ask = Statement::from_string(database.get_database_backend(), ask);
+    let rows = database.query_all_raw(ask).await?;
+    let Some(row) = rows.first() else { return Ok(1) };
+    let counted: Option<i64> = row.try_get("", "counted")?;
+    let largest: Option<i64> = row.try_get("", "largest")?;
+    Ok(counted.unwrap_or(1).max(largest.unwrap_or(0) + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHOSEN_ID_END, ids, needs};
+    use crate::{
+        domain::{Call, Change, OrganizationId, Patch, Principal},
+        store::asked::Asked,
+    };
+
+    #[test]
+    fn each_row_has_an_id_of_its_own() {
+        let end = CHOSEN_ID_END;
+        for (named, needed, end, expected) in [
+            (&[None, None][..], (2, 1), 9, vec![7, 8]),
+            (&[Some(5), None, Some(3), None], (2, 6), 8, vec![5, 6, 3, 7]),
+            (&[Some(5)], (0, 6), 0, vec![5]),
+            // What is named beyond the end does not push the others there.
+            (&[None, Some(end), Some(end - 1)], (1, end), 10, vec![9, end, end - 1]),
+            (&[], (0, 1), 0, vec![]),
+        ] {
+            let rows: Vec<Asked> = named.iter().map(|id| asked(*id)).collect();
+            let rows: Vec<&Asked> = rows.iter().collect();
+            assert_eq!(needs(&rows), needed, "{named:?}");
+            assert_eq!(ids(&rows, needed.0, end), expected, "{named:?}");
+        }
+    }
+
+    fn asked(id: Option<i64>) -> Asked {
+        let principal = Principal::operator().into();
+        let request_id = String::new();
+        Asked {
+            call: Call { principal, request_id, idempotency_key: None, validate_only: false },
+            id: id.and_then(OrganizationId::new),
+            patch: Patch {
+                name: Change::Keep,
+                subscription_id: Change::Keep,
+                handshake: Change::Keep,
+            },
+            etag: None,
+            idempotency: None,
+        }
+    }
+}
