@@ -207,7 +207,7 @@ async fn whoever_gives_up_while_its_update_waits_takes_it_back() {
 #[tokio::test]
 async fn an_update_that_names_no_field_waits_for_nobody() {
     // Whoever waits does so until the deadline.
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "1000000")];
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "10000")];
     on_both_databases_with(&settings, async |service| {
         assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
     })
@@ -217,7 +217,7 @@ async fn an_update_that_names_no_field_waits_for_nobody() {
 #[tokio::test]
 async fn what_comes_to_a_full_queue_is_refused_at_once_and_the_queue_empties() {
     // Nothing is done, so everything waits.
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "1000000"), ("ORGD_WRITE_QUEUE_MAX", "20")];
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "10000"), ("ORGD_WRITE_QUEUE_MAX", "20")];
     patiently_on_both_databases(&settings, async |service| {
         let client = service.grpc();
         let update = |id: i64| {
