@@ -267,7 +267,7 @@ async fn the_pool_has_an_end_and_nobody_waits_for_it_for_long() {
         let refused = || service.log().matches("pool timed out").count() >= 15;
         let refusing = async {
             while !refused() {
-                sleep(Duration::from_millis(20)).await
+                sleep(Duration::from_millis(20)).await;
             }
         };
         timeout(PATIENCE, refusing).await.expect("15 of 20 do not wait");
