@@ -105,6 +105,7 @@ tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
 	@missing=""; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$$missing postgresql"; \
 	command -v git >/dev/null || missing="$$missing git"; \
+	[ -x /bin/kill ] || [ -x /usr/bin/kill ] || missing="$$missing procps"; \
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \

@@ -6,7 +6,7 @@ use orgd::proto::v1::GetOrganizationRequest;
 
 use crate::harness::{
     ANY_PORT, Database, OWN, PATIENT, Request, Service, authorized, ending_soon, on_both_databases,
-    on_both_databases_with, orgd,
+    orgd,
 };
 
 /// For what follows by itself.
@@ -201,28 +201,29 @@ async fn guessing_does_not_drive_out_a_credential_that_is_good() {
     use sea_orm::ConnectionTrait;
 
     let settings = [("ORGD_AUTH_CACHE_TTL", "1h")];
-    on_both_databases_with(&settings, async |service| {
-        let (_, secret) = issue(service.database());
-        let (_, other) = issue(service.database());
-        assert_eq!(get(&service, &secret).send().await.status(), 200);
-        // More than are remembered of either kind.
-        let channel = service.grpc();
-        for _ in 0..110 {
-            let guesses = (0..100).map(|_| {
-                let mut client = channel.clone();
-                let request = GetOrganizationRequest { id: OWN, ..Default::default() };
-                let request = authorized(&uuid::Uuid::new_v4().to_string(), request);
-                async move { client.get(request).await.unwrap_err() }
-            });
-            for refusal in futures_util::future::join_all(guesses).await {
-                assert_eq!(refusal.code(), tonic::Code::Unauthenticated, "{refusal:?}");
-            }
+    // What is remembered does not depend on the database.
+    let database = Database::sqlite();
+    database.seed().await;
+    let service = Service::start_with(Arc::new(database), &settings).await;
+    let (_, secret) = issue(service.database());
+    let (_, other) = issue(service.database());
+    assert_eq!(get(&service, &secret).send().await.status(), 200);
+    // More than are remembered of either kind.
+    let channel = service.grpc();
+    for _ in 0..110 {
+        let guesses = (0..100).map(|_| {
+            let mut client = channel.clone();
+            let request = GetOrganizationRequest { id: OWN, ..Default::default() };
+            let request = authorized(&uuid::Uuid::new_v4().to_string(), request);
+            async move { client.get(request).await.unwrap_err() }
+        });
+        for refusal in futures_util::future::join_all(guesses).await {
+            assert_eq!(refusal.code(), tonic::Code::Unauthenticated, "{refusal:?}");
         }
-        // From here on only what is remembered can be known.
-        let connection = service.database().connect().await;
-        connection.execute_unprepared("ALTER TABLE credentials RENAME TO gone").await.unwrap();
-        assert_eq!(get(&service, &other).send().await.status(), 500, "never asked for before");
-        assert_eq!(get(&service, &secret).send().await.status(), 200);
-    })
-    .await;
+    }
+    // From here on only what is remembered can be known.
+    let connection = service.database().connect().await;
+    connection.execute_unprepared("ALTER TABLE credentials RENAME TO gone").await.unwrap();
+    assert_eq!(get(&service, &other).send().await.status(), 500, "never asked for before");
+    assert_eq!(get(&service, &secret).send().await.status(), 200);
 }

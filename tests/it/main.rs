@@ -1,4 +1,8 @@
 //! The integration tests: the real binary on real ports, over a database of its own for each test.
+//!
+//! A test that fails beside other work has found a fault. So: wait for what must have happened (`until_…`,
+//! [`harness::PATIENT`]), never for a time; bound a time from below, or from above by what only a fault
+//! takes; and where a set-up comes too late on a slow machine, make the set-up again, not the assertion.
 
 #![allow(
     unreachable_pub,

@@ -13,7 +13,8 @@ use sea_orm::{ConnectionTrait, TransactionTrait};
 
 use crate::harness::{ADMINISTRATOR, Database, FOREIGN, OWN, Service, orgd};
 
-const ROUNDS: usize = 20;
+/// `reliability::upgrades` has more, of services, in its long form.
+const ROUNDS: usize = 5;
 const INSTANCES: usize = 4;
 
 #[tokio::test]

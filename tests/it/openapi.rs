@@ -10,6 +10,8 @@ use crate::harness::{ADMINISTRATOR, on_both_databases};
 #[tokio::test]
 async fn the_document_is_true_of_the_running_service() {
     on_both_databases(async |service| {
+        // Other requests on each: what is true of the document does not depend on the database.
+        let seed = if service.database().is_sqlite() { "1" } else { "2" };
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let url = format!("http://{}", service.http_addr());
         let output = Command::new(root.join("target/python/bin/schemathesis"))
@@ -17,7 +19,7 @@ async fn the_document_is_true_of_the_running_service() {
             .arg(root.join("tests/openapi/schemathesis.toml"))
             .args(["run", &format!("{url}/openapi.json"), "--url", &url])
             .args(["--header", &format!("Authorization: Bearer {ADMINISTRATOR}")])
-            .args(["--checks", "all", "--seed", "1", "--max-examples", "150", "--no-color"])
+            .args(["--checks", "all", "--seed", seed, "--max-examples", "75", "--no-color"])
             .current_dir(std::env::temp_dir())
             .output()
             .expect("the tests need schemathesis: run `make test`, which installs it");
@@ -26,7 +28,7 @@ async fn the_document_is_true_of_the_running_service() {
         // `N generated, N passed, …`
         let summary = report.lines().find(|line| line.contains(" generated, ")).unwrap();
         let generated: u32 = summary.trim().split(' ').next().unwrap().parse().unwrap();
-        assert!(generated >= 1000, "{summary}");
+        assert!(generated >= 700, "{summary}");
     })
     .await;
 }
