@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    app::watch::Followed,
+    app::watch::{Followed, News},
     domain::{
         Change, ChangeEntry, Creation, Error, Etag, Field, FieldChange, Organization,
         OrganizationId, Patch, Principal, Result, Role, Update, Violation, policy, reason,
@@ -173,6 +173,12 @@ pub(super) fn writable_fields(principal: &Principal) -> Vec<String> {
     policy::writable_fields(principal).map(|field| field.path().to_owned()).collect()
 }
 
+/// What a watch sends.
+pub(super) fn news(news: News) -> v1::Change {
+    let heartbeat = || v1::Change { heartbeat: true, ..v1::Change::default() };
+    news.map_or_else(heartbeat, change)
+}
+
 /// The message of an entry of the change log.
 pub(super) fn change(entry: ChangeEntry) -> v1::Change {
     let ChangeEntry { organization, version, date, subject, role, request_id, fields } = entry;
@@ -184,6 +190,7 @@ pub(super) fn change(entry: ChangeEntry) -> v1::Change {
         role: self::role(role).into(),
         request_id,
         fields: fields.into_iter().map(field_change).collect(),
+        heartbeat: false,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct CallLimits {
     pub are_administrators_limited: bool,
     /// How many may watch changes at once.
     pub watches_max: usize,
+    /// How often a stream without news sends a sign of life.
+    pub heartbeat: Duration,
     /// When what has no end of its own is to end.
     pub stopping: CancellationToken,
 }

@@ -3,6 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{CallLimits, convert, page, status};
@@ -23,7 +24,7 @@ pub(super) struct OrganizationRpc {
 
 impl OrganizationRpc {
     pub(super) fn new(store: Store, limits: &CallLimits) -> Self {
-        let watches = Watches::new(limits.watches_max, limits.stopping.clone());
+        let watches = Watches::new(limits.watches_max, limits.heartbeat, limits.stopping.clone());
         Self { store, watches }
     }
 }
@@ -107,13 +108,16 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        // None: from the gateway in this process, which has it.
+        let connection = request.extensions().get::<CancellationToken>().cloned();
         let (Call { principal, .. }, message) = parts(request, |message| {
             // Several have no one id.
             <[i64; 1]>::try_from(message.organization_ids.as_slice()).ok().map(|[id]| id)
         })?;
         let from = convert::watch(message)?;
-        let entries = self.watches.watch(&self.store, principal, from).await?;
-        let changes = entries.map_ok(convert::change).map_err(Status::from);
+        let connection = connection.unwrap_or_default();
+        let news = self.watches.watch(&self.store, principal, from, connection).await?;
+        let changes = news.map_ok(convert::news).map_err(Status::from);
         // A stream is read after its handler has returned, where nobody else catches a panic.
         let changes = AssertUnwindSafe(changes).catch_unwind();
         let changes = changes.map(|change| change.unwrap_or_else(|_| Err(status::panicked())));

@@ -177,6 +177,7 @@ impl Door {
         let limits = self.limits;
         let activity = Activity::new(&limits, holdings);
         let is_last = self.stages.leave.child_token();
+        let is_ending = self.stages.stop.child_token();
         let io = TokioIo::new(WatchedIo::new(stream, activity.clone()));
         let requests = Requests {
             router: self.router.clone(),
@@ -184,6 +185,7 @@ impl Door {
             limits,
             peer,
             is_last: is_last.clone(),
+            is_ending: is_ending.clone(),
         };
         let service = service_fn(move |request| requests.clone().answer(request));
         let builder = builder(self.protocol, &limits, activity.clone());
@@ -213,6 +215,7 @@ impl Door {
                         Age::Grown if !activity.is_http2() => next_age = Age::Told,
                         Age::Grown | Age::Told => {
                             connection.as_mut().graceful_shutdown();
+                            is_ending.cancel();
                             next_age = Age::Over;
                         }
                         Age::Over => {
@@ -226,6 +229,7 @@ impl Door {
                 () = activity.slow(), if next_age != Age::Over => {
                     tracing::debug!("a request did not come in its time");
                     connection.as_mut().graceful_shutdown();
+                    is_ending.cancel();
                     is_last.cancel();
                     next_age = Age::Over;
                     aged.as_mut().reset(Instant::now() + limits.connection_age_grace);
@@ -331,6 +335,8 @@ struct Requests {
     peer: SocketAddr,
     /// Whether each may be the connection's last.
     is_last: CancellationToken,
+    /// When the connection takes no new requests, and what has no end of its own is to end.
+    is_ending: CancellationToken,
 }
 
 impl Requests {
@@ -341,7 +347,7 @@ impl Requests {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<http::Response<GuardedBody<axum::body::Body>>, Infallible>>
     {
-        let Self { router, activity, limits, peer, is_last } = self;
+        let Self { router, activity, limits, peer, is_last, is_ending } = self;
         let is_http1 = request.version() < Version::HTTP_2;
         let guard = activity.begin_request(is_http1, &limits);
         // Nobody needs a credential to watch the health, and it has no end of its own.
@@ -351,6 +357,8 @@ impl Requests {
             request.map(|body| ArrivingBody::new(body, is_http1, &activity, patience));
         // The source, for its rate limit.
         request.extensions_mut().insert(peer);
+        // For answers that have no end of their own.
+        request.extensions_mut().insert(is_ending);
         async move {
             // Boxed, so that a long answer has not the size of what made it.
             let mut response = Box::pin(router.oneshot(request)).await?;

@@ -145,12 +145,13 @@ pub async fn serve(
         principals: principals.clone(),
         are_administrators_limited: rates.rate_limit_administrators,
         watches_max: usize::try_from(limits.watches_max).unwrap_or(usize::MAX),
+        heartbeat: heartbeat(limits),
         stopping: running.stopping(),
     };
     let organization = OrganizationGrpc::new(store.clone(), authenticator.clone(), call_limits);
     let (grpc_routes, health) = grpc::routes(organization.clone())?;
     let transport = gateway::transport(organization);
-    let rest_limits = request_limits(limits, sources.clone(), &running);
+    let rest_limits = request_limits(limits, sources.clone());
     let rest = gateway::router(transport, rest_limits);
     let probed = store.clone();
     let probe = move || {
@@ -217,7 +218,7 @@ pub async fn serve_gateway(
     let transport = gateway::transport(channel.clone());
     let readiness = Readiness::new();
     let mut running = Running::start(limits, readiness.clone())?;
-    let rest_limits = request_limits(limits, sources.clone(), &running);
+    let rest_limits = request_limits(limits, sources.clone());
     let rest = gateway::router(transport, rest_limits);
     running.keep(readiness.clone().keep_probing(move || upstream_serves(channel.clone())));
     running.keep(keep_house(metrics.clone(), sources, None));
@@ -297,19 +298,19 @@ async fn upstream_serves(channel: Channel) -> bool {
     answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
 }
 
-fn request_limits(
-    limits: Limits,
-    sources: Option<Arc<RateLimit<IpAddr>>>,
-    running: &Running,
-) -> RequestLimits {
+fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> RequestLimits {
     RequestLimits {
         deadline: limits.request_deadline,
         body_bytes_max: body_bytes_max(limits),
         sources,
-        // A stream on which nothing moves for longer counts as a client that stalls.
-        heartbeat: limits.stall_timeout / 2,
-        stopping: running.stopping(),
+        heartbeat: heartbeat(limits),
     }
+}
+
+/// How often a stream without news sends a sign of life: one on which nothing moves for longer counts
+/// as a client that stalls.
+fn heartbeat(limits: Limits) -> Duration {
+    limits.stall_timeout / 2
 }
 
 fn body_bytes_max(limits: Limits) -> usize {

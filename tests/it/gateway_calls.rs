@@ -29,7 +29,7 @@ enum Fault {
     None,
     /// Nobody listens for a moment.
     Closed,
-    /// RST_STREAM with REFUSED_STREAM, and the end of the connection.
+    /// The stream is refused, and the connection ends.
     RefusedStream,
     /// GOAWAY that says that no stream was looked at.
     GoAway,

@@ -47,6 +47,7 @@ mod rest;
 mod rights;
 mod settings;
 mod stopping;
+mod streams;
 mod telemetry;
 mod tls;
 mod watch;
