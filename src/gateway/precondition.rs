@@ -7,7 +7,7 @@ use axum::http::{
 };
 
 /// A tag that no organization has: a precondition on it fails, after every other check.
-pub(super) const NEVER: &str = "\"0\"";
+const NEVER: &str = "\"0\"";
 
 /// Bytes of a tag that is sent on at most; none of ours is longer.
 const TAG_BYTES_MAX: usize = 64;
@@ -44,31 +44,26 @@ impl Preconditions {
         self.if_match.is_some() || self.if_none_match.is_some()
     }
 
-    /// The etag to send with an update, where it does not depend on the current one.
-    pub(super) fn fixed_etag(&self) -> Option<String> {
+    /// The etag to send with an update: one tag, several of which the organization must have one, or
+    /// with `!` before them several of which it must have none.
+    pub(super) fn etag(&self) -> String {
+        let is_short = |tag: &&str| tag.len() <= TAG_BYTES_MAX;
         match (&self.if_match, &self.if_none_match) {
-            (_, Some(Tags::Any)) => Some(NEVER.to_owned()),
+            (_, Some(Tags::Any)) => NEVER.to_owned(),
             // An organization that does not exist is not found before any precondition.
-            (None | Some(Tags::Any), None) => Some(String::new()),
-            (Some(Tags::Listed(_)), None) => match self.strong().as_slice() {
-                [only] if only.len() <= TAG_BYTES_MAX => Some((*only).to_owned()),
-                [] | [_] => Some(NEVER.to_owned()),
-                _ => None,
-            },
-            (_, Some(Tags::Listed(_))) => None,
+            (None | Some(Tags::Any), None) => String::new(),
+            (None | Some(Tags::Any), Some(Tags::Listed(tags))) => {
+                let tags = tags.iter().map(|tag| tag.opaque.as_str()).filter(is_short);
+                format!("!{}", tags.collect::<Vec<_>>().join(","))
+            }
+            // Compared strongly (RFC 9110 §13.1.1).
+            (Some(Tags::Listed(tags)), _) => {
+                let tags = tags.iter().filter(|tag| !tag.weak).map(|tag| tag.opaque.as_str());
+                let tags = tags.filter(|tag| !self.if_none_match_met(tag)).filter(is_short);
+                let tags = tags.collect::<Vec<_>>().join(",");
+                if tags.is_empty() { NEVER.to_owned() } else { tags }
+            }
         }
-    }
-
-    /// The etag to send, where the current one is known: that one if it meets the conditions. An
-    /// update between the two calls is then found out by the service.
-    pub(super) fn etag(&self, current: &str) -> String {
-        let met = self.if_match_met(current) && !self.if_none_match_met(current);
-        if met { current.to_owned() } else { NEVER.to_owned() }
-    }
-
-    /// Compared strongly (RFC 9110 §13.1.1).
-    fn if_match_met(&self, current: &str) -> bool {
-        !matches!(self.if_match, Some(Tags::Listed(_))) || self.strong().contains(&current)
     }
 
     /// Whether the current etag is one that the client has, compared weakly (RFC 9110 §13.1.2).
@@ -78,11 +73,6 @@ impl Preconditions {
             Some(Tags::Any) => true,
             Some(Tags::Listed(tags)) => tags.iter().any(|tag| tag.opaque == current),
         }
-    }
-
-    fn strong(&self) -> Vec<&str> {
-        let Some(Tags::Listed(tags)) = &self.if_match else { return Vec::new() };
-        tags.iter().filter(|tag| !tag.weak).map(|tag| tag.opaque.as_str()).collect()
     }
 }
 

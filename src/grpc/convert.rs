@@ -7,7 +7,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    app::watch::{Followed, News},
+    app::{
+        credentials,
+        watch::{Followed, News},
+    },
     domain::{
         Change, ChangeEntry, Creation, Error, Etag, Field, FieldChange, Organization,
         OrganizationId, Patch, Principal, Result, Role, Update, Violation, policy, reason,
@@ -171,6 +174,19 @@ pub fn organization(organization: Organization) -> v1::Organization {
 /// The names of the fields that the principal may change.
 pub(super) fn writable_fields(principal: &Principal) -> Vec<String> {
     policy::writable_fields(principal).map(|field| field.path().to_owned()).collect()
+}
+
+/// The message of a caller.
+pub(super) fn caller(principal: &Principal) -> v1::Caller {
+    let Principal { subject, role, organization, credential, expires_at } = principal;
+    v1::Caller {
+        subject: subject.clone(),
+        role: self::role(*role).into(),
+        organization_id: organization.map(OrganizationId::get),
+        credential_id: credential.map(credentials::id).unwrap_or_default(),
+        expire_time: expires_at.map(timestamp),
+        writable_fields: writable_fields(principal),
+    }
 }
 
 /// What a watch sends.

@@ -13,7 +13,7 @@ mod status;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-pub use call::OrganizationGrpc;
+pub use call::{OrganizationGrpc, count_other};
 use http::Response;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::{CallLimits, convert, page, status};
 use crate::{
     app::{organizations, watch::Watches},
-    domain::{Call, Error, Organization, Principal},
+    domain::{Call, Error, EtagCondition, Organization, Principal},
     proto::{request_id, v1},
     store::Store,
     telemetry::RequestRecord,
@@ -41,8 +41,10 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         call.validate_only = message.validate_only;
         call.idempotency_key = convert::idempotency_key(&message.request_id)?;
         let with_writable = message.include_writable_fields;
+        let etag = message.organization.as_ref().map_or("", |organization| &organization.etag);
+        let condition = EtagCondition::parse(etag);
         let update = convert::update(message)?;
-        let updated = organizations::update(&self.store, &call, update).await?;
+        let updated = organizations::update(&self.store, &call, update, condition).await?;
         Ok(Response::new(organization(&call.principal, updated, with_writable)))
     }
 
@@ -122,6 +124,14 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         let changes = AssertUnwindSafe(changes).catch_unwind();
         let changes = changes.map(|change| change.unwrap_or_else(|_| Err(status::panicked())));
         Ok(Response::new(changes.boxed()))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<v1::WhoAmIRequest>,
+    ) -> Result<Response<v1::Caller>, Status> {
+        let (Call { principal, .. }, _) = parts(request, |_| None)?;
+        Ok(Response::new(convert::caller(&principal)))
     }
 }
 

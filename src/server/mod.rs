@@ -19,7 +19,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use axum::routing::get;
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+    routing::get,
+};
 use http::Uri;
 use tokio::{
     net::TcpListener,
@@ -170,9 +176,13 @@ pub async fn serve(
         grpc::end_health_watches(health).await;
         Ok(())
     });
+    let counted = sources.clone();
     running.keep(keep_house(metrics.clone(), sources, principals));
-    let with_fallback = grpc_routes.prepare().into_axum_router().fallback(grpc::unknown_service);
-    let mut grpc_door = running.door("grpc", with_fallback, Protocol::Http2);
+    let mut grpc_routes = grpc_routes.prepare().into_axum_router().fallback(grpc::unknown_service);
+    if let Some(sources) = counted {
+        grpc_routes = grpc_routes.layer(from_fn_with_state((sources, limits), count_other));
+    }
+    let mut grpc_door = running.door("grpc", grpc_routes, Protocol::Http2);
     let mut http_door = running.door("http", rest, Protocol::Any);
     if let Some(tls) = tls {
         grpc_door.tls = Some(tls.acceptor(&["h2"])?);
@@ -304,6 +314,18 @@ fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> Re
         body_bytes_max: body_bytes_max(limits),
         sources,
         heartbeat: heartbeat(limits),
+    }
+}
+
+/// Counts the calls of other services than ours for their sources.
+async fn count_other(
+    State((sources, limits)): State<(Arc<RateLimit<IpAddr>>, Limits)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match grpc::count_other(&sources, body_bytes_max(limits), request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal.map(Body::new),
     }
 }
 
