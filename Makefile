@@ -98,7 +98,7 @@ $(PEER): $(wildcard benches/peer/*)
 	npm ci --silent --no-audit --no-fund --prefix target/peer
 	@touch $@
 
-# What the tests need beside Rust: a PostgreSQL server, HAProxy, curl, sqlite3, libfiu, a docker-compose that reads
+# What the tests need beside Rust: a PostgreSQL server, HAProxy, nginx, curl, sqlite3, libfiu, a docker-compose that reads
 # the compose file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages and the
 # browser's driver. Installed from the distribution's packages where missing.
 tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
@@ -112,6 +112,7 @@ tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
 	command -v fiu-run >/dev/null || missing="$$missing fiu-utils"; \
 	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
 	PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || missing="$$missing haproxy"; \
+	PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$$missing nginx"; \
 	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
 
@@ -132,13 +133,20 @@ $(BUF): | node
 	mkdir -p target/node
 	npm install --silent --no-audit --no-fund --prefix target/node @bufbuild/buf@1.75.0
 
+# Where Debian's packages ask whether they may start their services.
+POLICY := /usr/sbin/policy-rc.d
+
 .PHONY: install
 install:
 	@command -v apt-get >/dev/null || { echo "Install these with your package manager, then run make test again:$(PACKAGES)" >&2; exit 1; }
 	$(SUDO) apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(PACKAGES)
-	@# The tests start one of their own; the package's is not needed.
-	$(if $(filter haproxy,$(PACKAGES)),$(SUDO) sh -c 'update-rc.d haproxy disable; service haproxy stop' >/dev/null 2>&1 || true)
+	@# The tests start proxies of their own; those of the packages are never started.
+	$(if $(filter haproxy nginx,$(PACKAGES)),$(SUDO) sh -c '[ -e $(POLICY) ] || \
+	  { printf "#!/bin/sh\nexit 101\n" > $(POLICY) && chmod +x $(POLICY) && touch $(POLICY).ours; }')
+	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(PACKAGES); \
+	  installed=$$?; \
+	  $(SUDO) sh -c '[ ! -e $(POLICY).ours ] || rm -f $(POLICY) $(POLICY).ours'; exit $$installed
+	$(foreach name,$(filter haproxy nginx,$(PACKAGES)),$(SUDO) update-rc.d $(name) disable >/dev/null 2>&1 || true;)
 
 $(PYTHON): tests/requirements.txt
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || $(MAKE) --no-print-directory install PACKAGES="python3 python3-venv"

@@ -6,22 +6,33 @@
 use super::{audit, idempotency};
 use crate::{
     domain::{
-        Call, ChangeEntry, Creation, Error, Etag, IdempotencyKey, Organization, OrganizationId,
-        Principal, Result, Text, Update,
+        Call, ChangeEntry, Creation, Error, Etag, EtagCondition, IdempotencyKey, Organization,
+        OrganizationId, Principal, Result, Text, Update,
         policy::{self, Scope},
     },
     store::{Store, now},
 };
 
-/// Changes an organization, all or nothing, and answers it as the caller may see it (AIP-134).
-pub async fn update(store: &Store, call: &Call, update: Update<String>) -> Result<Organization> {
+/// Changes an organization, all or nothing, and answers it as the caller may see it (AIP-134). A
+/// `condition` stands in for the etag of the update.
+pub async fn update(
+    store: &Store,
+    call: &Call,
+    update: Update<String>,
+    condition: Option<EtagCondition>,
+) -> Result<Organization> {
     let idempotency = idempotency::of_update(call, &update);
     let Update { id, patch, etag } = update;
     let principal = &call.principal;
     audit::checked(principal, Some(id), policy::authorize_organization(principal, id))?;
     audit::checked(principal, Some(id), policy::authorize_fields(principal, patch.fields()))?;
     let fields = audit::names(patch.fields());
-    let update = Update { id, patch: patch.parse()?, etag };
+    let mut update = Update { id, patch: patch.parse()?, etag };
+    if let Some(condition) = condition {
+        let current = Box::pin(store.get_organization(id)).await?.etag;
+        // A change from here on makes it another etag, and the store refuses the update.
+        update.etag = Some(condition.etag(current));
+    }
     let organization = if call.validate_only {
         // Boxed, as the rare case: every update would carry its size.
         Box::pin(preview_update(store, call, &update, idempotency)).await?

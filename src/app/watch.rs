@@ -26,6 +26,9 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a watch asks whether its credential still holds; as long as others may be remembered.
 const CREDENTIAL_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a watch may be quiet at most: what is between it and its client may take a stream on which
+/// nothing moves for dead, after 50 s or more.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(20);
 /// Entries that a watch has in memory at most for each organization.
 const ENTRIES_MAX: u64 = 100;
 
@@ -33,10 +36,14 @@ const ENTRIES_MAX: u64 = 100;
 /// from now on.
 pub type Followed = (OrganizationId, Option<i64>);
 
+/// What a watch sends: a change, or none as a sign of life.
+pub type News = Option<ChangeEntry>;
+
 /// All watches of a process.
 #[derive(Clone, Debug)]
 pub struct Watches {
     places: Arc<Semaphore>,
+    heartbeat: Duration,
     stopping: CancellationToken,
 }
 
@@ -50,25 +57,50 @@ struct Watch {
     found: VecDeque<ChangeEntry>,
     look_at: Instant,
     check_at: Instant,
-    stopping: CancellationToken,
+    heartbeat: Duration,
+    /// When there is to be a sign of life.
+    quiet_until: Instant,
+    ending: Ending,
     _place: OwnedSemaphorePermit,
 }
 
+/// What ends a watch beside its credential.
+struct Ending {
+    /// The process is to stop.
+    process: CancellationToken,
+    /// The connection takes no new requests.
+    connection: CancellationToken,
+}
+
+impl Ending {
+    async fn reached(&self) -> Error {
+        tokio::select! {
+            // An end of the process is one of its connections, too.
+            biased;
+            () = self.process.cancelled() => Error::Stopping,
+            () = self.connection.cancelled() => Error::ConnectionAged,
+        }
+    }
+}
+
 impl Watches {
-    /// At most `max` at once, which all end when the process is to stop.
+    /// At most `max` at once, which all end when the process is to stop. Each sends a sign of life
+    /// after `heartbeat` without news.
     #[must_use]
-    pub fn new(max: usize, stopping: CancellationToken) -> Self {
-        Self { places: Arc::new(Semaphore::new(max)), stopping }
+    pub fn new(max: usize, heartbeat: Duration, stopping: CancellationToken) -> Self {
+        let heartbeat = heartbeat.min(HEARTBEAT_MAX);
+        Self { places: Arc::new(Semaphore::new(max)), heartbeat, stopping }
     }
 
     /// Follows organizations, or where none is named the one that the caller belongs to. Refused as
-    /// listing their changes is. The stream has no end but an error.
+    /// listing their changes is. The stream has no end but an error; one is that of its `connection`.
     pub async fn watch(
         &self,
         store: &Store,
         principal: Arc<Principal>,
         mut followed: Vec<Followed>,
-    ) -> Result<impl Stream<Item = Result<ChangeEntry>> + Send + use<>> {
+        connection: CancellationToken,
+    ) -> Result<impl Stream<Item = Result<News>> + Send + use<>> {
         if followed.is_empty() {
             let own = principal.organization.ok_or_else(|| {
                 let description =
@@ -94,27 +126,32 @@ impl Watches {
             seen: seen.collect(),
             found: VecDeque::new(),
             look_at: now,
-            check_at: now + CREDENTIAL_INTERVAL,
-            stopping: self.stopping.clone(),
+            // At once: authentication may have remembered what has changed since.
+            check_at: now,
+            heartbeat: self.heartbeat,
+            quiet_until: now + self.heartbeat,
+            ending: Ending { process: self.stopping.clone(), connection },
             _place: place,
         };
         Ok(try_unfold(watch, async |mut watch| {
-            let entry = watch.next().await?;
-            Ok(Some((entry, watch)))
+            let news = watch.next().await?;
+            watch.quiet_until = Instant::now() + watch.heartbeat;
+            Ok(Some((news, watch)))
         }))
     }
 }
 
 impl Watch {
-    /// The next change, once there is one.
-    async fn next(&mut self) -> Result<ChangeEntry> {
+    /// The next change, once there is one, or a sign of life where that takes long.
+    async fn next(&mut self) -> Result<News> {
         loop {
             if let Some(entry) = self.found.pop_front() {
-                return Ok(policy::readable_change(&self.principal, entry));
+                return Ok(Some(policy::readable_change(&self.principal, entry)));
             }
             tokio::select! {
-                () = self.stopping.cancelled() => return Err(Error::Stopping),
+                end = self.ending.reached() => return Err(end),
                 () = sleep_until(self.look_at) => {}
+                () = sleep_until(self.quiet_until) => return Ok(None),
             }
             self.look_at = Instant::now() + LOOK_INTERVAL;
             self.check_credential().await?;
@@ -142,7 +179,7 @@ impl Watch {
         Ok(())
     }
 
-    /// A stream goes on for long: its credential must hold as long as it does.
+    /// A stream goes on for long: its credential must prove the same as long as it does.
     async fn check_credential(&mut self) -> Result<()> {
         if self.principal.expires_at.is_some_and(|end| end <= now()) {
             return Err(Error::CredentialInvalid);
@@ -150,7 +187,10 @@ impl Watch {
         let Some(digest) = self.principal.credential else { return Ok(()) };
         if self.check_at <= Instant::now() {
             self.check_at = Instant::now() + CREDENTIAL_INTERVAL;
-            self.store.find_principal(&digest).await?.ok_or(Error::CredentialInvalid)?;
+            let proved = self.store.find_principal(&digest).await?;
+            if proved.ok_or(Error::CredentialInvalid)? != *self.principal {
+                return Err(Error::CredentialChanged);
+            }
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod credential;
 mod demo;
+mod follow;
 mod healthcheck;
 mod migrate;
 mod nudges;

@@ -15,7 +15,7 @@ use tonic::{
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use super::output;
+use super::{follow::follow, output};
 use crate::{
     config::ServerArgs,
     proto::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long a call may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// Entries of a page, the most that the service gives.
 const PAGE_SIZE: i32 = 1000;
 
@@ -114,6 +114,18 @@ pub(super) fn exit_code(done: Result<()>) -> Result<ExitCode> {
     }))
 }
 
+/// Whether the same call would be refused again.
+pub(super) fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::NotFound
+            | Code::InvalidArgument
+            | Code::Unimplemented
+    )
+}
+
 fn sentence(status: &Status) -> String {
     let details = status.get_error_details();
     let Some(info) = details.error_info() else {
@@ -190,18 +202,10 @@ pub(super) async fn list(args: ListArgs) -> Result<()> {
 pub(super) async fn changes(args: ChangesArgs) -> Result<()> {
     let mut service = Service::connect(&args.service.server)?;
     if args.follow {
-        let message = v1::WatchRequest {
-            organization_ids: vec![args.id],
-            from_versions: [(args.id, args.after)].into(),
-        };
-        let mut request = service.request(message);
-        // A stream has no end of its own.
-        request.metadata_mut().remove("grpc-timeout");
-        let mut changes = service.client.watch(request).await?.into_inner();
-        while let Some(change) = changes.message().await? {
-            print_changes(args.service.json, &[change], false)?;
-        }
-        return Ok(());
+        return follow(service, args.id, args.after, |change| {
+            print_changes(args.service.json, &[change], false)
+        })
+        .await;
     }
     let mut found = Vec::new();
     let mut page_token = String::new();
@@ -220,8 +224,8 @@ pub(super) async fn changes(args: ChangesArgs) -> Result<()> {
 }
 
 /// A client, and the credential that each of its requests has.
-struct Service {
-    client: OrganizationServiceClient<Channel>,
+pub(super) struct Service {
+    pub(super) client: OrganizationServiceClient<Channel>,
     authorization: MetadataValue<Ascii>,
 }
 
@@ -237,7 +241,7 @@ impl Service {
         Ok(Self { client: OrganizationServiceClient::new(channel(peer)?), authorization })
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", self.authorization.clone());
         request.set_timeout(DEADLINE);

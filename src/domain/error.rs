@@ -75,6 +75,10 @@ pub mod reason {
     pub const WATCHES_EXHAUSTED: &str = "WATCHES_EXHAUSTED";
     /// The service stops, and with it what has no end of its own.
     pub const SERVICE_STOPPING: &str = "SERVICE_STOPPING";
+    /// The connection is old, and with it ends what has no end of its own.
+    pub const CONNECTION_AGED: &str = "CONNECTION_AGED";
+    /// The credential was changed since a watch began.
+    pub const CREDENTIAL_CHANGED: &str = "CREDENTIAL_CHANGED";
     /// The caller, or its source address, calls too often.
     pub const RATE_LIMITED: &str = "RATE_LIMITED";
     /// The database cannot be reached or is too slow.
@@ -219,6 +223,12 @@ pub enum Error {
     /// The service stops.
     #[error("The service is stopping. Watch again, from the last version that you have seen.")]
     Stopping,
+    /// The connection is old.
+    #[error("The connection is old. Watch again, from the last version that you have seen.")]
+    ConnectionAged,
+    /// The credential of a watch proves another thing than when the watch began.
+    #[error("Your credential was changed. Watch again, from the last version that you have seen.")]
+    CredentialChanged,
     /// A fault of the service.
     #[error("The service has failed. Try again; if it happens again, report the request id.")]
     Internal(#[source] Cause),

@@ -4,6 +4,7 @@
 //! or SQL.
 
 mod change;
+mod condition;
 mod credential;
 mod error;
 mod organization;
@@ -12,6 +13,7 @@ pub mod policy;
 mod principal;
 
 pub use change::{ChangeEntry, FieldChange, Values};
+pub use condition::EtagCondition;
 pub use credential::{Credential, CredentialDigest, CredentialKind, StoredCredential};
 pub use error::{Cause, Error, Result, Violation, reason};
 pub use organization::{Etag, Field, Organization, OrganizationId, TEXT_CODE_POINTS_MAX, Text};

@@ -132,18 +132,6 @@ impl Caller {
         self.call(true, message, async |client, request| client.get(request).await).await
     }
 
-    /// The etag of an organization that the caller may see; none where there is no such.
-    pub(super) async fn current_etag(&self, id: i64) -> Result<Option<String>, Status> {
-        let message = v1::GetOrganizationRequest { id, ..Default::default() };
-        match self.get(message).await {
-            Ok(organization) => Ok(Some(organization.etag)),
-            Err(status) if matches!(status.code(), Code::NotFound | Code::PermissionDenied) => {
-                Ok(None)
-            }
-            Err(status) => Err(status),
-        }
-    }
-
     pub(super) async fn list(
         &self,
         message: v1::ListOrganizationsRequest,
@@ -174,9 +162,21 @@ impl Caller {
         self.call(true, message, async |client, request| client.watch(request).await).await
     }
 
-    /// Whether the service takes the caller's credential. An update without an organization is
-    /// refused for that right after authentication, before anything else is looked at.
+    /// Whether the service takes the caller's credential. Costs nothing of the caller's rate limit.
     pub(super) async fn authenticate(&self) -> Result<(), Status> {
+        let send =
+            async |client: &mut Client, request: tonic::Request<_>| client.who_am_i(request).await;
+        match self.call(true, v1::WhoAmIRequest {}, send).await {
+            // A service of an earlier version has no such call, and says so to those alone whose
+            // credential it takes.
+            Err(status) if status.code() != Code::Unimplemented => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    /// Authenticates and counts a request that is refused without a call of its own. An update without
+    /// an organization is refused for that right after both.
+    pub(super) async fn count(&self) -> Result<(), Status> {
         match self.update(v1::UpdateOrganizationRequest::default()).await {
             Err(status) if !lacks_organization(&status) => Err(status),
             _ => Ok(()),

@@ -32,7 +32,6 @@ use axum::{
 };
 pub use client::{Transport, transport};
 use problem::Problem;
-use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{proto::v1, rate_limit::RateLimit};
@@ -48,8 +47,6 @@ pub struct RequestLimits {
     pub sources: Option<Arc<RateLimit<IpAddr>>>,
     /// How often a stream without news sends a sign of life.
     pub heartbeat: Duration,
-    /// When what has no end of its own is to end.
-    pub stopping: CancellationToken,
 }
 
 /// The message of an update's JSON body, or the problem that its caller reads. Public for the

@@ -16,7 +16,7 @@ use super::{
     client::Caller,
     edge::Exchange,
     openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
-    precondition::{NEVER, Preconditions},
+    precondition::Preconditions,
     prefer::Preferences,
     problem::Problem,
     query::Query,
@@ -84,7 +84,7 @@ pub(super) async fn update(
     let mut message = authenticated_before_body(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
     if let Some(organization) = &mut message.organization {
-        organization.etag = etag(&caller, &preconditions, organization.id).await?;
+        organization.etag = preconditions.etag();
     }
     let updated = caller.update(message).await;
     let updated = updated.map_err(|status| {
@@ -107,17 +107,6 @@ pub(super) async fn update(
 fn id_alone(organization: &v1::Organization) -> Response {
     let body = format!("{{\"id\": {}}}", organization.id);
     ([(CONTENT_TYPE, "application/json")], body).into_response()
-}
-
-/// The one etag that an update has over gRPC, for all that HTTP's preconditions can say. Most need
-/// no look at the current one.
-async fn etag(caller: &Caller, preconditions: &Preconditions, id: i64) -> Result<String, Problem> {
-    if let Some(etag) = preconditions.fixed_etag() {
-        return Ok(etag);
-    }
-    // Where there is none to see, the update is refused for that, or for what comes first.
-    let current = caller.current_etag(id).await?;
-    Ok(current.map_or_else(|| NEVER.to_owned(), |current| preconditions.etag(&current)))
 }
 
 /// `POST /v1/organizations`: stores a new organization.

@@ -7,7 +7,7 @@ use axum::http::{
 };
 
 /// A tag that no organization has: a precondition on it fails, after every other check.
-pub(super) const NEVER: &str = "\"0\"";
+const NEVER: &str = "\"0\"";
 /// What else never matches, and is refused in its own words.
 const WEAK: &str = "W/\"0\"";
 const MALFORMED: &str = "malformed";
@@ -47,41 +47,36 @@ impl Preconditions {
         self.if_match.is_some() || self.if_none_match.is_some()
     }
 
-    /// The etag to send with an update, where it does not depend on the current one.
-    pub(super) fn fixed_etag(&self) -> Option<String> {
+    /// The etag to send with an update: one tag, several of which the organization must have one, or
+    /// with `!` before them several of which it must have none.
+    pub(super) fn etag(&self) -> String {
+        // None of ours has a comma, which would part it.
+        let is_possible = |tag: &&str| tag.len() <= TAG_BYTES_MAX && !tag.contains(',');
         match (&self.if_match, &self.if_none_match) {
-            (_, Some(Tags::Any)) => Some(NEVER.to_owned()),
+            (_, Some(Tags::Any)) => NEVER.to_owned(),
             // An organization that does not exist is not found before any precondition.
-            (None | Some(Tags::Any), None) => Some(String::new()),
-            (Some(Tags::Listed { .. }), None) => match (self.strong().as_slice(), self.flaw()) {
-                ([only], None) if only.len() <= TAG_BYTES_MAX => Some((*only).to_owned()),
-                ([], flaw) => Some(flaw.unwrap_or(NEVER).to_owned()),
-                ([_], None) => Some(NEVER.to_owned()),
-                _ => None,
-            },
-            (_, Some(Tags::Listed { .. })) => None,
+            (None | Some(Tags::Any), None) => String::new(),
+            (None | Some(Tags::Any), Some(Tags::Listed { tags, .. })) => {
+                let tags = tags.iter().map(|tag| tag.opaque.as_str()).filter(is_possible);
+                format!("!{}", tags.collect::<Vec<_>>().join(","))
+            }
+            // Compared strongly (RFC 9110 §13.1.1).
+            (Some(Tags::Listed { tags, .. }), _) => {
+                let tags = tags.iter().filter(|tag| !tag.weak).map(|tag| tag.opaque.as_str());
+                let tags = tags.filter(|tag| !self.if_none_match_met(tag)).filter(is_possible);
+                let tags: Vec<_> = tags.chain(self.flaw()).collect();
+                if tags.is_empty() { NEVER.to_owned() } else { tags.join(",") }
+            }
         }
     }
 
-    /// What of If-Match can never match, where it has such.
+    /// What of If-Match can never match, where it has such: the service says so if nothing else matches.
     fn flaw(&self) -> Option<&'static str> {
         match &self.if_match {
             Some(Tags::Listed { is_whole: false, .. }) => Some(MALFORMED),
             Some(Tags::Listed { tags, .. }) if tags.iter().any(|tag| tag.weak) => Some(WEAK),
             _ => None,
         }
-    }
-
-    /// The etag to send, where the current one is known: that one if it meets the conditions. An
-    /// update between the two calls is then found out by the service.
-    pub(super) fn etag(&self, current: &str) -> String {
-        let met = self.if_match_met(current) && !self.if_none_match_met(current);
-        if met { current } else { self.flaw().unwrap_or(NEVER) }.to_owned()
-    }
-
-    /// Compared strongly (RFC 9110 §13.1.1).
-    fn if_match_met(&self, current: &str) -> bool {
-        !matches!(self.if_match, Some(Tags::Listed { .. })) || self.strong().contains(&current)
     }
 
     /// Whether the current etag is one that the client has, compared weakly (RFC 9110 §13.1.2).
@@ -91,11 +86,6 @@ impl Preconditions {
             Some(Tags::Any) => true,
             Some(Tags::Listed { tags, .. }) => tags.iter().any(|tag| tag.opaque == current),
         }
-    }
-
-    fn strong(&self) -> Vec<&str> {
-        let Some(Tags::Listed { tags, .. }) = &self.if_match else { return Vec::new() };
-        tags.iter().filter(|tag| !tag.weak).map(|tag| tag.opaque.as_str()).collect()
     }
 }
 

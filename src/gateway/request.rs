@@ -141,27 +141,27 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
 ///
 /// The contract asks for authentication before the body is read and before anything in it is
 /// refused. The service authenticates every call anyway; a call of its own is spent only where the
-/// order shows: where the body is not here yet, and where the request is refused without a call.
+/// order shows: where the body is not here yet, and where the request is refused without a call. The
+/// second counts for the caller's rate limit, as the request's own call would have.
 pub(super) async fn authenticated_first<T>(
     caller: &Caller,
     reading: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
     let mut reading = pin!(reading);
-    tokio::select! {
+    let read = tokio::select! {
         biased;
-        read = &mut reading => {
-            if read.is_err() {
-                // Boxed, as the rare case: every request would carry its size.
-                Box::pin(caller.authenticate()).await?;
-            }
-            read
-        }
+        read = &mut reading => read,
         // One turn of the connection's task, which hands over a body that has arrived.
         () = yield_now() => {
+            // Boxed, as the rare case: every request would carry its size.
             Box::pin(caller.authenticate()).await?;
             reading.await
         }
+    };
+    if read.is_err() {
+        Box::pin(caller.count()).await?;
     }
+    read
 }
 
 /// The same of a request with a body. One that waits to be asked for (`Expect: 100-continue`) is asked for

@@ -2,13 +2,14 @@
 //! change.
 
 use axum::{
-    http::{HeaderMap, HeaderName, header::ACCEPT, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, header::ACCEPT, request::Parts},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     edge::Exchange,
@@ -20,6 +21,9 @@ use super::{
 use crate::proto::v1;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// nginx would else gather events until it has a buffer full of them.
+const UNBUFFERED: [(HeaderName, HeaderValue); 1] =
+    [(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"))];
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// Whether the client asks for events rather than for a page.
@@ -38,7 +42,10 @@ pub(super) async fn watch(
     head: &Parts,
     exchange: &Exchange,
 ) -> Result<Response, Problem> {
-    let limits = gateway.limits.clone();
+    let heartbeat = gateway.limits.heartbeat;
+    // An old connection ends the stream, as does a process that stops; the client comes back with its
+    // last event's id.
+    let connection = head.extensions.get::<CancellationToken>().cloned().unwrap_or_default();
     let caller = gateway.caller(&head.headers, exchange);
     let reading = async {
         let id = organization_id(&head.uri)?;
@@ -50,15 +57,17 @@ pub(super) async fn watch(
     };
     let message = authenticated_first(&caller, reading).await?;
     let changes = caller.watch(message).await?;
+    // The service's signs of life are for the gateway; clients get the gateway's own.
+    let changes = changes.try_filter(|change| future::ready(!change.heartbeat));
     let path = head.uri.path().to_owned();
     let request_id = exchange.request_id.clone();
     let failure = move |status| Problem::from(status).event(&path, &request_id);
-    let events = events(changes.map_err(failure)).take_until(limits.stopping.cancelled_owned());
+    let events = events(changes.map_err(failure)).take_until(connection.cancelled_owned());
     // At once, so that the client sees that the stream has begun; and then where there is no news.
     let beginning = stream::once(async { Event::default().comment("following") });
     let events = beginning.chain(events).map(Ok::<_, axum::Error>);
-    let keep_alive = KeepAlive::new().interval(limits.heartbeat);
-    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+    let keep_alive = KeepAlive::new().interval(heartbeat);
+    Ok((UNBUFFERED, Sse::new(events).keep_alive(keep_alive)).into_response())
 }
 
 /// One event a change. An error ends the stream with an event that is the problem.

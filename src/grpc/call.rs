@@ -5,7 +5,7 @@
 use std::{
     any::Any,
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, LazyLock},
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -13,11 +13,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE, request::Parts};
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use prost_reflect::DescriptorPool;
 use tokio::time::timeout_at;
 use tonic::{Status, body::Body, server::NamedService};
-use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower::{BoxError, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_http::catch_panic::CatchPanic;
 use tracing::Instrument;
 
@@ -29,11 +30,13 @@ use crate::{
         FILE_DESCRIPTOR_SET, request_id, timeout as grpc_timeout,
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
     },
-    rate_limit::{Standing, source},
+    rate_limit::{RateLimit, Standing, source},
     store::Store,
     telemetry::{RequestRecord, TraceContext, metrics},
 };
 
+/// The call that costs nothing of a principal's rate limit.
+const WHO_AM_I: &str = "/organization.v1.OrganizationService/WhoAmI";
 /// How long the message of a call that is refused is waited for.
 const MESSAGE_ON_ITS_WAY_MAX: Duration = Duration::from_millis(100);
 
@@ -189,13 +192,41 @@ async fn admitted(
         standings.push(within_rate(sources.check(&source(peer.ip())))?);
     }
     let principal = authenticator.authenticate(&head.headers).await?;
-    // A request counts once, also where the gateway authenticates before it reads.
-    let is_first = record.set_subject(&principal.subject);
+    record.set_subject(&principal.subject);
+    if head.uri.path() == WHO_AM_I {
+        // A gateway asks it beside the call that counts; its answer tells of the limits.
+        return Ok((principal, Vec::new()));
+    }
     let is_limited = limits.are_administrators_limited || principal.role != Role::Administrator;
-    if let (Some(principals), true, true) = (&limits.principals, is_first, is_limited) {
+    if let (Some(principals), true) = (&limits.principals, is_limited) {
         standings.push(within_rate(principals.check(&principal.subject))?);
     }
     Ok((principal, standings))
+}
+
+/// Counts a call of another service on the listener for its source: health, reflection, or one that is
+/// not here. The refusal where it is one too many; those of the organization service are counted as
+/// they are admitted.
+pub async fn count_other<B>(
+    limits: &RateLimit<IpAddr>,
+    bytes_max: usize,
+    request: Request<B>,
+) -> Result<Request<B>, Response<Body>>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let peer = request.extensions().get::<SocketAddr>();
+    let (false, Some(peer)) = (is_ours(request.uri().path()), peer) else { return Ok(request) };
+    let Err(refusal) = within_rate(limits.check(&source(peer.ip()))) else { return Ok(request) };
+    let end = Instant::now() + MESSAGE_ON_ITS_WAY_MAX;
+    take_message(Body::new(request.into_body()), bytes_max, end).await;
+    Err(refusal.into_http())
+}
+
+fn is_ours(path: &str) -> bool {
+    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(SERVICE_NAME));
+    method.is_some_and(|method| method.starts_with('/'))
 }
 
 /// Takes the message of a call that is refused, where it is on its way. An answer before it would

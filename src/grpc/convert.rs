@@ -7,7 +7,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    app::watch::Followed,
+    app::{
+        credentials,
+        watch::{Followed, News},
+    },
     domain::{
         Change, ChangeEntry, Creation, Error, Etag, Field, FieldChange, Organization,
         OrganizationId, Patch, Principal, Result, Role, Update, Violation, policy, reason,
@@ -92,13 +95,20 @@ fn etag(etag: &str) -> Option<Etag> {
     (!etag.is_empty()).then(|| Etag::parse(etag).unwrap_or(Etag::NONE))
 }
 
-/// Why an update was refused. An etag that never matches is told as what it is: nothing need have changed.
+/// Why an update was refused. Tags that never match are told as what they are: nothing need have changed.
 pub(super) fn refusal(etag: &str, error: Error) -> Error {
-    let is_quoted = etag.len() > 1 && etag.starts_with('"') && etag.ends_with('"');
-    match error {
-        Error::EtagMismatch { current } if etag.starts_with("W/") => Error::EtagWeak { current },
-        Error::EtagMismatch { current } if !is_quoted => Error::EtagMalformed { current },
-        error => error,
+    let Error::EtagMismatch { current } = error else { return error };
+    let is_weak = |tag: &str| tag.starts_with("W/");
+    let is_quoted = |tag: &str| tag.len() > 1 && tag.starts_with('"') && tag.ends_with('"');
+    // With `!` the organization has one of the tags, which is no fault of theirs.
+    let is_excluding = etag.starts_with('!');
+    let tags = || etag.split(',').map(str::trim).filter(|_| !is_excluding);
+    if tags().any(|tag| !is_weak(tag) && !is_quoted(tag)) {
+        Error::EtagMalformed { current }
+    } else if tags().any(is_weak) {
+        Error::EtagWeak { current }
+    } else {
+        Error::EtagMismatch { current }
     }
 }
 
@@ -183,6 +193,25 @@ pub(super) fn writable_fields(principal: &Principal) -> Vec<String> {
     policy::writable_fields(principal).map(|field| field.path().to_owned()).collect()
 }
 
+/// The message of a caller.
+pub(super) fn caller(principal: &Principal) -> v1::Caller {
+    let Principal { subject, role, organization, credential, expires_at } = principal;
+    v1::Caller {
+        subject: subject.clone(),
+        role: self::role(*role).into(),
+        organization_id: organization.map(OrganizationId::get),
+        credential_id: credential.map(credentials::id).unwrap_or_default(),
+        expire_time: expires_at.map(timestamp),
+        writable_fields: writable_fields(principal),
+    }
+}
+
+/// What a watch sends.
+pub(super) fn news(news: News) -> v1::Change {
+    let heartbeat = || v1::Change { heartbeat: true, ..v1::Change::default() };
+    news.map_or_else(heartbeat, change)
+}
+
 /// The message of an entry of the change log.
 pub(super) fn change(entry: ChangeEntry) -> v1::Change {
     let ChangeEntry { organization, version, date, subject, role, request_id, fields } = entry;
@@ -194,6 +223,7 @@ pub(super) fn change(entry: ChangeEntry) -> v1::Change {
         role: self::role(role).into(),
         request_id,
         fields: fields.into_iter().map(field_change).collect(),
+        heartbeat: false,
     }
 }
 

@@ -13,7 +13,7 @@ mod status;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-pub use call::OrganizationGrpc;
+pub use call::{OrganizationGrpc, count_other};
 use http::Response;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
@@ -39,6 +39,8 @@ pub struct CallLimits {
     pub are_administrators_limited: bool,
     /// How many may watch changes at once.
     pub watches_max: usize,
+    /// How often a stream without news sends a sign of life.
+    pub heartbeat: Duration,
     /// When what has no end of its own is to end.
     pub stopping: CancellationToken,
 }

@@ -3,12 +3,13 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{CallLimits, convert, page, status};
 use crate::{
     app::{organizations, watch::Watches},
-    domain::{Call, Error, Organization, Principal},
+    domain::{Call, Error, EtagCondition, Organization, Principal},
     proto::{request_id, v1},
     store::Store,
     telemetry::RequestRecord,
@@ -23,7 +24,7 @@ pub(super) struct OrganizationRpc {
 
 impl OrganizationRpc {
     pub(super) fn new(store: Store, limits: &CallLimits) -> Self {
-        let watches = Watches::new(limits.watches_max, limits.stopping.clone());
+        let watches = Watches::new(limits.watches_max, limits.heartbeat, limits.stopping.clone());
         Self { store, watches }
     }
 }
@@ -41,10 +42,11 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         call.idempotency_key = convert::idempotency_key(&message.request_id)?;
         let with_writable = message.include_writable_fields;
         let etag = message.organization.as_ref().map(|organization| organization.etag.clone());
+        let etag = etag.unwrap_or_default();
+        let condition = EtagCondition::parse(&etag);
         let update = convert::update(message)?;
-        let updated = organizations::update(&self.store, &call, update).await;
-        let updated =
-            updated.map_err(|error| convert::refusal(&etag.unwrap_or_default(), error))?;
+        let updated = organizations::update(&self.store, &call, update, condition).await;
+        let updated = updated.map_err(|error| convert::refusal(&etag, error))?;
         Ok(Response::new(organization(&call.principal, updated, with_writable)))
     }
 
@@ -110,17 +112,28 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        // None: from the gateway in this process, which has it.
+        let connection = request.extensions().get::<CancellationToken>().cloned();
         let (Call { principal, .. }, message) = parts(request, |message| {
             // Several have no one id.
             <[i64; 1]>::try_from(message.organization_ids.as_slice()).ok().map(|[id]| id)
         })?;
         let from = convert::watch(message)?;
-        let entries = self.watches.watch(&self.store, principal, from).await?;
-        let changes = entries.map_ok(convert::change).map_err(Status::from);
+        let connection = connection.unwrap_or_default();
+        let news = self.watches.watch(&self.store, principal, from, connection).await?;
+        let changes = news.map_ok(convert::news).map_err(Status::from);
         // A stream is read after its handler has returned, where nobody else catches a panic.
         let changes = AssertUnwindSafe(changes).catch_unwind();
         let changes = changes.map(|change| change.unwrap_or_else(|_| Err(status::panicked())));
         Ok(Response::new(changes.boxed()))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<v1::WhoAmIRequest>,
+    ) -> Result<Response<v1::Caller>, Status> {
+        let (Call { principal, .. }, _) = parts(request, |_| None)?;
+        Ok(Response::new(convert::caller(&principal)))
     }
 }
 

@@ -30,7 +30,11 @@ impl From<Error> for Status {
                 tracing::warn!(error = causes(&**source), "the database is unavailable");
                 details.set_retry_info(Some(RETRY_DELAY));
             }
-            Error::Overloaded | Error::TooManyWatches | Error::Stopping => {
+            Error::Overloaded
+            | Error::TooManyWatches
+            | Error::Stopping
+            | Error::ConnectionAged
+            | Error::CredentialChanged => {
                 details.set_retry_info(Some(RETRY_DELAY));
             }
             Error::Internal(source) => {
@@ -87,6 +91,8 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::Overloaded => (Code::ResourceExhausted, reason::STORE_OVERLOADED),
         Error::TooManyWatches => (Code::ResourceExhausted, reason::WATCHES_EXHAUSTED),
         Error::Stopping => (Code::Unavailable, reason::SERVICE_STOPPING),
+        Error::ConnectionAged => (Code::Unavailable, reason::CONNECTION_AGED),
+        Error::CredentialChanged => (Code::Unavailable, reason::CREDENTIAL_CHANGED),
         Error::Unavailable(_) | Error::OutcomeUnknown(_) => {
             (Code::Unavailable, reason::STORE_UNAVAILABLE)
         }

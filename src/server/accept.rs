@@ -180,6 +180,7 @@ impl Door {
         let limits = self.limits;
         let activity = Activity::new(&limits, holdings);
         let is_last = self.stages.leave.child_token();
+        let is_ending = self.stages.stop.child_token();
         let io = TokioIo::new(WatchedIo::new(stream, activity.clone()));
         let requests = Requests {
             router: self.router.clone(),
@@ -187,6 +188,7 @@ impl Door {
             limits,
             peer,
             is_last: is_last.clone(),
+            is_ending: is_ending.clone(),
         };
         let service = service_fn(move |request| requests.clone().answer(request));
         let builder = builder(self.protocol, &limits, activity.clone());
@@ -218,6 +220,7 @@ impl Door {
                         Age::Told if activity.is_idle_http1() => {}
                         Age::Grown | Age::Told => {
                             connection.as_mut().graceful_shutdown();
+                            is_ending.cancel();
                             next_age = Age::Over;
                         }
                         Age::Over => {
@@ -231,6 +234,7 @@ impl Door {
                 () = activity.slow(), if next_age != Age::Over => {
                     tracing::debug!("a request did not come in its time");
                     connection.as_mut().graceful_shutdown();
+                    is_ending.cancel();
                     is_last.cancel();
                     next_age = Age::Over;
                     aged.as_mut().reset(Instant::now() + limits.connection_age_grace);
@@ -340,6 +344,8 @@ struct Requests {
     peer: SocketAddr,
     /// Whether each may be the connection's last.
     is_last: CancellationToken,
+    /// When the connection takes no new requests, and what has no end of its own is to end.
+    is_ending: CancellationToken,
 }
 
 impl Requests {
@@ -350,7 +356,7 @@ impl Requests {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<http::Response<GuardedBody<axum::body::Body>>, Infallible>>
     {
-        let Self { router, activity, limits, peer, is_last } = self;
+        let Self { router, activity, limits, peer, is_last, is_ending } = self;
         let is_http1 = request.version() < Version::HTTP_2;
         let is_asked_for = request.headers().contains_key(EXPECT);
         let guard = activity.begin_request(is_http1, &limits);
@@ -361,6 +367,8 @@ impl Requests {
             request.map(|body| ArrivingBody::new(body, is_http1, &activity, patience));
         // The source, for its rate limit.
         request.extensions_mut().insert(peer);
+        // For answers that have no end of their own.
+        request.extensions_mut().insert(is_ending);
         async move {
             if is_http1 && !is_asked_for {
                 request.body_mut().look();

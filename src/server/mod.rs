@@ -21,7 +21,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use axum::routing::get;
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+    routing::get,
+};
 use http::Uri;
 use tokio::{
     net::TcpListener,
@@ -147,12 +153,13 @@ pub async fn serve(
         principals: principals.clone(),
         are_administrators_limited: rates.rate_limit_administrators,
         watches_max: usize::try_from(limits.watches_max).unwrap_or(usize::MAX),
+        heartbeat: heartbeat(limits),
         stopping: running.stopping(),
     };
     let organization = OrganizationGrpc::new(store.clone(), authenticator.clone(), call_limits);
     let (grpc_routes, health) = grpc::routes(organization.clone())?;
     let transport = gateway::transport(organization);
-    let rest_limits = request_limits(limits, sources.clone(), &running);
+    let rest_limits = request_limits(limits, sources.clone());
     let rest = gateway::router(transport, rest_limits);
     let probed = store.clone();
     let probe = move || {
@@ -171,9 +178,13 @@ pub async fn serve(
         grpc::end_health_watches(health).await;
         Ok(())
     });
+    let counted = sources.clone();
     running.keep(keep_house(metrics.clone(), sources, principals));
-    let with_fallback = grpc_routes.prepare().into_axum_router().fallback(grpc::unknown_service);
-    let mut grpc_door = running.door("grpc", with_fallback, Protocol::Http2);
+    let mut grpc_routes = grpc_routes.prepare().into_axum_router().fallback(grpc::unknown_service);
+    if let Some(sources) = counted {
+        grpc_routes = grpc_routes.layer(from_fn_with_state((sources, limits), count_other));
+    }
+    let mut grpc_door = running.door("grpc", grpc_routes, Protocol::Http2);
     let mut http_door = running.door("http", rest, Protocol::Any);
     if let Some(tls) = tls {
         grpc_door.tls = Some(tls.acceptor(&["h2"])?);
@@ -219,7 +230,7 @@ pub async fn serve_gateway(
     let transport = gateway::transport(channel.clone());
     let readiness = Readiness::new();
     let mut running = Running::start(limits, readiness.clone())?;
-    let rest_limits = request_limits(limits, sources.clone(), &running);
+    let rest_limits = request_limits(limits, sources.clone());
     let rest = gateway::router(transport, rest_limits);
     running.keep(readiness.clone().keep_probing(move || upstream_serves(channel.clone())));
     running.keep(keep_house(metrics.clone(), sources, None));
@@ -300,19 +311,31 @@ async fn upstream_serves(channel: Channel) -> Result<()> {
     Ok(())
 }
 
-fn request_limits(
-    limits: Limits,
-    sources: Option<Arc<RateLimit<IpAddr>>>,
-    running: &Running,
-) -> RequestLimits {
+fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> RequestLimits {
     RequestLimits {
         deadline: limits.request_deadline,
         body_bytes_max: body_bytes_max(limits),
         sources,
-        // A stream on which nothing moves for longer counts as a client that stalls.
-        heartbeat: limits.stall_timeout / 2,
-        stopping: running.stopping(),
+        heartbeat: heartbeat(limits),
     }
+}
+
+/// Counts the calls of other services than ours for their sources.
+async fn count_other(
+    State((sources, limits)): State<(Arc<RateLimit<IpAddr>>, Limits)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match grpc::count_other(&sources, body_bytes_max(limits), request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal.map(Body::new),
+    }
+}
+
+/// How often a stream without news sends a sign of life: one on which nothing moves for longer counts
+/// as a client that stalls.
+fn heartbeat(limits: Limits) -> Duration {
+    limits.stall_timeout / 2
 }
 
 fn body_bytes_max(limits: Limits) -> usize {

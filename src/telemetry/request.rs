@@ -33,10 +33,9 @@ impl RequestRecord {
         }))
     }
 
-    /// Who the caller is. Whether that was not known before.
-    #[must_use]
-    pub fn set_subject(&self, subject: &str) -> bool {
-        self.0.subject.set(subject.to_owned()).is_ok()
+    /// Who the caller is.
+    pub fn set_subject(&self, subject: &str) {
+        let _ = self.0.subject.set(subject.to_owned());
     }
 
     /// Which organization it is about.

@@ -111,13 +111,14 @@ async fn grpc(service: &Service, token: &str, id: i64, field: &str, change: &str
 
 /// For every RPC: a request that is fine, and whom it is refused to for want of rights. A list has
 /// nobody without rights; what a user may not see is left out of it.
-const RPCS: [(&str, &str, Option<&str>); 6] = [
+const RPCS: [(&str, &str, Option<&str>); 7] = [
     ("Update", r#"{"organization": {"id": "94", "name": "N"}}"#, Some(USER)),
     ("Get", r#"{"id": "94"}"#, Some(USER)),
     ("List", "{}", None),
     ("Create", r#"{"organization": {"name": "N"}}"#, Some(SUPPORT)),
     ("ListChanges", r#"{"organizationId": "94"}"#, Some(USER)),
     ("Watch", r#"{"organizationIds": ["94"], "fromVersions": {"94": "0"}}"#, Some(USER)),
+    ("WhoAmI", "{}", None),
 ];
 
 #[tokio::test]
@@ -212,7 +213,8 @@ async fn a_revoked_credential_does_not_write_whatever_was_checked_before() {
         };
         let patch = Patch { name: Change::Set("Late".to_owned()), ..Patch::default() };
         let id = orgd::domain::OrganizationId::new(OWN).unwrap();
-        let refused = organizations::update(&store, &call, Update { id, patch, etag: None }).await;
+        let update = Update { id, patch, etag: None };
+        let refused = organizations::update(&store, &call, update, None).await;
         assert!(matches!(refused, Err(Error::CredentialInvalid)), "{refused:?}");
         assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
     })

@@ -6,6 +6,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use orgd::gateway::{self, RequestLimits};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -13,6 +16,8 @@ use tokio::{
     time::{Duration, sleep},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+use tower::ServiceExt;
 
 use crate::{
     harness::{ADMINISTRATOR, ANY_PORT, OWN, PREFACE, Service, frame, kind, on_both_databases},
@@ -29,7 +34,7 @@ enum Fault {
     None,
     /// Nobody listens for a moment.
     Closed,
-    /// RST_STREAM with REFUSED_STREAM, and the end of the connection.
+    /// The stream is refused, and the connection ends.
     RefusedStream,
     /// GOAWAY that says that no stream was looked at.
     GoAway,
@@ -228,6 +233,69 @@ async fn a_call_is_made_again_where_that_does_no_harm_and_else_told_as_unknown()
             let keyed = outcome(&gateway, number + 10, "PUT", &key).await;
             assert_eq!(keyed, (200, 1), "{fault:?}, with a key");
         }
+    })
+    .await;
+}
+
+/// A gateway in this process, before a service that does not know `WhoAmI`, as an earlier version.
+async fn gateway_before_an_earlier_version(service: &Service, work: impl AsyncFn(SocketAddr)) {
+    let channel = Endpoint::from_shared(format!("http://{}", service.grpc_addr())).unwrap();
+    let channel = channel.connect_lazy();
+    let earlier = tower::service_fn(move |mut request: http::Request<tonic::body::Body>| {
+        if request.uri().path().ends_with("/WhoAmI") {
+            let path = "/organization.v1.OrganizationService/OfALaterVersion";
+            *request.uri_mut() = http::Uri::from_static(path);
+        }
+        channel.clone().oneshot(request)
+    });
+    let limits = RequestLimits {
+        deadline: Duration::from_secs(30),
+        body_bytes_max: 65_536,
+        sources: None,
+        heartbeat: Duration::from_secs(5),
+    };
+    let router = gateway::router(gateway::transport(earlier), limits);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serving = async {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = TowerToHyperService::new(router.clone());
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            connection.await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        () = work(addr) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_works_before_a_service_of_an_earlier_version() {
+    on_both_databases(async |service| {
+        gateway_before_an_earlier_version(&service, async |addr| {
+            let unknown = "0b7cf3d4-3c1f-4d0c-9d5c-7b1f7a0f9e55";
+            for (token, body, expected) in [
+                (ADMINISTRATOR, "{}", "HTTP/1.1 200"),
+                (ADMINISTRATOR, "[]", "HTTP/1.1 400"),
+                (unknown, "{}", "HTTP/1.1 401"),
+            ] {
+                let mut stream = TcpStream::connect(addr).await.unwrap();
+                let head = format!(
+                    "PUT /v1/organizations/90 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                     Authorization: Bearer {token}\r\nContent-Length: 2\r\n\r\n"
+                );
+                stream.write_all(head.as_bytes()).await.unwrap();
+                // The caller is authenticated before the body is read.
+                sleep(Duration::from_millis(100)).await;
+                stream.write_all(body.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                assert!(answer.starts_with(expected), "{token} {body}: {answer}");
+            }
+        })
+        .await;
     })
     .await;
 }

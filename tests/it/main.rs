@@ -61,6 +61,7 @@ mod secrets;
 mod settings;
 mod signals;
 mod stopping;
+mod streams;
 mod telemetry;
 mod tls;
 mod watch;

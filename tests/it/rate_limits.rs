@@ -1,18 +1,26 @@
 //! Rate limits: who is counted, what the answer says, and who is not counted.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
-use orgd::proto::v1::GetOrganizationRequest;
+use http::uri::PathAndQuery;
+use orgd::proto::v1::{GetOrganizationRequest, Role, WhoAmIRequest};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     time::{Duration, sleep},
 };
-use tonic::{Code, Status};
+use tonic::{Code, Status, client::Grpc};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use tonic_types::StatusExt;
 
 use crate::{
     examples::assert_documented_headers,
     harness::{
-        ADMINISTRATOR, Answer, OWN, SUPPORT, Service, USER, authorized, on_both_databases_with,
+        ADMINISTRATOR, Answer, Database, OWN, SUPPORT, Service, USER, authorized,
+        on_both_databases_with,
     },
 };
 
@@ -102,15 +110,152 @@ async fn administrators_have_the_limit_where_that_is_set() {
     .await;
 }
 
-#[tokio::test]
-async fn a_request_counts_once_also_where_its_body_comes_late() {
-    on_both_databases_with(&[("ORGD_RATE_LIMIT_PRINCIPAL", "3")], async |service| {
+/// A PUT or GET as bytes: what comes before its body, and the body.
+fn raw(method: &str, path: &str, header: &str, body: &str) -> (String, String) {
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\
+         Authorization: Bearer {USER}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    (head, body.to_owned())
+}
+
+/// Sends a request, and its body late where it is to be; its status, and what it says of the limit.
+async fn send_raw(
+    service: &Service,
+    (head, body): &(String, String),
+    is_late: bool,
+) -> (u16, String) {
+    let mut stream = TcpStream::connect(service.http_addr()).await.unwrap();
+    if is_late {
+        stream.write_all(head.as_bytes()).await.unwrap();
         // The caller is authenticated before the body is read.
-        let mut stream = service.begin_put(USER, 2, "Connection: close\r\n").await;
-        stream.write_all(b"{}").await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.to_lowercase().contains("ratelimit: \"principal\";r=2;t=1\r\n"), "{answer}");
+        sleep(Duration::from_millis(100)).await;
+        stream.write_all(body.as_bytes()).await.unwrap();
+    } else {
+        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let limit = answer.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("ratelimit").then(|| value.to_owned())
+    });
+    (status, limit.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_request_costs_one_call_of_its_principal_whatever_its_shape() {
+    let database = Database::sqlite();
+    database.seed().await;
+    let settings = [("ORGD_RATE_LIMIT_PRINCIPAL", "3")];
+    let service = Service::start_with(Arc::new(database), &settings).await;
+    let gateway = Service::start_gateway(&service).await;
+    let own = "/v1/organizations/90";
+    let put = |header: &str, body: &str| raw("PUT", own, header, body);
+    let too_large = format!("{{\"name\": \"{}\"}}", "x".repeat(70_000));
+    for (door, service) in [("serve", &service), ("gateway", &gateway)] {
+        for (what, request, is_late, expected) in [
+            ("an update", put("", "{}"), false, 200),
+            ("a late body", put("", "{}"), true, 200),
+            ("a refused body", put("", "[]"), false, 400),
+            ("a late body that is refused", put("", "[]"), true, 400),
+            ("a body that is too large", put("", &too_large), false, 413),
+            ("a path without an id", raw("PUT", "/v1/organizations/x", "", "{}"), false, 400),
+            ("a list of etags", put("If-Match: \"1\", \"9\"\r\n", "{}"), false, 200),
+            ("etags that it has not", put("If-Match: \"8\", \"9\"\r\n", "{}"), false, 412),
+            ("etags to avoid", put("If-None-Match: \"8\", \"9\"\r\n", "{}"), false, 200),
+            ("etags to avoid that it has", put("If-None-Match: \"1\"\r\n", "{}"), false, 412),
+            ("a read", raw("GET", own, "", ""), false, 200),
+            (
+                "a read that is refused",
+                raw("GET", &format!("{own}?writableFields=x"), "", ""),
+                false,
+                400,
+            ),
+        ] {
+            let what = format!("{what} through {door}");
+            // Until all calls are there again.
+            sleep(Duration::from_millis(1100)).await;
+            for number in 0..3 {
+                let (status, limit) = send_raw(service, &request, is_late).await;
+                assert_eq!(status, expected, "{what}, number {number}: {limit}");
+                if number == 0 {
+                    assert_eq!(limit, "\"principal\";r=2;t=1", "{what}");
+                }
+            }
+            let more = (0..MANY).map(|_| send_raw(service, &request, is_late));
+            let refused = join_all(more).await.into_iter().filter(|(status, _)| *status == 429);
+            assert!(refused.count() > 0, "{what} costs something");
+        }
+    }
+}
+
+#[tokio::test]
+async fn asking_who_one_is_costs_nothing_of_a_principals_limit() {
+    on_both_databases_with(&[("ORGD_RATE_LIMIT_PRINCIPAL", "3")], async |service| {
+        let ask = || async {
+            let mut client = service.grpc();
+            client.who_am_i(authorized(USER, WhoAmIRequest {})).await
+        };
+        for answer in join_all((0..MANY).map(|_| ask())).await {
+            let caller = answer.unwrap().into_inner();
+            assert_eq!((caller.subject.as_str(), caller.organization_id), ("test-user", Some(OWN)));
+            assert_eq!((caller.role(), caller.expire_time), (Role::User, None));
+            assert_eq!(caller.writable_fields, ["name"]);
+            let secret = orgd::auth::Secret::parse(USER).unwrap();
+            assert_eq!(caller.credential_id, orgd::app::credentials::id(secret.digest()));
+        }
+        let unknown = service.grpc().who_am_i(authorized("x", WhoAmIRequest {})).await;
+        assert_eq!(unknown.unwrap_err().code(), Code::Unauthenticated);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_source_is_counted_for_every_service_of_the_listener() {
+    const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    on_both_databases_with(&[("ORGD_RATE_LIMIT_SOURCE", "3")], async |service| {
+        let watch = async || {
+            let message = HealthCheckRequest::default();
+            HealthClient::new(service.channel()).watch(message).await.map(drop)
+        };
+        let check = async || {
+            let message = HealthCheckRequest::default();
+            HealthClient::new(service.channel()).check(message).await.map(drop)
+        };
+        let who = async || {
+            let request = authorized(USER, WhoAmIRequest {});
+            service.grpc().who_am_i(request).await.map(drop)
+        };
+        let unknown = async |path: &'static str| {
+            let mut client = Grpc::new(service.channel());
+            client.ready().await.unwrap();
+            let codec =
+                tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckRequest>::default();
+            let request = tonic::Request::new(HealthCheckRequest::default());
+            client.unary(request, PathAndQuery::from_static(path), codec).await.map(drop)
+        };
+        for (what, ends) in [
+            ("a watch of the health", join_all((0..MANY).map(|_| watch())).await),
+            ("a check of the health", join_all((0..MANY).map(|_| check())).await),
+            ("reflection", join_all((0..MANY).map(|_| unknown(REFLECTION))).await),
+            ("no service", join_all((0..MANY).map(|_| unknown("/no.Service/Call"))).await),
+            ("who one is", join_all((0..MANY).map(|_| who())).await),
+        ] {
+            let refused = ends.iter().filter_map(|end| end.as_ref().err()).filter(|status| {
+                let details = status.get_error_details();
+                details.error_info().is_some_and(|info| info.reason == "RATE_LIMITED")
+            });
+            assert!(refused.count() > 3, "{what}: {ends:?}");
+        }
+        // A watch counts as it begins, and goes on.
+        sleep(Duration::from_millis(1100)).await;
+        let mut client = HealthClient::new(service.channel());
+        let watch = client.watch(HealthCheckRequest::default()).await.unwrap();
+        let status = watch.into_inner().message().await.unwrap().unwrap();
+        assert_eq!(status.status(), ServingStatus::Serving);
     })
     .await;
 }

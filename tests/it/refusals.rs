@@ -8,7 +8,6 @@ use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use orgd::gateway::{self, RequestLimits};
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     grpc::python,
@@ -229,7 +228,6 @@ async fn a_panic_behind_the_rest_door_is_one_answer_with_all_headers() {
         body_bytes_max: 65_536,
         sources: None,
         heartbeat: std::time::Duration::from_secs(5),
-        stopping: CancellationToken::new(),
     };
     let router = gateway::router(gateway::transport(panicking), limits);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,6 @@
 //! Following changes: over gRPC and as server-sent events, across instances, and to the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use orgd::proto::v1::{Change, ListChangesRequest, WatchRequest};
 use tokio::{
@@ -18,12 +18,12 @@ use crate::harness::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn request(ids: &[i64], from: &[(i64, i64)]) -> WatchRequest {
+pub fn request(ids: &[i64], from: &[(i64, i64)]) -> WatchRequest {
     let from_versions = from.iter().copied().collect();
     WatchRequest { organization_ids: ids.to_vec(), from_versions }
 }
 
-async fn watch(
+pub async fn watch(
     service: &Service,
     token: &str,
     request: WatchRequest,
@@ -32,17 +32,24 @@ async fn watch(
 }
 
 /// The next change, or how the stream ended.
-async fn next(stream: &mut Streaming<Change>) -> Result<Change, Status> {
-    let next = timeout(PATIENCE, stream.message()).await.expect("a change, or an end");
-    next.map(|change| change.expect("the stream has no end but an error"))
+pub async fn next(stream: &mut Streaming<Change>) -> Result<Change, Status> {
+    let reading = async {
+        loop {
+            let next = stream.message().await?.expect("the stream has no end but an error");
+            if !next.heartbeat {
+                return Ok(next);
+            }
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("a change, or an end")
 }
 
-async fn rename(service: &Service, id: i64, name: &str) {
+pub async fn rename(service: &Service, id: i64, name: &str) {
     let body = format!(r#"{{"name": "{name}"}}"#);
     assert_eq!(service.put(id, ADMINISTRATOR, &body).send().await.status(), 200);
 }
 
-fn reason(status: &Status) -> String {
+pub fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
@@ -193,18 +200,23 @@ async fn there_are_only_so_many_watches() {
 }
 
 /// A stream of events, line by line.
-struct Events {
-    head: String,
+pub struct Events {
+    pub head: String,
     lines: tokio::io::Lines<BufReader<TcpStream>>,
 }
 
 impl Events {
-    async fn open(service: &Service, header: &str) -> Self {
+    pub async fn open(service: &Service, header: &str) -> Self {
+        Self::open_at(service.http_addr(), header).await
+    }
+
+    /// The same by way of a proxy.
+    pub async fn open_at(addr: SocketAddr, header: &str) -> Self {
         let request = format!(
             "GET /v1/organizations/{OWN}/changes HTTP/1.1\r\nHost: x\r\n{header}\
              Authorization: Bearer {USER}\r\nAccept: text/event-stream\r\n\r\n"
         );
-        let mut stream = TcpStream::connect(service.http_addr()).await.unwrap();
+        let mut stream = TcpStream::connect(addr).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut lines = BufReader::new(stream).lines();
         let mut head = String::new();
@@ -218,7 +230,7 @@ impl Events {
     }
 
     /// The next line that begins so.
-    async fn until(&mut self, begin: &str) -> String {
+    pub async fn until(&mut self, begin: &str) -> String {
         let reading = async {
             loop {
                 let line = self.lines.next_line().await.unwrap().expect("the stream goes on");
@@ -230,7 +242,13 @@ impl Events {
         timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("no {begin}"))
     }
 
-    async fn until_end(&mut self) {
+    /// The next line; none at the end, in whichever way it comes.
+    pub async fn line(&mut self) -> Option<String> {
+        let line = timeout(PATIENCE, self.lines.next_line()).await.expect("a line, or the end");
+        line.ok().flatten()
+    }
+
+    pub async fn until_end(&mut self) {
         let reading = async { while let Ok(Some(_)) = self.lines.next_line().await {} };
         timeout(PATIENCE, reading).await.expect("the stream ends");
     }

@@ -4,12 +4,12 @@
 pub mod haproxy;
 mod load;
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::{Duration, Instant, sleep};
 
 use self::{
-    haproxy::{Haproxy, own_address},
+    haproxy::{Haproxy, own_address, serve},
     load::{Done, Door, Load},
 };
 use crate::harness::{Database, Service};
@@ -19,13 +19,6 @@ const FIRST: i64 = 1000;
 
 /// A proxy that tries nothing again hides nothing.
 const NO_RETRIES: [(&str, &str); 2] = [("retries 3", "retries 0"), ("    option redispatch\n", "")];
-
-/// `orgd serve` on the ports of the recommended configuration.
-fn serve(database: &Database, address: Ipv4Addr, settings: &[(&str, &str)]) -> Service {
-    let [grpc, http, ops] = [50051, 8080, 9090].map(|port| format!("{address}:{port}"));
-    let words = ["serve", "--grpc-addr", &grpc, "--http-addr", &http, "--ops-addr", &ops];
-    Service::spawn(&words, &[&[("ORGD_DATABASE_URL", database.url())], settings].concat())
-}
 
 async fn database(clients: i64) -> Database {
     let database = Database::postgres().await;

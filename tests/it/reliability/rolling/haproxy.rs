@@ -1,4 +1,5 @@
-//! HAProxy with the configuration that `deploy/` recommends, on loopback addresses of its own.
+//! Proxies on loopback addresses of their own: HAProxy with the configuration that `deploy/` recommends,
+//! and nginx with its defaults.
 
 use std::{
     fs,
@@ -13,6 +14,8 @@ use std::{
 use tempfile::TempDir;
 use tokio::time::{Duration, sleep, timeout};
 
+use crate::harness::{Database, Service};
+
 /// More than any change takes, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The addresses of the two instances in the recommended configuration.
@@ -24,6 +27,80 @@ pub fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, high | 0x80, low, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// `orgd serve` on the ports of the recommended configuration.
+pub fn serve(database: &Database, address: Ipv4Addr, settings: &[(&str, &str)]) -> Service {
+    let [grpc, http, ops] = [50051, 8080, 9090].map(|port| format!("{address}:{port}"));
+    let words = ["serve", "--grpc-addr", &grpc, "--http-addr", &http, "--ops-addr", &ops];
+    Service::spawn(&words, &[&[("ORGD_DATABASE_URL", database.url())], settings].concat())
+}
+
+/// Starts a program that ends when standard input closes, which it does with the test's process too.
+fn supervised(words: &[&str], log: &Path) -> Child {
+    Command::new("sh")
+        .args(["-c", "\"$@\" & read -r _; kill -KILL $!; wait", "sh"])
+        .args(words)
+        .env("PATH", "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(log).unwrap())
+        .spawn()
+        .unwrap()
+}
+
+/// A process of nginx with its defaults, but for its timeouts; it ends with the value or with the test's
+/// process.
+pub struct Nginx {
+    address: Ipv4Addr,
+    _folder: TempDir,
+    _supervisor: Child,
+}
+
+impl Nginx {
+    /// In front of a service. Cuts what is quiet for `quiet_max`: a minute by nginx's defaults.
+    pub async fn start(service: &Service, quiet_max: Duration) -> Self {
+        let address = own_address();
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().display();
+        let (rest, grpc, seconds) = (service.http_addr(), service.grpc_addr(), quiet_max.as_secs());
+        let text = format!(
+            "daemon off;
+             master_process off;
+             pid {path}/pid;
+             error_log stderr;
+             events {{}}
+             http {{
+                 access_log off;
+                 client_body_temp_path {path}; proxy_temp_path {path}; fastcgi_temp_path {path};
+                 uwsgi_temp_path {path}; scgi_temp_path {path};
+                 proxy_read_timeout {seconds}s; grpc_read_timeout {seconds}s;
+                 server {{ listen {address}:8080; location / {{ proxy_pass http://{rest}; }} }}
+                 server {{ listen {address}:50051 http2; location / {{ grpc_pass grpc://{grpc}; }} }}
+             }}"
+        );
+        let file = folder.path().join("nginx.conf");
+        fs::write(&file, text).unwrap();
+        let log = folder.path().join("log");
+        let file = file.to_str().unwrap();
+        let supervisor = supervised(&["nginx", "-p", &path.to_string(), "-c", file], &log);
+        let listens = async {
+            while tokio::net::TcpStream::connect((address, 50051)).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = timeout(PATIENCE, listens).await;
+        waited.unwrap_or_else(|_| panic!("{}", fs::read_to_string(&log).unwrap_or_default()));
+        Self { address, _folder: folder, _supervisor: supervisor }
+    }
+
+    pub fn rest(&self) -> SocketAddr {
+        (self.address, 8080).into()
+    }
+
+    pub fn grpc(&self) -> SocketAddr {
+        (self.address, 50051).into()
+    }
 }
 
 /// A process of HAProxy, which ends with the value or with the test's process.
@@ -52,17 +129,8 @@ impl Haproxy {
         text = text.replacen("global\n", &socket, 1);
         let file = folder.path().join("haproxy.cfg");
         fs::write(&file, text).unwrap();
-        // Ends HAProxy when standard input closes, which it does with the test's process too.
-        let script = "\"$@\" & read -r _; kill -KILL $!; wait";
-        let supervisor = Command::new("sh")
-            .args(["-c", script, "sh", "haproxy", "-db", "-f"])
-            .arg(&file)
-            .env("PATH", "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(folder.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
+        let words = ["haproxy", "-db", "-f", file.to_str().unwrap()];
+        let supervisor = supervised(&words, &folder.path().join("log"));
         Self { address, folder, _supervisor: supervisor }
     }
 

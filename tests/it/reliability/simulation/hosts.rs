@@ -32,7 +32,7 @@ use orgd::{
 };
 use prost::Message;
 use tokio::{runtime::Handle, time::sleep};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tonic::{Status, body::Body, server::NamedService, service::Routes};
 use tower::{Service, ServiceExt};
 use turmoil::net::{TcpListener, TcpStream};
@@ -186,11 +186,12 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
         principals: None,
         are_administrators_limited: false,
         watches_max: 10,
+        heartbeat: Duration::from_secs(2),
         stopping: stages.stop.clone(),
     };
     let organization = OrganizationGrpc::new(database.store.clone(), authenticator, call_limits);
     let standing = Standing { database, organization, dice };
-    let rest = rest(gateway::transport(standing.clone()), &stages);
+    let rest = rest(gateway::transport(standing.clone()));
     let grpc = Routes::new(standing).prepare().into_axum_router();
     let door = |name, protocol, router| Door {
         name,
@@ -220,7 +221,7 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
     });
     let endpoint = endpoint(Peer { uri: &uri, ca: None, ca_flag: "" })?;
     let transport = gateway::transport(endpoint.connect_with_connector_lazy(connector));
-    let router = rest(transport, &stages);
+    let router = rest(transport);
     let door =
         Door { name: "http", protocol: Protocol::Any, tls: None, router, limits: limits(), stages };
     accept_loop(Simulated::bind(REST_PORT).await?, door, connections.clone()).await?;
@@ -229,14 +230,12 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
     Ok(())
 }
 
-fn rest(transport: Transport, stages: &Stages) -> Router {
-    let stopping: CancellationToken = stages.stop.clone();
+fn rest(transport: Transport) -> Router {
     let limits = RequestLimits {
         deadline: limits().request_deadline,
         body_bytes_max: 65_536,
         sources: None,
         heartbeat: Duration::from_secs(2),
-        stopping,
     };
     gateway::router(transport, limits)
 }

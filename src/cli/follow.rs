@@ -1,0 +1,93 @@
+//! `orgd organization changes --follow`: one stream after the other, from the last version on.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::{sleep, timeout};
+use tokio_retry2::strategy::{ExponentialBackoff, jitter_with_bounds};
+use tonic::{Status, Streaming};
+
+use super::remote::{DEADLINE, Service, is_refusal};
+use crate::proto::v1;
+
+/// How long a stream may be quiet before it counts as lost: the service sends a sign of life every 20 s
+/// at least.
+const QUIET_MAX: Duration = Duration::from_secs(60);
+/// The longest rest before another try.
+const REST_MAX: Duration = Duration::from_secs(30);
+
+/// Shows the changes of an organization after a version, as they are made. Connections grow old and
+/// services restart: a stream that ends is followed by the next. Ends with a refusal, or where there
+/// was no stream at all.
+pub(super) async fn follow(
+    service: Service,
+    id: i64,
+    after: i64,
+    show: impl Fn(v1::Change) -> Result<()>,
+) -> Result<()> {
+    let mut following = Following { service, id, after, stream: None, has_begun: false };
+    let mut rests = rests();
+    loop {
+        match following.next().await {
+            Ok(change) => {
+                rests = self::rests();
+                if !change.heartbeat {
+                    following.after = change.version;
+                    show(change)?;
+                }
+            }
+            Err(status) if following.has_begun && !is_refusal(&status) => {
+                sleep(rests.next().unwrap_or(REST_MAX)).await;
+            }
+            Err(status) => return Err(status.into()),
+        }
+    }
+}
+
+/// At most 100, 200, 400 ms and so on, with full jitter: whoever lost the same service does not come
+/// back at one moment.
+fn rests() -> impl Iterator<Item = Duration> {
+    let longest = ExponentialBackoff::from_millis(2).factor(50).max_delay(REST_MAX);
+    longest.map(jitter_with_bounds(0.0, 1.0))
+}
+
+struct Following {
+    service: Service,
+    id: i64,
+    /// The last version that was seen.
+    after: i64,
+    stream: Option<Streaming<v1::Change>>,
+    /// Whether there was a stream.
+    has_begun: bool,
+}
+
+impl Following {
+    /// What comes next on the stream, on a new one where the last has ended.
+    async fn next(&mut self) -> Result<v1::Change, Status> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.begin().await?,
+        };
+        let Ok(next) = timeout(QUIET_MAX, stream.message()).await else {
+            return Err(Status::unavailable("the stream is silent"));
+        };
+        let change = next?.ok_or_else(|| Status::unavailable("the stream has ended"))?;
+        self.stream = Some(stream);
+        Ok(change)
+    }
+
+    async fn begin(&mut self) -> Result<Streaming<v1::Change>, Status> {
+        let mut request = self.service.request(v1::WatchRequest {
+            organization_ids: vec![self.id],
+            from_versions: [(self.id, self.after)].into(),
+        });
+        // A stream has no end of its own; its begin has.
+        request.metadata_mut().remove("grpc-timeout");
+        let Ok(begun) = timeout(DEADLINE, self.service.client.watch(request)).await else {
+            return Err(Status::deadline_exceeded("the stream does not begin"));
+        };
+        let stream = begun?.into_inner();
+        self.has_begun = true;
+        Ok(stream)
+    }
+}
