@@ -3,27 +3,23 @@
 //!
 //! Carries the google.rpc details of a status without loss, and never a library's own text.
 
+mod render;
+
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use axum::{
     body::Body,
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::field_error::{self, FieldError};
-use crate::proto::ERROR_DOMAIN;
 
-/// Bytes of a problem at most; the last of its errors give way.
-const BODY_BYTES_MAX: usize = 4096;
-/// Bytes of the path that a problem repeats at most.
-const INSTANCE_BYTES_MAX: usize = 256;
 /// Errors that a problem lists at most.
 pub(super) const ERRORS_MAX: usize = 16;
 /// The seconds of a Retry-After where the service named none.
@@ -311,91 +307,4 @@ impl IntoResponse for Problem {
         response.extensions_mut().insert(self);
         response
     }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Rendered<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    instance: &'a str,
-    code: String,
-    reason: &'a str,
-    domain: &'a str,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    metadata: &'a BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [FieldError],
-}
-
-impl Problem {
-    /// The answer with its problem, where it is one, written into the body.
-    pub(super) fn render(mut answer: Response, path: &str, request_id: &HeaderValue) -> Response {
-        let Some(problem) = answer.extensions_mut().remove::<Self>() else { return answer };
-        let bytes = problem.body(path, request_id);
-        let headers = answer.headers_mut();
-        headers.extend(problem.headers);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(CONTENT_LENGTH, bytes.len().into());
-        *answer.body_mut() = Body::from(bytes);
-        answer
-    }
-
-    /// The data of the event with which a stream ends.
-    pub(super) fn event(&self, path: &str, request_id: &HeaderValue) -> String {
-        String::from_utf8(self.body(path, request_id)).unwrap_or_default()
-    }
-
-    fn body(&self, path: &str, request_id: &HeaderValue) -> Vec<u8> {
-        let mut rendered = Rendered {
-            r#type: format!("urn:orgd:problem:{}", kebab(&self.reason)),
-            title: title(self.status),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            instance: path.split_at(path.floor_char_boundary(INSTANCE_BYTES_MAX)).0,
-            code: code_name(self.code),
-            reason: &self.reason,
-            domain: ERROR_DOMAIN,
-            request_id: request_id.to_str().unwrap_or_default(),
-            metadata: &self.metadata,
-            errors: self.errors.get(..ERRORS_MAX).unwrap_or(&self.errors),
-        };
-        let mut bytes = serde_json::to_vec(&rendered).unwrap_or_default();
-        while bytes.len() > BODY_BYTES_MAX
-            && let Some((_, fewer)) = rendered.errors.split_last()
-        {
-            rendered.errors = fewer;
-            bytes = serde_json::to_vec(&rendered).unwrap_or_default();
-        }
-        bytes
-    }
-}
-
-/// The page's own words where it has some.
-fn title(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::BAD_REQUEST => "Invalid input",
-        StatusCode::UNAUTHORIZED => "Invalid authentication token",
-        StatusCode::FORBIDDEN => "Insufficient rights",
-        other => other.canonical_reason().unwrap_or("Client closed request"),
-    }
-}
-
-fn kebab(reason: &str) -> String {
-    reason.to_ascii_lowercase().replace('_', "-")
-}
-
-/// The code as google/rpc/code.proto spells it.
-fn code_name(code: Code) -> String {
-    let mut name = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_uppercase());
-    }
-    name
 }
