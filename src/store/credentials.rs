@@ -120,7 +120,7 @@ impl Store {
     /// A write checks its credential in its own statement and locks nothing, so a change of the
     /// credential waits for nobody, however busy its holder is. PostgreSQL: a statement that began
     /// after the change sees it; one that began before lives no longer than its limit, which
-    /// `postgres::check` verifies on every connection. Its commit is not part of that limit: a
+    /// `renewal` verifies on every connection. Its commit is not part of that limit: a
     /// stalled disk or standby can hold it. Commits are flushed and replicated in their order, so one
     /// more commit ends after it. SQLite has one writer: whoever writes after the change sees it.
     pub async fn outlast_older_writes(&self, digest: CredentialDigest) -> Result<()> {
