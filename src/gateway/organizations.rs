@@ -20,9 +20,7 @@ use super::{
     prefer::Preferences,
     problem::Problem,
     query::Query,
-    request::{
-        authenticated_before_body, authenticated_first, organization_id, read_creation, read_update,
-    },
+    request::{authenticated_first, organization_id, read_creation, read_update},
     resource::{Change, ChangePage, Organization, OrganizationPage},
 };
 use crate::proto::v1;
@@ -81,7 +79,7 @@ pub(super) async fn update(
     let preconditions = Preconditions::read(&head.headers);
     let preferences = Preferences::read(&head.headers);
     let reading = read_update(&head, body, body_bytes_max, preferences.strict);
-    let mut message = authenticated_before_body(&caller, &head.headers, reading).await?;
+    let mut message = authenticated_first(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
     if let Some(organization) = &mut message.organization {
         organization.etag = preconditions.etag();
@@ -138,7 +136,7 @@ pub(super) async fn create(
     let caller = gateway.caller(&head.headers, &exchange);
     let preferences = Preferences::read(&head.headers);
     let reading = read_creation(&head, body, body_bytes_max, preferences.strict);
-    let message = authenticated_before_body(&caller, &head.headers, reading).await?;
+    let message = authenticated_first(&caller, &head.headers, reading).await?;
     let (with_writable, is_stored) = (message.include_writable_fields, !message.validate_only);
     let created = caller.create(message).await;
     let created = created.map_err(|status| Problem::of_change(&status, false))?;
@@ -179,7 +177,7 @@ pub(super) async fn get(
         let include_writable_fields = Query::read(&head.uri)?.flag("writableFields")?;
         Ok(v1::GetOrganizationRequest { id: organization_id(&head.uri)?, include_writable_fields })
     };
-    let message = authenticated_first(&caller, reading).await?;
+    let message = authenticated_first(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
     let found = caller.get(message).await?;
     let etag = [(ETAG, found.etag.clone())];
@@ -217,7 +215,7 @@ pub(super) async fn list(
             include_writable_fields: query.flag("writableFields")?,
         })
     };
-    let message = authenticated_first(&caller, reading).await?;
+    let message = authenticated_first(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
     let page = caller.list(message).await?;
     let organizations = page.organizations.into_iter();
@@ -263,7 +261,7 @@ pub(super) async fn list_changes(
             page_token: query.page_token(),
         })
     };
-    let message = authenticated_first(&caller, reading).await?;
+    let message = authenticated_first(&caller, &head.headers, reading).await?;
     let page = caller.list_changes(message).await?;
     let changes = page.changes.into_iter().map(Change::from).collect();
     let page = ChangePage { changes, next_page_token: page.next_page_token };

@@ -143,14 +143,18 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
 /// refused. The service authenticates every call anyway; a call of its own is spent only where the
 /// order shows: where the body is not here yet, and where the request is refused without a call. The
 /// second counts for the caller's rate limit, as the request's own call would have.
+///
+/// A body that waits to be asked for (`Expect: 100-continue`) is asked for by whoever looks at it, so
+/// nobody does before the caller is known.
 pub(super) async fn authenticated_first<T>(
     caller: &Caller,
+    headers: &HeaderMap,
     reading: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
     let mut reading = pin!(reading);
     let read = tokio::select! {
         biased;
-        read = &mut reading => read,
+        read = &mut reading, if !headers.contains_key(EXPECT) => read,
         // One turn of the connection's task, which hands over a body that has arrived.
         () = yield_now() => {
             // Boxed, as the rare case: every request would carry its size.
@@ -162,18 +166,4 @@ pub(super) async fn authenticated_first<T>(
         Box::pin(caller.count()).await?;
     }
     read
-}
-
-/// The same of a request with a body. One that waits to be asked for (`Expect: 100-continue`) is asked for
-/// by whoever looks at it, so nobody does before the caller is known.
-pub(super) async fn authenticated_before_body<T>(
-    caller: &Caller,
-    headers: &HeaderMap,
-    reading: impl Future<Output = Result<T, Problem>>,
-) -> Result<T, Problem> {
-    if headers.contains_key(EXPECT) {
-        Box::pin(caller.authenticate()).await?;
-        return reading.await;
-    }
-    authenticated_first(caller, reading).await
 }

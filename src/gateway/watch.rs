@@ -55,7 +55,7 @@ pub(super) async fn watch(
             from_versions: from.into_iter().map(|version| (id, version)).collect(),
         })
     };
-    let message = authenticated_first(&caller, reading).await?;
+    let message = authenticated_first(&caller, &head.headers, reading).await?;
     let changes = caller.watch(message).await?;
     // The service's signs of life are for the gateway; clients get the gateway's own.
     let changes = changes.try_filter(|change| future::ready(!change.heartbeat));
