@@ -52,7 +52,7 @@ pub enum Fault {
     Answer(u32, &'static str),
 }
 
-/// A fault, and words that a statement must have for it.
+/// A fault, and words that a statement or its values must have for it.
 type Setting = (Fault, &'static str);
 
 /// The proxy; gone with the value, and its connections with it.
@@ -112,7 +112,8 @@ impl Proxy {
         self.set_for("", fault);
     }
 
-    /// The same, where statements are meant only for those whose text has these words.
+    /// The same, where statements are meant only for those whose text, or one of whose values, has these
+    /// words. A service tries its workers now and then by their statements without any value.
     pub fn set_for(&self, words: &'static str, fault: Fault) {
         let stays = if fault == Fault::Reset { Fault::Pass } else { fault };
         let (before, _) = self.shared.setting.send_replace((stays, words));
@@ -271,7 +272,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Notes which statement a group executes.
+    /// Notes which statement a group executes, and with which values.
     fn read(&mut self, tag: u8, message: &[u8], statement: &mut Option<String>) {
         let text =
             |index: usize| message[5..].split(|byte| *byte == 0).nth(index).unwrap().to_vec();
@@ -280,7 +281,10 @@ impl Exchange<'_> {
                 let sql = String::from_utf8(text(1)).unwrap();
                 self.statements.insert(text(0), sql);
             }
-            b'B' => *statement = self.statements.get(&text(1)).cloned(),
+            b'B' => {
+                let values = String::from_utf8_lossy(&message[5..]);
+                *statement = self.statements.get(&text(1)).map(|sql| format!("{sql}\n{values}"));
+            }
             _ => {}
         }
     }

@@ -148,8 +148,7 @@ async fn write_while(
         }
     };
     if let Some(proxy) = proxy {
-        // Every write names the change log.
-        proxy.set_for("organization_changes", Fault::HoldStatements);
+        proxy.set_for("Late", Fault::HoldStatements);
     }
     // Whoever waits for the statement does so before it is sent.
     let ((), written) = tokio::join!(biased; changing, writer.write(service, &secret));

@@ -137,8 +137,8 @@ async fn what_lost_is_done_again_five_times_and_what_may_be_stored_is_not() {
         (1, "40003", 503),
         (1, "08007", 503),
     ] {
-        proxy.set_for("UPDATE organizations", Fault::Answer(times, code));
-        let body = format!(r#"{{"name": "{times} times {code}"}}"#);
+        proxy.set_for("Lost ", Fault::Answer(times, code));
+        let body = format!(r#"{{"name": "Lost {times} times {code}"}}"#);
         let answer = service.put(OWN, ADMINISTRATOR, &body).send().await;
         assert_eq!(answer.status(), status, "{times} times {code}: {}", answer.text());
         assert_eq!(proxy.fault(), Fault::Pass, "{times} times {code} were seen, and no more");
@@ -171,7 +171,7 @@ async fn retries_end_with_the_deadline() {
     database.seed().await;
     let proxy = Proxy::start(database.addr()).await;
     let service = Service::start(database.behind(&proxy)).await;
-    proxy.set_for("UPDATE organizations", Fault::Answer(u32::MAX, "40001"));
+    proxy.set_for("Late", Fault::Answer(u32::MAX, "40001"));
     let attempts = || match proxy.fault() {
         Fault::Answer(left, _) => u32::MAX - left,
         other => panic!("{other:?}"),
