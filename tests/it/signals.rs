@@ -168,7 +168,9 @@ fn python(program: &str) -> Command {
 async fn a_command_that_does_one_thing_ends_at_once() {
     let service = service().await;
     for (signal, number) in [("HUP", 1), ("INT", 2), ("QUIT", 3), ("TERM", 15)] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_orgd"))
+        // Whoever runs the tests may ignore some of them, as `nohup` does.
+        let mut child = Command::new("env")
+            .args(["--default-signal", env!("CARGO_BIN_EXE_orgd")])
             .args(["organization", "changes", &OWN.to_string(), "--follow", "--json"])
             .env("ORGD_SERVER", format!("http://{}", service.grpc_addr()))
             .env("ORGD_TOKEN", USER)
