@@ -21,5 +21,6 @@ pub mod grpc;
 pub mod proto;
 pub mod rate_limit;
 pub mod server;
+pub mod shares;
 pub mod store;
 pub mod telemetry;

@@ -71,6 +71,8 @@ pub mod reason {
     pub const NOT_IMPLEMENTED: &str = "NOT_IMPLEMENTED";
     /// More work waits than can be done in time.
     pub const STORE_OVERLOADED: &str = "STORE_OVERLOADED";
+    /// The caller has as much under way as one caller may have.
+    pub const SHARE_EXHAUSTED: &str = "SHARE_EXHAUSTED";
     /// As many watch as may.
     pub const WATCHES_EXHAUSTED: &str = "WATCHES_EXHAUSTED";
     /// The service stops, and with it what has no end of its own.
@@ -205,6 +207,11 @@ pub enum Error {
         "The service has more to do than it can do in time; your request was not carried out. Try again after the time that the answer says."
     )]
     Overloaded,
+    /// The caller has its share of what the service has.
+    #[error(
+        "You have as much under way as one caller may have, so your request was not carried out. Wait until some of it is done, and try again after the time that the answer says."
+    )]
+    ShareExhausted,
     /// The database cannot be reached or is too slow.
     #[error(
         "The service cannot reach its database at the moment. Try again after the time that the answer says."

@@ -31,6 +31,7 @@ impl From<Error> for Status {
                 details.set_retry_info(Some(RETRY_DELAY));
             }
             Error::Overloaded
+            | Error::ShareExhausted
             | Error::TooManyWatches
             | Error::Stopping
             | Error::ConnectionAged
@@ -89,6 +90,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::EtagWeak { .. } => (Code::Aborted, reason::ETAG_WEAK),
         Error::EtagMalformed { .. } => (Code::Aborted, reason::ETAG_MALFORMED),
         Error::Overloaded => (Code::ResourceExhausted, reason::STORE_OVERLOADED),
+        Error::ShareExhausted => (Code::ResourceExhausted, reason::SHARE_EXHAUSTED),
         Error::TooManyWatches => (Code::ResourceExhausted, reason::WATCHES_EXHAUSTED),
         Error::Stopping => (Code::Unavailable, reason::SERVICE_STOPPING),
         Error::ConnectionAged => (Code::Unavailable, reason::CONNECTION_AGED),

@@ -1,0 +1,323 @@
+//! Fair shares of what is scarce: places in a queue, connections, bytes, watches. A leaf that every room
+//! may use. Knows nothing of what is shared.
+//!
+//! A holder's share is one part, of so many, of what all others leave. So nobody can take all, however
+//! many try: with two parts one holder has half at most, two have a third each, ten have an eleventh each,
+//! and the next who comes finds as much free. Nobody need be told how many holders there are.
+
+mod line;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::Hash,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+pub use line::Line;
+use tokio::sync::oneshot;
+
+/// How long a line is at least before it is searched for those who have given up.
+const SWEEP_AT_MIN: usize = 1024;
+
+/// Whose share something comes out of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// A caller that is known, by its subject.
+    Principal(Arc<str>),
+    /// A caller that is not known yet, by the network that it comes from ([`crate::rate_limit::source`]).
+    Source(IpAddr),
+    /// The process itself.
+    Process,
+}
+
+/// Why there is nothing more for a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// It has its share.
+    Share,
+    /// All is taken, much of it by others.
+    Whole,
+}
+
+/// So much of something, of which each holder may have a share.
+pub struct Shares<K: Clone + Eq + Hash>(Arc<Shared<K>>);
+
+struct Shared<K: Clone + Eq + Hash> {
+    max: usize,
+    parts: usize,
+    state: Mutex<State<K>>,
+}
+
+struct State<K: Clone + Eq + Hash> {
+    taken: usize,
+    /// Without those that hold nothing.
+    held: HashMap<K, usize>,
+    waiting: Line<K, oneshot::Sender<Share<K>>>,
+    /// How long the line is when it is next searched for those who have given up.
+    sweep_at: usize,
+}
+
+/// What a holder has; given back with the value.
+pub struct Share<K: Clone + Eq + Hash> {
+    shares: Shares<K>,
+    holder: K,
+    count: usize,
+}
+
+impl<K: Clone + Eq + Hash> Shares<K> {
+    /// `max` in all, of which a holder may have one of `parts` of what others leave, but always one.
+    #[must_use]
+    pub fn new(max: usize, parts: usize) -> Self {
+        let (held, waiting) = (HashMap::new(), Line::new());
+        let state = State { taken: 0, held, waiting, sweep_at: SWEEP_AT_MIN };
+        Self(Arc::new(Shared { max, parts: parts.max(1), state: Mutex::new(state) }))
+    }
+
+    /// Takes so much, where the holder's share has it.
+    pub fn take(&self, holder: &K, count: usize) -> Result<Share<K>, Over> {
+        let mut state = self.lock();
+        self.0.room(&state, holder, count)?;
+        Ok(self.give(&mut state, holder.clone(), count))
+    }
+
+    /// Takes so much whatever there is: for what is there already, and only has to be known.
+    #[must_use]
+    pub fn count(&self, holder: &K, count: usize) -> Share<K> {
+        self.give(&mut self.lock(), holder.clone(), count)
+    }
+
+    /// Takes one as soon as the holder's share has it. Among those who wait, holders are served in turn,
+    /// and each holder in the order of arrival. Whoever gives up leaves the line.
+    pub async fn wait(&self, holder: &K) -> Share<K> {
+        let turn = {
+            let mut state = self.lock();
+            if !state.waiting.has(holder) && self.0.room(&state, holder, 1).is_ok() {
+                return self.give(&mut state, holder.clone(), 1);
+            }
+            let (sender, turn) = oneshot::channel();
+            // Else those who have given up would be there until somebody gives something back.
+            if state.waiting.len() >= state.sweep_at {
+                state.waiting.retain(|waiting| !waiting.is_closed());
+                state.sweep_at = 2 * state.waiting.len().max(SWEEP_AT_MIN);
+            }
+            state.waiting.push(holder.clone(), sender);
+            turn
+        };
+        match turn.await {
+            Ok(share) => share,
+            // Cannot be: who waits is only dropped with its share.
+            Err(_) => self.count(holder, 1),
+        }
+    }
+
+    /// Whether the holder has its share or more.
+    #[must_use]
+    pub fn is_used_up(&self, holder: &K) -> bool {
+        self.0.room(&self.lock(), holder, 1).is_err()
+    }
+
+    /// How much is taken in all.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.lock().taken
+    }
+
+    /// The holder that has most.
+    #[must_use]
+    pub fn largest(&self) -> Option<K> {
+        let state = self.lock();
+        state.held.iter().max_by_key(|(_, held)| **held).map(|(holder, _)| holder.clone())
+    }
+
+    fn give(&self, state: &mut State<K>, holder: K, count: usize) -> Share<K> {
+        state.taken += count;
+        *state.held.entry(holder.clone()).or_default() += count;
+        Share { shares: self.clone(), holder, count }
+    }
+
+    /// Takes back, and hands on to those who wait.
+    fn take_back(&self, holder: &K, count: usize) {
+        let mut handed_on = Vec::new();
+        {
+            let mut state = self.lock();
+            state.taken -= count;
+            if let Some(held) = state.held.get_mut(holder) {
+                *held -= count;
+                if *held == 0 {
+                    state.held.remove(holder);
+                }
+            }
+            while let Some((next, turn)) = self.0.next(&mut state) {
+                if !turn.is_closed() {
+                    handed_on.push((turn, self.give(&mut state, next, 1)));
+                }
+            }
+        }
+        for (turn, share) in handed_on {
+            // Whoever has given up since gives it back by this.
+            let _ = turn.send(share);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Shared<K> {
+    fn room(&self, state: &State<K>, holder: &K, count: usize) -> Result<(), Over> {
+        let held = state.held.get(holder).copied().unwrap_or_default();
+        let others = state.taken - held;
+        let share = (self.max.saturating_sub(others) / self.parts).max(1);
+        if held.saturating_add(count) > share.max(count.min(1)) {
+            return Err(Over::Share);
+        }
+        if state.taken.saturating_add(count) > self.max {
+            return Err(Over::Whole);
+        }
+        Ok(())
+    }
+
+    /// The next that may have one.
+    fn next(&self, state: &mut State<K>) -> Option<(K, oneshot::Sender<Share<K>>)> {
+        if state.taken >= self.max {
+            return None;
+        }
+        let mut waiting = std::mem::take(&mut state.waiting);
+        let next = waiting.pop_where(|holder| self.room(state, holder, 1).is_ok());
+        state.waiting = waiting;
+        next
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Share<K> {
+    fn drop(&mut self) {
+        self.shares.take_back(&self.holder, self.count);
+    }
+}
+
+impl<K: Clone + Eq + Hash> Clone for Shares<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K: Clone + Eq + Hash> fmt::Debug for Shares<K> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Shares({} of {})", self.taken(), self.0.max)
+    }
+}
+
+impl<K: Clone + Eq + Hash> fmt::Debug for Share<K> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Share({})", self.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::{Over, Share, Shares};
+
+    /// Takes one after the other until there is no more.
+    fn fill(shares: &Shares<u32>, holder: u32) -> Vec<Share<u32>> {
+        std::iter::from_fn(|| shares.take(&holder, 1).ok()).collect()
+    }
+
+    #[test]
+    fn a_holder_has_one_part_of_what_others_leave_and_always_one() {
+        for (max, parts, holders, expected) in [
+            (1000, 2, 1, &[500][..]),
+            (1000, 2, 3, &[500, 250, 125]),
+            (1000, 10, 2, &[100, 90]),
+            (4, 2, 5, &[2, 1, 1, 0, 0]),
+            (1, 2, 2, &[1, 0]),
+            (1, 10, 1, &[1]),
+            (0, 2, 1, &[0]),
+        ] {
+            let shares = Shares::new(max, parts);
+            let held: Vec<_> = (0..holders).map(|holder| fill(&shares, holder)).collect();
+            let counts: Vec<_> = held.iter().map(Vec::len).collect();
+            assert_eq!(counts, expected, "{max} in {parts} parts");
+            assert_eq!(shares.taken(), counts.iter().sum::<usize>());
+            drop(held);
+            assert_eq!(shares.taken(), 0);
+        }
+    }
+
+    #[test]
+    fn those_who_take_again_and_again_end_with_equal_shares() {
+        let shares = Shares::new(1100, 2);
+        let mut held: Vec<Vec<_>> = (0..10).map(|_| Vec::new()).collect();
+        for _ in 0..100 {
+            for (holder, held) in (0..).zip(&mut held) {
+                held.extend(fill(&shares, holder));
+                // Work goes on: a third of what each has ends.
+                held.truncate(held.len() * 2 / 3);
+            }
+        }
+        let counts: Vec<_> = held.iter().map(Vec::len).collect();
+        assert!(counts.iter().all(|count| (50..=110).contains(count)), "{counts:?}");
+        assert!(shares.take(&99, 40).is_ok(), "there is something left for who comes last");
+    }
+
+    #[test]
+    fn the_refusal_tells_ones_own_share_from_a_whole_that_others_have() {
+        let shares = Shares::new(2, 1);
+        let held = fill(&shares, 1);
+        assert_eq!(held.len(), 2);
+        assert_eq!(shares.take(&1, 1).map(|_| ()), Err(Over::Share));
+        assert_eq!(shares.take(&2, 1).map(|_| ()), Err(Over::Whole));
+        assert!(shares.is_used_up(&1));
+        assert_eq!(shares.largest(), Some(1));
+    }
+
+    #[test]
+    fn what_is_only_counted_may_be_too_much() {
+        let shares = Shares::new(10, 2);
+        let counted = shares.count(&1, 40);
+        assert_eq!((shares.taken(), shares.is_used_up(&1)), (40, true));
+        drop(counted);
+        assert_eq!((shares.taken(), shares.is_used_up(&1)), (0, false));
+    }
+
+    #[test]
+    fn holders_that_wait_are_served_in_turn_and_who_gives_up_leaves_the_line() {
+        let shares = Shares::new(1, 2);
+        let first = shares.take(&1, 1).ok();
+        let mut waiting: Vec<_> = [1, 1, 1, 2, 3]
+            .map(|holder| {
+                let shares = shares.clone();
+                Box::pin(async move { shares.wait(&holder).await })
+            })
+            .into();
+        for turn in &mut waiting {
+            assert!(turn.now_or_never().is_none());
+        }
+        let mut served = Vec::new();
+        let mut gone = waiting.remove(1);
+        assert!((&mut gone).now_or_never().is_none());
+        drop(gone);
+        drop(first);
+        let holders = [1, 1, 2, 3];
+        while !waiting.is_empty() {
+            let mut holder = None;
+            let mut share = None;
+            for (at, turn) in waiting.iter_mut().enumerate() {
+                if let Some(given) = turn.now_or_never() {
+                    (holder, share) = (Some(at), Some(given));
+                    break;
+                }
+            }
+            let Some(at) = holder else { break };
+            served.push(share.as_ref().map(|share| share.holder));
+            drop(waiting.remove(at));
+            drop(share);
+        }
+        assert_eq!(served, [Some(1), Some(2), Some(3), Some(1)], "of {holders:?}");
+        assert_eq!(shares.taken(), 0);
+    }
+}
