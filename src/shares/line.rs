@@ -1,25 +1,22 @@
 //! A line in which holders are served in turn, and the things of each holder in the order of arrival.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hash,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Things that wait, each for a holder.
 #[derive(Debug)]
 pub struct Line<K, T> {
     /// Those of each holder, without holders that have none.
-    waiting: HashMap<K, VecDeque<T>>,
+    waiting: BTreeMap<K, VecDeque<T>>,
     /// The same holders, the next first.
     turns: VecDeque<K>,
     len: usize,
 }
 
-impl<K: Clone + Eq + Hash, T> Line<K, T> {
+impl<K: Clone + Ord, T> Line<K, T> {
     /// An empty line.
     #[must_use]
     pub fn new() -> Self {
-        Self { waiting: HashMap::new(), turns: VecDeque::new(), len: 0 }
+        Self { waiting: BTreeMap::new(), turns: VecDeque::new(), len: 0 }
     }
 
     /// How many wait.
@@ -91,7 +88,7 @@ impl<K: Clone + Eq + Hash, T> Line<K, T> {
     }
 }
 
-impl<K: Clone + Eq + Hash, T> Default for Line<K, T> {
+impl<K: Clone + Ord, T> Default for Line<K, T> {
     fn default() -> Self {
         Self::new()
     }

@@ -8,9 +8,8 @@
 mod line;
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
-    hash::Hash,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -22,7 +21,7 @@ use tokio::sync::oneshot;
 const SWEEP_AT_MIN: usize = 1024;
 
 /// Whose share something comes out of.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
     /// A caller that is known, by its subject.
     Principal(Arc<str>),
@@ -42,35 +41,35 @@ pub enum Over {
 }
 
 /// So much of something, of which each holder may have a share.
-pub struct Shares<K: Clone + Eq + Hash>(Arc<Shared<K>>);
+pub struct Shares<K: Clone + Ord>(Arc<Shared<K>>);
 
-struct Shared<K: Clone + Eq + Hash> {
+struct Shared<K: Clone + Ord> {
     max: usize,
     parts: usize,
     state: Mutex<State<K>>,
 }
 
-struct State<K: Clone + Eq + Hash> {
+struct State<K: Clone + Ord> {
     taken: usize,
     /// Without those that hold nothing.
-    held: HashMap<K, usize>,
+    held: BTreeMap<K, usize>,
     waiting: Line<K, oneshot::Sender<Share<K>>>,
     /// How long the line is when it is next searched for those who have given up.
     sweep_at: usize,
 }
 
 /// What a holder has; given back with the value.
-pub struct Share<K: Clone + Eq + Hash> {
+pub struct Share<K: Clone + Ord> {
     shares: Shares<K>,
     holder: K,
     count: usize,
 }
 
-impl<K: Clone + Eq + Hash> Shares<K> {
+impl<K: Clone + Ord> Shares<K> {
     /// `max` in all, of which a holder may have one of `parts` of what others leave, but always one.
     #[must_use]
     pub fn new(max: usize, parts: usize) -> Self {
-        let (held, waiting) = (HashMap::new(), Line::new());
+        let (held, waiting) = (BTreeMap::new(), Line::new());
         let state = State { taken: 0, held, waiting, sweep_at: SWEEP_AT_MIN };
         Self(Arc::new(Shared { max, parts: parts.max(1), state: Mutex::new(state) }))
     }
@@ -166,7 +165,7 @@ impl<K: Clone + Eq + Hash> Shares<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Shared<K> {
+impl<K: Clone + Ord> Shared<K> {
     fn room(&self, state: &State<K>, holder: &K, count: usize) -> Result<(), Over> {
         let held = state.held.get(holder).copied().unwrap_or_default();
         let others = state.taken - held;
@@ -192,25 +191,25 @@ impl<K: Clone + Eq + Hash> Shared<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for Share<K> {
+impl<K: Clone + Ord> Drop for Share<K> {
     fn drop(&mut self) {
         self.shares.take_back(&self.holder, self.count);
     }
 }
 
-impl<K: Clone + Eq + Hash> Clone for Shares<K> {
+impl<K: Clone + Ord> Clone for Shares<K> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<K: Clone + Eq + Hash> fmt::Debug for Shares<K> {
+impl<K: Clone + Ord> fmt::Debug for Shares<K> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Shares({} of {})", self.taken(), self.0.max)
     }
 }
 
-impl<K: Clone + Eq + Hash> fmt::Debug for Share<K> {
+impl<K: Clone + Ord> fmt::Debug for Share<K> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Share({})", self.count)
     }
