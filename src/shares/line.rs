@@ -54,7 +54,7 @@ impl<K: Clone + Ord, T> Line<K, T> {
 
     /// The same among the holders that may have a turn. One that may not keeps its place.
     pub fn pop_where(&mut self, mut may: impl FnMut(&K) -> bool) -> Option<(K, T)> {
-        let at = self.turns.iter().position(|holder| may(holder))?;
+        let at = self.turns.iter().position(&mut may)?;
         let holder = self.turns.remove(at)?;
         let waiting = self.waiting.get_mut(&holder)?;
         let thing = waiting.pop_front()?;
