@@ -28,7 +28,10 @@ pub const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-pol
 type Limiter<K> =
     RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
 
-/// A limit on the calls of each caller, of whom `K` is the name: so many a second, and as many at once.
+/// How many calls may come at once, counted in seconds of the limit: a caller that was quiet may catch up.
+const BURST_SECONDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
+
+/// A limit on the calls of each caller, of whom `K` is the name: so many a second, and twice as many at once.
 pub struct RateLimit<K: Clone + Eq + Hash> {
     scope: RateScope,
     per_second: NonZeroU32,
@@ -40,7 +43,9 @@ impl<K: Clone + Eq + Hash> RateLimit<K> {
     #[must_use]
     pub fn new(scope: RateScope, per_second: u32) -> Option<Arc<Self>> {
         let per_second = NonZeroU32::new(per_second)?;
-        let limiter = RateLimiter::keyed(Quota::per_second(per_second)).with_middleware();
+        let burst = per_second.saturating_mul(BURST_SECONDS);
+        let quota = Quota::per_second(per_second).allow_burst(burst);
+        let limiter = RateLimiter::keyed(quota).with_middleware();
         Some(Arc::new(Self { scope, per_second, limiter }))
     }
 
@@ -80,13 +85,21 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// The limit in words.
+    #[must_use]
+    pub fn limit(&self) -> String {
+        let per_second = self.per_second;
+        format!("{per_second} calls a second, {} at once", per_second.saturating_mul(BURST_SECONDS))
+    }
+
     /// Tells the caller. A caller may have several limits, each with a member of its own.
     pub fn write(&self, headers: &mut HeaderMap) {
         let (name, per_second) = (self.scope.name(), self.per_second);
-        // Seconds until there is more: all of it is there again within one.
+        // Seconds until there is more.
         let reset = self.wait.map_or(1, |wait| wait.as_secs() + 1);
         let limit = format!("\"{name}\";r={};t={reset}", self.left);
-        let policy = format!("\"{name}\";q={per_second};w=1");
+        let (quota, window) = (per_second.saturating_mul(BURST_SECONDS), BURST_SECONDS);
+        let policy = format!("\"{name}\";q={quota};w={window}");
         for (header, value) in [(RATE_LIMIT, limit), (RATE_LIMIT_POLICY, policy)] {
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.append(header, value);

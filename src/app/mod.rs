@@ -5,6 +5,7 @@
 
 mod audit;
 pub mod credentials;
+mod followed;
 mod idempotency;
 pub mod organizations;
 pub mod watch;

@@ -1,40 +1,33 @@
 //! Following changes as they are made, on whichever instance.
 //!
-//! Watches look for changes again and again by key, because distributed engines have nothing like
-//! LISTEN. A look is one look-up of the organization's version, which the store does together with
-//! all others that wait; only a version that is new costs a look into the change log.
+//! Versions of what is followed are looked up again and again (`followed`), because distributed engines have
+//! nothing like LISTEN. Only a version that is new costs a look into the change log.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use futures_util::{
-    future::try_join_all,
-    stream::{Stream, try_unfold},
-};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until},
-};
+use futures_util::stream::{Stream, try_unfold};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::audit;
+use super::{
+    audit,
+    followed::{Followed, Following},
+};
 use crate::{
     domain::{ChangeEntry, Error, OrganizationId, Principal, Result, Violation, policy, reason},
+    shares::{Holder, Share, Shares},
     store::{Store, now},
 };
 
-/// How often a watch looks: well within the second that is promised.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a watch asks whether its credential still holds; as long as others may be remembered.
 const CREDENTIAL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a watch may be quiet at most: what is between it and its client may take a stream on which
 /// nothing moves for dead, after 50 s or more.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(20);
-/// Entries that a watch has in memory at most for each organization.
+/// Entries that a watch has in memory at most.
 const ENTRIES_MAX: u64 = 100;
-
-/// What one watch follows: an organization, and the version after which its changes are sent; none:
-/// from now on.
-pub type Followed = (OrganizationId, Option<i64>);
+/// A principal may have a tenth of the watches that others leave: 100 of 1,000.
+const SHARE_PARTS: usize = 10;
 
 /// What a watch sends: a change, or none as a sign of life.
 pub type News = Option<ChangeEntry>;
@@ -42,26 +35,28 @@ pub type News = Option<ChangeEntry>;
 /// All watches of a process.
 #[derive(Clone, Debug)]
 pub struct Watches {
-    places: Arc<Semaphore>,
+    store: Store,
+    places: Shares<Holder>,
+    followed: Followed,
     heartbeat: Duration,
     stopping: CancellationToken,
 }
 
-/// One watch, between two looks.
+/// One watch.
 struct Watch {
     store: Store,
     principal: Arc<Principal>,
-    /// The last version of each organization that was found.
-    seen: Vec<(OrganizationId, i64)>,
+    following: Following,
+    /// What is to be read from the change log: organizations, and the versions that were seen of them.
+    behind: VecDeque<(OrganizationId, i64)>,
     /// What was found and is not sent yet.
     found: VecDeque<ChangeEntry>,
-    look_at: Instant,
     check_at: Instant,
     heartbeat: Duration,
     /// When there is to be a sign of life.
     quiet_until: Instant,
     ending: Ending,
-    _place: OwnedSemaphorePermit,
+    _place: Share<Holder>,
 }
 
 /// What ends a watch beside its credential.
@@ -87,45 +82,49 @@ impl Watches {
     /// At most `max` at once, which all end when the process is to stop. Each sends a sign of life
     /// after `heartbeat` without news.
     #[must_use]
-    pub fn new(max: usize, heartbeat: Duration, stopping: CancellationToken) -> Self {
+    pub fn new(store: Store, max: usize, heartbeat: Duration, stopping: CancellationToken) -> Self {
         let heartbeat = heartbeat.min(HEARTBEAT_MAX);
-        Self { places: Arc::new(Semaphore::new(max)), heartbeat, stopping }
+        let (places, followed) = (Shares::new(max, SHARE_PARTS), Followed::new());
+        Self { store, places, followed, heartbeat, stopping }
     }
 
-    /// Follows organizations, or where none is named the one that the caller belongs to. Refused as
-    /// listing their changes is. The stream has no end but an error; one is that of its `connection`.
+    /// Looks for what is new to all watches, until the process stops.
+    pub async fn keep_looking(&self) {
+        self.stopping.run_until_cancelled(self.followed.keep_looking(&self.store)).await;
+    }
+
+    /// Follows organizations, each from the version after one that is given, or from now on; where none is
+    /// named, the one that the caller belongs to. Refused as listing their changes is. The stream has no end
+    /// but an error; one is that of its `connection`.
     pub async fn watch(
         &self,
-        store: &Store,
         principal: Arc<Principal>,
-        mut followed: Vec<Followed>,
+        mut organizations: Vec<(OrganizationId, Option<i64>)>,
         connection: CancellationToken,
     ) -> Result<impl Stream<Item = Result<News>> + Send + use<>> {
-        if followed.is_empty() {
+        if organizations.is_empty() {
             let own = principal.organization.ok_or_else(|| {
                 let description =
                     "organization_ids is required of those who belong to no organization.";
                 let reason = reason::FIELD_REQUIRED;
                 Error::invalid(Violation::new("organization_ids", reason, description))
             })?;
-            followed.push((own, None));
+            organizations.push((own, None));
         }
-        for (id, _) in &followed {
+        for (id, _) in &organizations {
             let right = policy::authorize_organization(&principal, *id);
             audit::checked(&principal, Some(*id), right)?;
         }
-        let place = self.places.clone().try_acquire_owned().map_err(|_| Error::TooManyWatches)?;
-        let current = followed.iter().map(|(id, _)| store.get_organization(*id));
-        let current = try_join_all(current).await?;
-        let seen = followed.into_iter().zip(current);
-        let seen = seen.map(|((id, from), now)| (id, from.unwrap_or(now.etag.version())));
+        let holder = Holder::Principal(principal.subject.as_str().into());
+        let place = self.places.take(&holder, 1).map_err(|_| Error::TooManyWatches)?;
+        let following = self.followed.follow(&self.store, organizations).await?;
         let now = Instant::now();
         let watch = Watch {
-            store: store.clone(),
+            store: self.store.clone(),
             principal,
-            seen: seen.collect(),
+            behind: following.behind().into(),
+            following,
             found: VecDeque::new(),
-            look_at: now,
             // At once: authentication may have remembered what has changed since.
             check_at: now,
             heartbeat: self.heartbeat,
@@ -148,50 +147,56 @@ impl Watch {
             if let Some(entry) = self.found.pop_front() {
                 return Ok(Some(policy::readable_change(&self.principal, entry)));
             }
+            self.check_credential().await?;
+            let is_behind = !self.behind.is_empty();
             tokio::select! {
+                biased;
                 end = self.ending.reached() => return Err(end),
-                () = sleep_until(self.look_at) => {}
+                () = std::future::ready(()), if is_behind => {}
+                looked = self.following.looked() => looked?,
+                () = sleep_until(self.check_at) => {}
                 () = sleep_until(self.quiet_until) => return Ok(None),
             }
-            self.look_at = Instant::now() + LOOK_INTERVAL;
-            self.check_credential().await?;
-            self.look().await?;
+            self.read().await?;
         }
     }
 
-    async fn look(&mut self) -> Result<()> {
-        let current = self.seen.iter().map(|(id, _)| self.store.find_organization(*id));
-        let current = try_join_all(current).await?;
-        for ((id, seen), now) in self.seen.iter_mut().zip(current) {
-            if now.is_none_or(|now| now.etag.version() <= *seen) {
-                continue;
-            }
-            let entries = self.store.list_changes(*id, *seen, ENTRIES_MAX).await?;
-            if let Some(last) = entries.last() {
-                *seen = last.version;
-            }
-            if u64::try_from(entries.len()) == Ok(ENTRIES_MAX) {
-                // There may be more.
-                self.look_at = Instant::now();
-            }
-            self.found.extend(entries);
+    /// Reads what is next of one organization: no more, so that what a client does not take is little.
+    async fn read(&mut self) -> Result<()> {
+        if self.behind.is_empty() {
+            self.behind = self.following.behind().into();
         }
+        let Some((id, seen)) = self.behind.pop_front() else { return Ok(()) };
+        let entries = self.store.list_changes(id, seen, ENTRIES_MAX).await?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        self.following.note_seen(id, last.version);
+        if u64::try_from(entries.len()) == Ok(ENTRIES_MAX) {
+            // There may be more; the others come first.
+            self.behind.push_back((id, last.version));
+        }
+        self.found.extend(entries);
         Ok(())
     }
 
     /// A stream goes on for long: its credential must prove the same as long as it does.
     async fn check_credential(&mut self) -> Result<()> {
-        if self.principal.expires_at.is_some_and(|end| end <= now()) {
+        let left = self.principal.expires_at.map(|end| end - now());
+        if left.is_some_and(|left| left <= time::Duration::ZERO) {
             return Err(Error::CredentialInvalid);
         }
         let Some(digest) = self.principal.credential else { return Ok(()) };
-        if self.check_at <= Instant::now() {
-            self.check_at = Instant::now() + CREDENTIAL_INTERVAL;
-            let proved = self.store.find_principal(&digest).await?;
-            if proved.ok_or(Error::CredentialInvalid)? != *self.principal {
-                return Err(Error::CredentialChanged);
-            }
+        if self.check_at > Instant::now() {
+            return Ok(());
         }
-        Ok(())
+        let left = left.and_then(|left| Duration::try_from(left).ok()).unwrap_or(Duration::MAX);
+        self.check_at = Instant::now() + CREDENTIAL_INTERVAL.min(left);
+        match self.store.find_principal(&digest).await {
+            Ok(Some(proved)) if proved == *self.principal => Ok(()),
+            Ok(Some(_)) => Err(Error::CredentialChanged),
+            Ok(None) => Err(Error::CredentialInvalid),
+            // Too much waits; the next look asks again.
+            Err(Error::ShareExhausted | Error::Overloaded) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -183,19 +183,16 @@ pub struct AuthArgs {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Rate limits")]
 pub struct RateLimitArgs {
-    /// Calls a second of one principal; as many may come at once. 0: no limit
-    #[arg(long, env = "ORGD_RATE_LIMIT_PRINCIPAL", default_value = "0", value_name = "NUMBER")]
-    pub rate_limit_principal: u32,
-    /// Whether administrators have that limit too
-    #[arg(
-        long,
-        env = "ORGD_RATE_LIMIT_ADMINISTRATORS",
-        default_value = "false",
-        value_name = "BOOL",
-        action = Set
-    )]
-    pub rate_limit_administrators: bool,
-    /// Requests a second from one source address (an IPv6 network of 64 bits is one); as many may come at once. 0: no limit. Behind a proxy all clients have the proxy's address
+    /// Calls a second of one principal with the role user; twice as many may come at once. 0: no limit
+    #[arg(long, env = "ORGD_RATE_LIMIT_USER", default_value = "200", value_name = "NUMBER")]
+    pub rate_limit_user: u32,
+    /// The same of one with the role support
+    #[arg(long, env = "ORGD_RATE_LIMIT_SUPPORT", default_value = "0", value_name = "NUMBER")]
+    pub rate_limit_support: u32,
+    /// The same of an administrator
+    #[arg(long, env = "ORGD_RATE_LIMIT_ADMINISTRATOR", default_value = "0", value_name = "NUMBER")]
+    pub rate_limit_administrator: u32,
+    /// Requests a second from one source address (an IPv6 network of 64 bits is one); twice as many may come at once. 0: no limit. Behind a proxy all clients have the proxy's address
     #[arg(long, env = "ORGD_RATE_LIMIT_SOURCE", default_value = "0", value_name = "NUMBER")]
     pub rate_limit_source: u32,
 }

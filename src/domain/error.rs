@@ -224,7 +224,7 @@ pub enum Error {
     OutcomeUnknown(#[source] Cause),
     /// As many watch as may.
     #[error(
-        "As many watch changes as may. Try again after the time that the answer says, or list the changes."
+        "Too many watches are open: as many as one caller may have, or as many as there may be. Close one, or try again after the time that the answer says, or list the changes."
     )]
     TooManyWatches,
     /// The service stops.

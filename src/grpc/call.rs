@@ -16,7 +16,7 @@ use http::{HeaderMap, Request, Response, header::CONTENT_TYPE, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use prost_reflect::DescriptorPool;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::{BoxError, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_http::catch_panic::CatchPanic;
@@ -25,7 +25,7 @@ use tracing::Instrument;
 use super::{CallLimits, organization::OrganizationRpc, status};
 use crate::{
     auth::Authenticator,
-    domain::{Principal, Role},
+    domain::Principal,
     proto::{
         FILE_DESCRIPTOR_SET, request_id, timeout as grpc_timeout,
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
@@ -39,6 +39,8 @@ use crate::{
 const WHO_AM_I: &str = "/organization.v1.OrganizationService/WhoAmI";
 /// How long the message of a call that is refused is waited for.
 const MESSAGE_ON_ITS_WAY_MAX: Duration = Duration::from_millis(100);
+/// How long a refusal rests that is its caller's own making: no longer than the caller is told to wait.
+const REFUSAL_REST: Duration = Duration::from_secs(1);
 
 type Rpc = OrganizationServiceServer<OrganizationRpc>;
 
@@ -156,6 +158,7 @@ async fn within_deadline(
         Ok(Err(refusal)) => {
             // Boxed, as the rare case: every call would carry its size.
             Box::pin(take_message(body, shared.limits.message_bytes_max, deadline)).await;
+            rest(&refusal, deadline).await;
             return Err(refusal);
         }
         Err(_) => return Err(status::deadline_exceeded(false)),
@@ -170,13 +173,25 @@ async fn within_deadline(
             .map_err(|_| status::deadline_exceeded(is_change))?;
     let response = response.map(Body::new);
     let mut response = match Status::from_header_map(response.headers()) {
-        Some(refusal) => status::in_our_words(refusal).into_http(),
+        Some(refusal) => {
+            rest(&refusal, deadline).await;
+            status::in_our_words(refusal).into_http()
+        }
         None => response,
     };
     for standing in standings {
         standing.write(response.headers_mut());
     }
     Ok(response)
+}
+
+/// A refusal of its caller's own making takes its time: a client that comes back at once, whatever it was
+/// told, would else use up the processors with refusals.
+async fn rest(refusal: &Status, deadline: Instant) {
+    if status::is_of_own_making(refusal) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        sleep(REFUSAL_REST.min(left / 2)).await;
+    }
 }
 
 /// Who calls, and how the caller stands by its rate limits.
@@ -197,8 +212,7 @@ async fn admitted(
         // A gateway asks it beside the call that counts; its answer tells of the limits.
         return Ok((principal, Vec::new()));
     }
-    let is_limited = limits.are_administrators_limited || principal.role != Role::Administrator;
-    if let (Some(principals), true) = (&limits.principals, is_limited) {
+    if let Some(principals) = limits.principals.of(principal.role) {
         standings.push(within_rate(principals.check(&principal.subject))?);
     }
     Ok((principal, standings))

@@ -7,10 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    app::{
-        credentials,
-        watch::{Followed, News},
-    },
+    app::{credentials, watch::News},
     domain::{
         Change, ChangeEntry, Creation, Error, Etag, Field, FieldChange, Organization,
         OrganizationId, Patch, Principal, Result, Role, Update, Violation, policy, reason,
@@ -41,7 +38,7 @@ pub fn creation(message: v1::CreateOrganizationRequest) -> Result<Creation<Strin
 }
 
 /// What a message asks to follow, each organization once.
-pub fn watch(message: v1::WatchRequest) -> Result<Vec<Followed>> {
+pub fn watch(message: v1::WatchRequest) -> Result<Vec<(OrganizationId, Option<i64>)>> {
     let v1::WatchRequest { organization_ids: ids, from_versions: mut from } = message;
     if ids.len() > WATCHED_MAX {
         let description = format!("organization_ids may name {WATCHED_MAX} organizations at most.");

@@ -15,11 +15,12 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use call::{OrganizationGrpc, count_other};
 use http::Response;
-use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    app::watch::Watches,
+    domain::Role,
     proto::{FILE_DESCRIPTOR_SET, v1::organization_service_server::SERVICE_NAME},
     rate_limit::RateLimit,
 };
@@ -33,16 +34,39 @@ pub struct CallLimits {
     pub message_bytes_max: usize,
     /// How often calls may come from one source.
     pub sources: Option<Arc<RateLimit<IpAddr>>>,
-    /// How often one principal may call, by its subject.
-    pub principals: Option<Arc<RateLimit<String>>>,
-    /// Whether administrators have that limit too.
-    pub are_administrators_limited: bool,
-    /// How many may watch changes at once.
-    pub watches_max: usize,
-    /// How often a stream without news sends a sign of life.
-    pub heartbeat: Duration,
-    /// When what has no end of its own is to end.
-    pub stopping: CancellationToken,
+    /// How often one principal may call.
+    pub principals: PrincipalLimits,
+    /// Who follows changes.
+    pub watches: Watches,
+}
+
+/// How often one principal may call, by its subject; for each role.
+#[derive(Clone, Debug, Default)]
+pub struct PrincipalLimits {
+    /// Of users.
+    pub user: Option<Arc<RateLimit<String>>>,
+    /// Of support.
+    pub support: Option<Arc<RateLimit<String>>>,
+    /// Of administrators.
+    pub administrator: Option<Arc<RateLimit<String>>>,
+}
+
+impl PrincipalLimits {
+    fn of(&self, role: Role) -> Option<&RateLimit<String>> {
+        let limit = match role {
+            Role::User => &self.user,
+            Role::Support => &self.support,
+            Role::Administrator => &self.administrator,
+        };
+        limit.as_deref()
+    }
+
+    /// Forgets callers who have all their calls again.
+    pub fn forget_quiet(&self) {
+        for limit in [&self.user, &self.support, &self.administrator].into_iter().flatten() {
+            limit.forget_quiet();
+        }
+    }
 }
 
 /// The services of the gRPC listener: ours, health, and reflection in both versions.

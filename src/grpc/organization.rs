@@ -24,8 +24,7 @@ pub(super) struct OrganizationRpc {
 
 impl OrganizationRpc {
     pub(super) fn new(store: Store, limits: &CallLimits) -> Self {
-        let watches = Watches::new(limits.watches_max, limits.heartbeat, limits.stopping.clone());
-        Self { store, watches }
+        Self { store, watches: limits.watches.clone() }
     }
 }
 
@@ -120,7 +119,7 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         })?;
         let from = convert::watch(message)?;
         let connection = connection.unwrap_or_default();
-        let news = self.watches.watch(&self.store, principal, from, connection).await?;
+        let news = self.watches.watch(principal, from, connection).await?;
         let changes = news.map_ok(convert::news).map_err(Status::from);
         // A stream is read after its handler has returned, where nobody else catches a panic.
         let changes = AssertUnwindSafe(changes).catch_unwind();

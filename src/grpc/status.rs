@@ -144,8 +144,11 @@ pub(super) fn deadline_exceeded(is_change: bool) -> Status {
 
 /// One call too many of a caller, whose standing is told beside.
 pub(super) fn rate_limited(wait: Duration, standing: &Standing) -> Status {
-    let message = "You call too often; your request was not carried out. \
-        Try again after the time that the answer says.";
+    let message = format!(
+        "You call too often ({}); your request was not carried out. \
+         Try again after the time that the answer says.",
+        standing.limit()
+    );
     let mut details = details(reason::RATE_LIMITED);
     details.set_retry_info(Some(wait));
     let mut metadata = HeaderMap::new();
@@ -156,6 +159,16 @@ pub(super) fn rate_limited(wait: Duration, standing: &Standing) -> Status {
         details,
         MetadataMap::from_headers(metadata),
     )
+}
+
+/// Whether a refusal is of its caller's own making: it calls too often, or has its share.
+pub(super) fn is_of_own_making(refusal: &Status) -> bool {
+    const REASONS: [&str; 3] =
+        [reason::RATE_LIMITED, reason::SHARE_EXHAUSTED, reason::WATCHES_EXHAUSTED];
+    refusal.code() == Code::ResourceExhausted
+        && refusal
+            .get_details_error_info()
+            .is_some_and(|info| REASONS.contains(&info.reason.as_str()))
 }
 
 /// The code that an answer has, as google/rpc/code.proto spells it; of one that streams, OK.

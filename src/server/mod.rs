@@ -40,10 +40,11 @@ use tonic_health::pb::{
 
 use self::{accept::Protocol, readiness::Readiness, running::Running, tls::Tls};
 use crate::{
+    app::watch::Watches,
     auth::Authenticator,
     config::{AuthArgs, HttpListenArgs, Limits, ListenArgs, RateLimitArgs, TlsArgs, UpstreamArgs},
     gateway::{self, RequestLimits},
-    grpc::{self, CallLimits, OrganizationGrpc},
+    grpc::{self, CallLimits, OrganizationGrpc, PrincipalLimits},
     proto::v1::organization_service_server::SERVICE_NAME,
     rate_limit::RateLimit,
     store::Store,
@@ -142,20 +143,28 @@ pub async fn serve(
     let metrics = Metrics::start()?;
     let tls = Tls::load(&tls).await?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
-    let principals = RateLimit::new(RateScope::Principal, rates.rate_limit_principal);
+    let of_role = |per_second| RateLimit::new(RateScope::Principal, per_second);
+    let principals = PrincipalLimits {
+        user: of_role(rates.rate_limit_user),
+        support: of_role(rates.rate_limit_support),
+        administrator: of_role(rates.rate_limit_administrator),
+    };
     let authenticator = Authenticator::new(store.clone(), auth.auth_cache_ttl);
     let readiness = Readiness::new();
     let mut running = Running::start(limits, readiness.clone())?;
+    let watches_max = usize::try_from(limits.watches_max).unwrap_or(usize::MAX);
+    let watches = Watches::new(store.clone(), watches_max, heartbeat(limits), running.stopping());
     let call_limits = CallLimits {
         deadline: limits.request_deadline,
         message_bytes_max: body_bytes_max(limits) + MESSAGE_EXTRA_BYTES_MAX,
         sources: sources.clone(),
         principals: principals.clone(),
-        are_administrators_limited: rates.rate_limit_administrators,
-        watches_max: usize::try_from(limits.watches_max).unwrap_or(usize::MAX),
-        heartbeat: heartbeat(limits),
-        stopping: running.stopping(),
+        watches: watches.clone(),
     };
+    running.keep(async move {
+        watches.keep_looking().await;
+        Ok(())
+    });
     let organization = OrganizationGrpc::new(store.clone(), authenticator.clone(), call_limits);
     let (grpc_routes, health) = grpc::routes(organization.clone())?;
     let transport = gateway::transport(organization);
@@ -233,7 +242,7 @@ pub async fn serve_gateway(
     let rest_limits = request_limits(limits, sources.clone());
     let rest = gateway::router(transport, rest_limits);
     running.keep(readiness.clone().keep_probing(move || upstream_serves(channel.clone())));
-    running.keep(keep_house(metrics.clone(), sources, None));
+    running.keep(keep_house(metrics.clone(), sources, PrincipalLimits::default()));
     let mut http_door = running.door("http", rest, Protocol::Any);
     if let Some(tls) = tls {
         http_door.tls = Some(tls.acceptor(&["h2", "http/1.1"])?);
@@ -250,7 +259,7 @@ pub async fn serve_gateway(
 async fn keep_house(
     metrics: Metrics,
     sources: Option<Arc<RateLimit<IpAddr>>>,
-    principals: Option<Arc<RateLimit<String>>>,
+    principals: PrincipalLimits,
 ) -> Result<()> {
     let mut ticks = interval(SUM_UP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -260,9 +269,7 @@ async fn keep_house(
         if let Some(sources) = &sources {
             sources.forget_quiet();
         }
-        if let Some(principals) = &principals {
-            principals.forget_quiet();
-        }
+        principals.forget_quiet();
     }
 }
 

@@ -205,7 +205,7 @@ async fn every_example_tells_the_reason_and_the_request_of_a_refusal() {
 async fn every_example_waits_as_it_is_told_and_tries_again() {
     let database = Database::sqlite();
     database.seed().await;
-    let limits = [("ORGD_RATE_LIMIT_PRINCIPAL", "2"), ("ORGD_RATE_LIMIT_ADMINISTRATORS", "true")];
+    let limits = [("ORGD_RATE_LIMIT_ADMINISTRATOR", "1")];
     let service = Service::start_with(database.into(), &limits).await;
     let mut refusals = 0;
     for example in &EXAMPLES {

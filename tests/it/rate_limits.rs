@@ -8,7 +8,7 @@ use orgd::proto::v1::{GetOrganizationRequest, Role, WhoAmIRequest};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Duration, sleep},
+    time::{Duration, Instant, sleep},
 };
 use tonic::{Code, Status, client::Grpc};
 use tonic_health::pb::{
@@ -20,7 +20,7 @@ use crate::{
     examples::assert_documented_headers,
     harness::{
         ADMINISTRATOR, Answer, Database, OWN, SUPPORT, Service, USER, authorized,
-        on_both_databases_with,
+        on_both_databases_with, orgd,
     },
 };
 
@@ -63,17 +63,19 @@ async fn grpc_refusal(service: &Service, token: &str) -> Status {
 
 #[tokio::test]
 async fn a_principal_over_its_limit_waits_and_no_other_does() {
-    on_both_databases_with(&[("ORGD_RATE_LIMIT_PRINCIPAL", "3")], async |service| {
+    let settings = [("ORGD_RATE_LIMIT_USER", "3"), ("ORGD_RATE_LIMIT_SUPPORT", "3")];
+    on_both_databases_with(&settings, async |service| {
         let answers = get_many(&service, USER).await;
         let (taken, refused) = (with_status(&answers, 200), with_status(&answers, 429));
-        assert!(taken.len() >= 3, "{} were taken", taken.len());
+        assert!(taken.len() >= 6, "{} were taken", taken.len());
         assert!(refused.len() >= 3, "{} were refused", refused.len());
         assert_eq!(taken.len() + refused.len(), MANY);
         for answer in taken {
-            assert_eq!(answer.header("ratelimit-policy"), Some("\"principal\";q=3;w=1"));
+            assert_eq!(answer.header("ratelimit-policy"), Some("\"principal\";q=6;w=2"));
         }
         for answer in refused {
             assert_refused(answer, "principal");
+            assert!(answer.text().contains("(3 calls a second, 6 at once)"), "{}", answer.text());
         }
 
         let refusal = grpc_refusal(&service, USER).await;
@@ -84,9 +86,9 @@ async fn a_principal_over_its_limit_waits_and_no_other_does() {
         assert!(limit.starts_with("\"principal\";r=0;t="), "{limit}");
 
         let other = service.put(OWN, SUPPORT, "{}").send().await;
-        assert_eq!(other.header("ratelimit"), Some("\"principal\";r=2;t=1"));
+        assert_eq!(other.header("ratelimit"), Some("\"principal\";r=5;t=1"));
         let administrators = get_many(&service, ADMINISTRATOR).await;
-        assert_eq!(with_status(&administrators, 200).len(), MANY, "they are exempt");
+        assert_eq!(with_status(&administrators, 200).len(), MANY, "they have no limit");
         assert_eq!(administrators[0].header("ratelimit"), None);
         let metrics = service.get_ops("/metrics").await;
         let none = "orgd_rate_limit_refusals_total{scope=\"principal\"} 0";
@@ -96,25 +98,64 @@ async fn a_principal_over_its_limit_waits_and_no_other_does() {
         sleep(Duration::from_millis(1100)).await;
         let message = GetOrganizationRequest { id: OWN, ..GetOrganizationRequest::default() };
         let answer = service.grpc().get(authorized(USER, message)).await.unwrap();
-        assert_eq!(answer.metadata().get("ratelimit-policy").unwrap(), "\"principal\";q=3;w=1");
+        assert_eq!(answer.metadata().get("ratelimit-policy").unwrap(), "\"principal\";q=6;w=2");
     })
     .await;
 }
 
 #[tokio::test]
-async fn administrators_have_the_limit_where_that_is_set() {
-    let settings = [("ORGD_RATE_LIMIT_PRINCIPAL", "3"), ("ORGD_RATE_LIMIT_ADMINISTRATORS", "true")];
-    on_both_databases_with(&settings, async |service| {
+async fn administrators_have_a_limit_where_that_is_set() {
+    on_both_databases_with(&[("ORGD_RATE_LIMIT_ADMINISTRATOR", "3")], async |service| {
         assert!(!with_status(&get_many(&service, ADMINISTRATOR).await, 429).is_empty());
     })
     .await;
 }
 
+#[tokio::test]
+async fn users_have_a_limit_by_default_that_no_honest_caller_meets() {
+    on_both_databases_with(&[], async |service| {
+        let read = async |token: &str| {
+            let message = GetOrganizationRequest { id: OWN, ..GetOrganizationRequest::default() };
+            let answer = service.grpc().get(authorized(token, message)).await.unwrap();
+            answer
+                .metadata()
+                .get("ratelimit-policy")
+                .map(|policy| policy.to_str().unwrap().to_owned())
+        };
+        assert_eq!(read(USER).await.as_deref(), Some("\"principal\";q=400;w=2"));
+        for token in [SUPPORT, ADMINISTRATOR] {
+            assert_eq!(read(token).await, None);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_of_ones_own_making_rests_so_that_none_can_be_had_again_at_once() {
+    let settings = [("ORGD_RATE_LIMIT_USER", "1")];
+    on_both_databases_with(&settings, async |service| {
+        let begin = Instant::now();
+        let answers = get_many(&service, USER).await;
+        assert!(!with_status(&answers, 429).is_empty());
+        // The least that it may take, however fast the machine is.
+        assert!(begin.elapsed() >= Duration::from_secs(1), "refusals rest");
+        // Whoever has less time is told in it.
+        let short = service.request("GET", "/v1/organizations/90").header("grpc-timeout", "400m");
+        let short = short.header("authorization", &format!("Bearer {USER}")).send().await;
+        assert!([200, 429].contains(&short.status()), "{}", short.text());
+    })
+    .await;
+}
+
+/// Stands in a request for its caller's secret.
+const CALLER: &str = "caller's secret";
+
 /// A PUT or GET as bytes: what comes before its body, and the body.
 fn raw(method: &str, path: &str, header: &str, body: &str) -> (String, String) {
+    // Whose it is is filled in later.
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\
-         Authorization: Bearer {USER}\r\nContent-Length: {}\r\n\r\n",
+         Authorization: Bearer {CALLER}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     (head, body.to_owned())
@@ -149,52 +190,68 @@ async fn send_raw(
 async fn a_request_costs_one_call_of_its_principal_whatever_its_shape() {
     let database = Database::sqlite();
     database.seed().await;
-    let settings = [("ORGD_RATE_LIMIT_PRINCIPAL", "3")];
+    let url = database.url().to_owned();
+    let settings = [("ORGD_RATE_LIMIT_USER", "3")];
     let service = Service::start_with(Arc::new(database), &settings).await;
     let gateway = Service::start_gateway(&service).await;
     let own = "/v1/organizations/90";
     let put = |header: &str, body: &str| raw("PUT", own, header, body);
     let too_large = format!("{{\"name\": \"{}\"}}", "x".repeat(70_000));
+    let shapes = [
+        ("an update", put("", "{}"), false, 200),
+        ("a late body", put("", "{}"), true, 200),
+        ("a refused body", put("", "[]"), false, 400),
+        ("a late body that is refused", put("", "[]"), true, 400),
+        ("a body that is too large", put("", &too_large), false, 413),
+        ("a path without an id", raw("PUT", "/v1/organizations/x", "", "{}"), false, 400),
+        ("a list of etags", put("If-Match: \"1\", \"9\"\r\n", "{}"), false, 200),
+        ("etags that it has not", put("If-Match: \"8\", \"9\"\r\n", "{}"), false, 412),
+        ("etags to avoid", put("If-None-Match: \"8\", \"9\"\r\n", "{}"), false, 200),
+        ("etags to avoid that it has", put("If-None-Match: \"1\"\r\n", "{}"), false, 412),
+        ("a read", raw("GET", own, "", ""), false, 200),
+        (
+            "a read that is refused",
+            raw("GET", &format!("{own}?writableFields=x"), "", ""),
+            false,
+            400,
+        ),
+    ];
+    let mut checks = Vec::new();
     for (door, service) in [("serve", &service), ("gateway", &gateway)] {
-        for (what, request, is_late, expected) in [
-            ("an update", put("", "{}"), false, 200),
-            ("a late body", put("", "{}"), true, 200),
-            ("a refused body", put("", "[]"), false, 400),
-            ("a late body that is refused", put("", "[]"), true, 400),
-            ("a body that is too large", put("", &too_large), false, 413),
-            ("a path without an id", raw("PUT", "/v1/organizations/x", "", "{}"), false, 400),
-            ("a list of etags", put("If-Match: \"1\", \"9\"\r\n", "{}"), false, 200),
-            ("etags that it has not", put("If-Match: \"8\", \"9\"\r\n", "{}"), false, 412),
-            ("etags to avoid", put("If-None-Match: \"8\", \"9\"\r\n", "{}"), false, 200),
-            ("etags to avoid that it has", put("If-None-Match: \"1\"\r\n", "{}"), false, 412),
-            ("a read", raw("GET", own, "", ""), false, 200),
-            (
-                "a read that is refused",
-                raw("GET", &format!("{own}?writableFields=x"), "", ""),
-                false,
-                400,
-            ),
-        ] {
-            let what = format!("{what} through {door}");
-            // Until all calls are there again.
-            sleep(Duration::from_millis(1100)).await;
-            for number in 0..3 {
-                let (status, limit) = send_raw(service, &request, is_late).await;
-                assert_eq!(status, expected, "{what}, number {number}: {limit}");
-                if number == 0 {
-                    assert_eq!(limit, "\"principal\";r=2;t=1", "{what}");
-                }
-            }
-            let more = (0..MANY).map(|_| send_raw(service, &request, is_late));
-            let refused = join_all(more).await.into_iter().filter(|(status, _)| *status == 429);
-            assert!(refused.count() > 0, "{what} costs something");
+        for (number, (what, (head, body), is_late, expected)) in shapes.iter().enumerate() {
+            // Each has a principal of its own, who has all calls.
+            let issue = "credential issue --role user --organization 90 --json --subject";
+            let issued = orgd(&url, &format!("{issue} {door}-{number}")).json();
+            let head = head.replace(CALLER, issued["secret"].as_str().unwrap());
+            let (what, request) = (format!("{what} through {door}"), (head, body.clone()));
+            checks.push(costs_one_call(service, what, request, *is_late, *expected));
         }
     }
+    join_all(checks).await;
+}
+
+/// Sends a request again and again, of which its principal has three a second and six at once.
+async fn costs_one_call(
+    service: &Service,
+    what: String,
+    request: (String, String),
+    is_late: bool,
+    expected: u16,
+) {
+    let (status, limit) = send_raw(service, &request, is_late).await;
+    assert_eq!((status, limit.as_str()), (expected, "\"principal\";r=5;t=1"), "{what}");
+    for number in 1..6 {
+        let (status, limit) = send_raw(service, &request, is_late).await;
+        assert_eq!(status, expected, "{what}, number {number}: {limit}");
+    }
+    let more = (0..MANY / 2).map(|_| send_raw(service, &request, is_late));
+    let refused = join_all(more).await.into_iter().filter(|(status, _)| *status == 429);
+    assert!(refused.count() > 0, "{what} costs something");
 }
 
 #[tokio::test]
 async fn asking_who_one_is_costs_nothing_of_a_principals_limit() {
-    on_both_databases_with(&[("ORGD_RATE_LIMIT_PRINCIPAL", "3")], async |service| {
+    on_both_databases_with(&[("ORGD_RATE_LIMIT_USER", "3")], async |service| {
         let ask = || async {
             let mut client = service.grpc();
             client.who_am_i(authorized(USER, WhoAmIRequest {})).await

@@ -176,14 +176,16 @@ async fn watches_end_when_the_service_stops_and_do_not_hold_it() {
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_watches() {
-    on_both_databases_with(&[("ORGD_WATCHES_MAX", "2")], async |service| {
-        let first = watch(&service, USER, request(&[], &[])).await.unwrap();
+async fn there_are_only_so_many_watches_of_one_principal_and_others_have_theirs() {
+    // A tenth of what others leave: three for the first, two for the second.
+    on_both_databases_with(&[("ORGD_WATCHES_MAX", "30")], async |service| {
+        let open = async || watch(&service, USER, request(&[], &[])).await;
+        let (first, _second) = (open().await.unwrap(), open().await.unwrap());
         let _events = Events::open(&service, "").await;
-        // The second is one once its answer has begun.
+        // The third is one once its answer has begun.
         let refused = async {
             loop {
-                match watch(&service, USER, request(&[], &[])).await {
+                match open().await {
                     Err(status) => return status,
                     Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
@@ -192,8 +194,11 @@ async fn there_are_only_so_many_watches() {
         let refused = timeout(PATIENCE, refused).await.unwrap();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(reason(&refused), "WATCHES_EXHAUSTED");
+        let administrators = async || watch(&service, ADMINISTRATOR, request(&[OWN], &[])).await;
+        let _others = (administrators().await.unwrap(), administrators().await.unwrap());
+        assert_eq!(reason(&administrators().await.unwrap_err()), "WATCHES_EXHAUSTED");
         drop(first);
-        let taken = async { while watch(&service, USER, request(&[], &[])).await.is_err() {} };
+        let taken = async { while open().await.is_err() {} };
         timeout(PATIENCE, taken).await.expect("the place is free again");
     })
     .await;

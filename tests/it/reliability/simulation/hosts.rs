@@ -18,10 +18,11 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use orgd::{
+    app::watch::Watches,
     auth::Authenticator,
     config::Limits,
     gateway::{self, RequestLimits, Transport},
-    grpc::{CallLimits, OrganizationGrpc},
+    grpc::{CallLimits, OrganizationGrpc, PrincipalLimits},
     proto::v1::UpdateOrganizationRequest,
     server::{
         Peer,
@@ -183,11 +184,13 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
         deadline: limits.request_deadline,
         message_bytes_max: 65_536,
         sources: None,
-        principals: None,
-        are_administrators_limited: false,
-        watches_max: 10,
-        heartbeat: Duration::from_secs(2),
-        stopping: stages.stop.clone(),
+        principals: PrincipalLimits::default(),
+        watches: Watches::new(
+            database.store.clone(),
+            10,
+            Duration::from_secs(2),
+            stages.stop.clone(),
+        ),
     };
     let organization = OrganizationGrpc::new(database.store.clone(), authenticator, call_limits);
     let standing = Standing { database, organization, dice };
