@@ -195,9 +195,9 @@ async fn there_are_only_so_many_watches_of_one_principal_and_others_have_theirs(
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(reason(&refused), "WATCHES_EXHAUSTED");
         let administrators = async || watch(&service, ADMINISTRATOR, request(&[OWN], &[])).await;
-        let _others = (administrators().await.unwrap(), administrators().await.unwrap());
+        let others = (administrators().await.unwrap(), administrators().await.unwrap());
         assert_eq!(reason(&administrators().await.unwrap_err()), "WATCHES_EXHAUSTED");
-        drop(first);
+        drop((first, others));
         let taken = async { while open().await.is_err() {} };
         timeout(PATIENCE, taken).await.expect("the place is free again");
     })
