@@ -18,7 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::audit;
 use crate::{
-    domain::{ChangeEntry, Error, OrganizationId, Principal, Result, Violation, policy, reason},
+    domain::{
+        ChangeEntry, Error, OrganizationId, Page, PageSize, Principal, Result, Violation, policy,
+        reason,
+    },
+    shares::Holder,
     store::{Store, now},
 };
 
@@ -29,8 +33,8 @@ const CREDENTIAL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a watch may be quiet at most: what is between it and its client may take a stream on which
 /// nothing moves for dead, after 50 s or more.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(20);
-/// Entries that a watch has in memory at most for each organization.
-const ENTRIES_MAX: u64 = 100;
+/// What a watch has in memory at most for each organization.
+const FOUND_MAX: PageSize = PageSize { entries: 100, bytes: 32 * 1024 };
 
 /// What one watch follows: an organization, and the version after which its changes are sent; none:
 /// from now on.
@@ -115,7 +119,7 @@ impl Watches {
             audit::checked(&principal, Some(*id), right)?;
         }
         let place = self.places.clone().try_acquire_owned().map_err(|_| Error::TooManyWatches)?;
-        let current = followed.iter().map(|(id, _)| store.get_organization(*id));
+        let current = followed.iter().map(|(id, _)| store.get_organization(&principal, *id));
         let current = try_join_all(current).await?;
         let seen = followed.into_iter().zip(current);
         let seen = seen.map(|((id, from), now)| (id, from.unwrap_or(now.etag.version())));
@@ -160,18 +164,19 @@ impl Watch {
     }
 
     async fn look(&mut self) -> Result<()> {
-        let current = self.seen.iter().map(|(id, _)| self.store.find_organization(*id));
+        let current =
+            self.seen.iter().map(|(id, _)| self.store.find_organization(&self.principal, *id));
         let current = try_join_all(current).await?;
         for ((id, seen), now) in self.seen.iter_mut().zip(current) {
             if now.is_none_or(|now| now.etag.version() <= *seen) {
                 continue;
             }
-            let entries = self.store.list_changes(*id, *seen, ENTRIES_MAX).await?;
+            let page = self.store.list_changes(&self.principal, *id, *seen, FOUND_MAX).await?;
+            let Page { entries, has_more } = page;
             if let Some(last) = entries.last() {
                 *seen = last.version;
             }
-            if u64::try_from(entries.len()) == Ok(ENTRIES_MAX) {
-                // There may be more.
+            if has_more {
                 self.look_at = Instant::now();
             }
             self.found.extend(entries);
@@ -187,7 +192,8 @@ impl Watch {
         let Some(digest) = self.principal.credential else { return Ok(()) };
         if self.check_at <= Instant::now() {
             self.check_at = Instant::now() + CREDENTIAL_INTERVAL;
-            let proved = self.store.find_principal(&digest).await?;
+            let holder = Holder::Principal(self.principal.subject.clone());
+            let proved = self.store.find_principal(&holder, &digest).await?;
             if proved.ok_or(Error::CredentialInvalid)? != *self.principal {
                 return Err(Error::CredentialChanged);
             }

@@ -34,7 +34,7 @@ pub struct CallLimits {
     /// How often calls may come from one source.
     pub sources: Option<Arc<RateLimit<IpAddr>>>,
     /// How often one principal may call, by its subject.
-    pub principals: Option<Arc<RateLimit<String>>>,
+    pub principals: Option<Arc<RateLimit<Arc<str>>>>,
     /// Whether administrators have that limit too.
     pub are_administrators_limited: bool,
     /// How many may watch changes at once.

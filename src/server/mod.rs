@@ -250,7 +250,7 @@ pub async fn serve_gateway(
 async fn keep_house(
     metrics: Metrics,
     sources: Option<Arc<RateLimit<IpAddr>>>,
-    principals: Option<Arc<RateLimit<String>>>,
+    principals: Option<Arc<RateLimit<Arc<str>>>>,
 ) -> Result<()> {
     let mut ticks = interval(SUM_UP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
