@@ -17,6 +17,7 @@ use orgd::{
     gateway,
     grpc::convert,
     proto::v1,
+    shares::Holder,
     store::{Store, StoreOptions, now},
 };
 use prost_types::FieldMask;
@@ -54,7 +55,11 @@ fn authenticate(criterion: &mut Criterion) {
     let line = format!("Bearer {TOKEN}");
     headers.insert(AUTHORIZATION, HeaderValue::from_str(&line).unwrap());
     criterion.bench_function("authenticate", |bench| {
-        bench.iter(|| runtime.block_on(authenticator.authenticate(black_box(&headers))).unwrap());
+        bench.iter(|| {
+            runtime
+                .block_on(authenticator.authenticate(&Holder::Process, black_box(&headers)))
+                .unwrap()
+        });
     });
 }
 

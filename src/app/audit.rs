@@ -27,7 +27,7 @@ fn organization_event(
     tracing::info!(
         target: "orgd::audit",
         action,
-        subject = principal.subject,
+        subject = &*principal.subject,
         role = principal.role.as_str(),
         organization = organization.id.get(),
         etag = %organization.etag,
@@ -51,7 +51,7 @@ pub(super) fn checked<T>(
     {
         tracing::info!(
             target: "orgd::audit",
-            subject = principal.subject,
+            subject = &*principal.subject,
             role = principal.role.as_str(),
             organization = organization.map(OrganizationId::get),
             reason = %error,

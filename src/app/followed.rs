@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{Error, OrganizationId, Result},
+    domain::{Error, OrganizationId, Principal, Result},
     store::Store,
 };
 
@@ -62,7 +62,7 @@ impl Followed {
             if ids.is_empty() {
                 continue;
             }
-            match store.organization_versions(&ids).await {
+            match store.organization_versions(None, &ids).await {
                 Ok(found) => {
                     if self.note(found) {
                         let _ = self.0.looks.send_replace(Ok(()));
@@ -79,12 +79,13 @@ impl Followed {
     pub(super) async fn follow(
         &self,
         store: &Store,
+        caller: &Principal,
         organizations: Vec<(OrganizationId, Option<i64>)>,
     ) -> Result<Following> {
         let looks = self.0.looks.subscribe();
         let ids: Vec<_> = organizations.iter().map(|(id, _)| *id).collect();
         let current: BTreeMap<_, _> =
-            store.organization_versions(&ids).await?.into_iter().collect();
+            store.organization_versions(Some(caller), &ids).await?.into_iter().collect();
         let mut seen = Vec::with_capacity(organizations.len());
         for (id, from) in organizations {
             let now = *current.get(&id).ok_or(Error::NotFound(id))?;

@@ -7,7 +7,7 @@ use super::{audit, idempotency};
 use crate::{
     domain::{
         Call, ChangeEntry, Creation, Error, Etag, EtagCondition, IdempotencyKey, Organization,
-        OrganizationId, Principal, Result, Text, Update,
+        OrganizationId, Page, PageSize, Principal, Result, Text, Update,
         policy::{self, Scope},
     },
     store::{Store, now},
@@ -29,7 +29,7 @@ pub async fn update(
     let fields = audit::names(patch.fields());
     let mut update = Update { id, patch: patch.parse()?, etag };
     if let Some(condition) = condition {
-        let current = Box::pin(store.get_organization(id)).await?.etag;
+        let current = Box::pin(store.get_organization(principal, id)).await?.etag;
         // A change from here on makes it another etag, and the store refuses the update.
         update.etag = Some(condition.etag(current));
     }
@@ -55,7 +55,7 @@ async fn preview_update(
     if let Some(made) = store.find_made(call, idempotency.as_ref()).await? {
         return Ok(made);
     }
-    let current = store.get_organization(update.id).await?;
+    let current = store.get_organization(&call.principal, update.id).await?;
     match update.etag {
         Some(etag) if etag != current.etag => Err(Error::EtagMismatch { current: current.etag }),
         _ => Ok(update.patch.apply(current)),
@@ -73,7 +73,7 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
     let organization = if call.validate_only {
         match store.find_made(call, idempotency.as_ref()).await? {
             Some(made) => made,
-            None => preview_creation(store, &new).await?,
+            None => preview_creation(store, principal, &new).await?,
         }
     } else {
         let created = store.create_organization(call, new, idempotency).await;
@@ -85,13 +85,17 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
 }
 
 /// What the creation would answer, as far as it can be known before.
-async fn preview_creation(store: &Store, new: &Creation<Text>) -> Result<Organization> {
+async fn preview_creation(
+    store: &Store,
+    principal: &Principal,
+    new: &Creation<Text>,
+) -> Result<Organization> {
     let id = match new.id {
-        Some(id) if store.find_organization(id).await?.is_some() => {
+        Some(id) if store.find_organization(principal, id).await?.is_some() => {
             return Err(Error::AlreadyExists(id));
         }
         Some(id) => id,
-        None => store.next_organization_id().await?,
+        None => store.next_organization_id(principal).await?,
     };
     let date = now();
     let empty = Organization {
@@ -109,40 +113,39 @@ async fn preview_creation(store: &Store, new: &Creation<Text>) -> Result<Organiz
 /// Shows an organization (AIP-131).
 pub async fn get(store: &Store, principal: &Principal, id: OrganizationId) -> Result<Organization> {
     audit::checked(principal, Some(id), policy::authorize_organization(principal, id))?;
-    Ok(policy::readable(principal, store.get_organization(id).await?))
+    Ok(policy::readable(principal, store.get_organization(principal, id).await?))
 }
 
-/// Shows the organizations after an id that the caller has a right to, by ascending id (AIP-132).
+/// Shows a page of the organizations after an id that the caller has a right to, by ascending id
+/// (AIP-132).
 pub async fn list(
     store: &Store,
     principal: &Principal,
     after: i64,
-    limit: u64,
-) -> Result<Vec<Organization>> {
-    let organizations = match policy::list_scope(principal) {
-        Scope::All => store.list_organizations(after, limit).await?,
-        Scope::Only(id) if id.get() > after => {
-            store.find_organization(id).await?.into_iter().collect()
-        }
-        Scope::Only(_) | Scope::Nothing => Vec::new(),
+    size: PageSize,
+) -> Result<Page<Organization>> {
+    let one = match policy::list_scope(principal) {
+        Scope::All => return store.list_organizations(principal, after, size).await,
+        Scope::Only(id) if id.get() > after => store.find_organization(principal, id).await?,
+        Scope::Only(_) | Scope::Nothing => None,
     };
-    let readable = |organization| policy::readable(principal, organization);
-    Ok(organizations.into_iter().map(readable).collect())
+    let entries = one.map(|one| policy::readable(principal, one)).into_iter().collect();
+    Ok(Page { entries, has_more: false })
 }
 
-/// Shows the changes of an organization after a version, the oldest first.
+/// Shows a page of the changes of an organization after a version, the oldest first.
 pub async fn list_changes(
     store: &Store,
     principal: &Principal,
     id: OrganizationId,
     after_version: i64,
-    limit: u64,
-) -> Result<Vec<ChangeEntry>> {
+    size: PageSize,
+) -> Result<Page<ChangeEntry>> {
     audit::checked(principal, Some(id), policy::authorize_organization(principal, id))?;
-    let entries = store.list_changes(id, after_version, limit).await?;
-    if entries.is_empty() {
+    let page = store.list_changes(principal, id, after_version, size).await?;
+    if page.entries.is_empty() {
         // No changes, or no organization: the second is an error.
-        store.get_organization(id).await?;
+        store.get_organization(principal, id).await?;
     }
-    Ok(entries.into_iter().map(|entry| policy::readable_change(principal, entry)).collect())
+    Ok(page.map(|entry| policy::readable_change(principal, entry)))
 }

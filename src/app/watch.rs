@@ -14,7 +14,10 @@ use super::{
     followed::{Followed, Following},
 };
 use crate::{
-    domain::{ChangeEntry, Error, OrganizationId, Principal, Result, Violation, policy, reason},
+    domain::{
+        ChangeEntry, Error, OrganizationId, Page, PageSize, Principal, Result, Violation, policy,
+        reason,
+    },
     shares::{Holder, Share, Shares},
     store::{Store, now},
 };
@@ -24,8 +27,8 @@ const CREDENTIAL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a watch may be quiet at most: what is between it and its client may take a stream on which
 /// nothing moves for dead, after 50 s or more.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(20);
-/// Entries that a watch has in memory at most.
-const ENTRIES_MAX: u64 = 100;
+/// What a watch has in memory at most.
+const FOUND_MAX: PageSize = PageSize { entries: 100, bytes: 32 * 1024 };
 /// A principal may have a tenth of the watches that others leave: 100 of 1,000.
 const SHARE_PARTS: usize = 10;
 
@@ -115,9 +118,9 @@ impl Watches {
             let right = policy::authorize_organization(&principal, *id);
             audit::checked(&principal, Some(*id), right)?;
         }
-        let holder = Holder::Principal(principal.subject.as_str().into());
+        let holder = Holder::Principal(principal.subject.clone());
         let place = self.places.take(&holder, 1).map_err(|_| Error::TooManyWatches)?;
-        let following = self.followed.follow(&self.store, organizations).await?;
+        let following = self.followed.follow(&self.store, &principal, organizations).await?;
         let now = Instant::now();
         let watch = Watch {
             store: self.store.clone(),
@@ -167,11 +170,12 @@ impl Watch {
             self.behind = self.following.behind().into();
         }
         let Some((id, seen)) = self.behind.pop_front() else { return Ok(()) };
-        let entries = self.store.list_changes(id, seen, ENTRIES_MAX).await?;
+        let page = self.store.list_changes(&self.principal, id, seen, FOUND_MAX).await?;
+        let Page { entries, has_more } = page;
         let Some(last) = entries.last() else { return Ok(()) };
         self.following.note_seen(id, last.version);
-        if u64::try_from(entries.len()) == Ok(ENTRIES_MAX) {
-            // There may be more; the others come first.
+        if has_more {
+            // The others come first.
             self.behind.push_back((id, last.version));
         }
         self.found.extend(entries);
@@ -190,7 +194,8 @@ impl Watch {
         }
         let left = left.and_then(|left| Duration::try_from(left).ok()).unwrap_or(Duration::MAX);
         self.check_at = Instant::now() + CREDENTIAL_INTERVAL.min(left);
-        match self.store.find_principal(&digest).await {
+        let holder = Holder::Principal(self.principal.subject.clone());
+        match self.store.find_principal(&holder, &digest).await {
             Ok(Some(proved)) if proved == *self.principal => Ok(()),
             Ok(Some(_)) => Err(Error::CredentialChanged),
             Ok(None) => Err(Error::CredentialInvalid),

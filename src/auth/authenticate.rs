@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use super::header::presented_secret;
 use crate::{
     domain::{CredentialDigest, Error, Principal, Result},
+    shares::Holder,
     store::{Store, now},
     telemetry::metrics::{self, AuthMetrics},
 };
@@ -54,16 +55,21 @@ impl Authenticator {
         Self { store, cache }
     }
 
-    /// Who the caller is, by the Authorization header and nothing else.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>> {
+    /// Who the caller is, by the Authorization header and nothing else. A look at the database is of the
+    /// holder's share, which is the source's: the principal is not known yet.
+    pub async fn authenticate(
+        &self,
+        holder: &Holder,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Principal>> {
         let digest = presented_secret(headers)?.digest();
-        let Some(cache) = &self.cache else { return find(&self.store, digest).await };
+        let Some(cache) = &self.cache else { return find(&self.store, holder, digest).await };
         let principal = match cache.known.get(&digest).await {
             Some(principal) => {
                 cache.metrics.known.increment(1);
                 principal
             }
-            None => Box::pin(self.look_up(cache, digest)).await?,
+            None => Box::pin(self.look_up(cache, holder, digest)).await?,
         };
         if holds(&principal) { Ok(principal) } else { Err(Error::CredentialInvalid) }
     }
@@ -77,14 +83,19 @@ impl Authenticator {
         }
     }
 
-    async fn look_up(&self, cache: &Caches, digest: CredentialDigest) -> Result<Arc<Principal>> {
+    async fn look_up(
+        &self,
+        cache: &Caches,
+        holder: &Holder,
+        digest: CredentialDigest,
+    ) -> Result<Arc<Principal>> {
         if cache.unknown.contains_key(&digest) {
             cache.metrics.unknown.increment(1);
             return Err(Error::CredentialInvalid);
         }
         cache.metrics.miss.increment(1);
         // Concurrent misses of one credential are one query.
-        match cache.known.try_get_with(digest, find(&self.store, digest)).await {
+        match cache.known.try_get_with(digest, find(&self.store, holder, digest)).await {
             Ok(principal) => Ok(principal),
             Err(error) => {
                 if matches!(*error, Error::CredentialInvalid) {
@@ -96,8 +107,8 @@ impl Authenticator {
     }
 }
 
-async fn find(store: &Store, digest: CredentialDigest) -> Result<Arc<Principal>> {
-    store.find_principal(&digest).await?.map(Arc::new).ok_or(Error::CredentialInvalid)
+async fn find(store: &Store, holder: &Holder, digest: CredentialDigest) -> Result<Arc<Principal>> {
+    store.find_principal(holder, &digest).await?.map(Arc::new).ok_or(Error::CredentialInvalid)
 }
 
 /// An expiry is exact also inside the cache.

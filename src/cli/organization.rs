@@ -13,7 +13,7 @@ use super::{
 use crate::{
     app::organizations,
     config::DatabaseArgs,
-    domain::{Change, Creation, Organization, OrganizationId, Patch},
+    domain::{Change, Creation, Organization, OrganizationId, Patch, Principal},
 };
 
 #[derive(Debug, Subcommand)]
@@ -91,7 +91,7 @@ pub(super) async fn run(command: OrganizationCommand) -> Result<ExitCode> {
         }
         OrganizationCommand::Get(args) => {
             let store = open_to_read(&args.database).await?;
-            print(args.json, &store.get_organization(args.id).await?)?;
+            print(args.json, &store.get_organization(&Principal::operator(), args.id).await?)?;
             store.close().await?;
         }
     }

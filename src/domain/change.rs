@@ -23,6 +23,17 @@ pub struct ChangeEntry {
     pub fields: Vec<FieldChange>,
 }
 
+impl ChangeEntry {
+    /// Bytes of its texts, as pages and watches count them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let values = self.fields.iter().filter_map(|field| field.values.as_ref());
+        let texts = values.flat_map(|values| [&values.old, &values.new]).flatten();
+        let values: usize = texts.map(String::len).sum();
+        values + self.subject.len() + self.request_id.len()
+    }
+}
+
 /// What happened to one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldChange {

@@ -164,3 +164,12 @@ pub struct Organization {
     /// The version.
     pub etag: Etag,
 }
+
+impl Organization {
+    /// Bytes of its texts, as pages count them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let optional = [&self.subscription_id, &self.handshake].into_iter().flatten();
+        self.name.len() + optional.map(String::len).sum::<usize>()
+    }
+}

@@ -36,8 +36,8 @@ impl Role {
 /// Who a caller proved to be, and by which credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// The caller's own name, for logs and records.
-    pub subject: String,
+    /// The caller's own name, for logs and records, and by which its shares are counted.
+    pub subject: Arc<str>,
     /// What kind of caller.
     pub role: Role,
     /// The organization that a user belongs to.
@@ -54,7 +54,7 @@ impl Principal {
     #[must_use]
     pub fn operator() -> Self {
         Self {
-            subject: "operator".to_owned(),
+            subject: "operator".into(),
             role: Role::Administrator,
             organization: None,
             credential: None,

@@ -31,6 +31,7 @@ use crate::{
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
     },
     rate_limit::{RateLimit, Standing, source},
+    shares::Holder,
     store::Store,
     telemetry::{RequestRecord, TraceContext, metrics},
 };
@@ -206,7 +207,8 @@ async fn admitted(
     if let (Some(sources), Some(peer)) = (&limits.sources, peer) {
         standings.push(within_rate(sources.check(&source(peer.ip())))?);
     }
-    let principal = authenticator.authenticate(&head.headers).await?;
+    let holder = peer.map_or(Holder::Process, |peer| Holder::Source(source(peer.ip())));
+    let principal = authenticator.authenticate(&holder, &head.headers).await?;
     record.set_subject(&principal.subject);
     if head.uri.path() == WHO_AM_I {
         // A gateway asks it beside the call that counts; its answer tells of the limits.

@@ -194,7 +194,7 @@ pub(super) fn writable_fields(principal: &Principal) -> Vec<String> {
 pub(super) fn caller(principal: &Principal) -> v1::Caller {
     let Principal { subject, role, organization, credential, expires_at } = principal;
     v1::Caller {
-        subject: subject.clone(),
+        subject: subject.to_string(),
         role: self::role(*role).into(),
         organization_id: organization.map(OrganizationId::get),
         credential_id: credential.map(credentials::id).unwrap_or_default(),

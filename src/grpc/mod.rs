@@ -44,15 +44,15 @@ pub struct CallLimits {
 #[derive(Clone, Debug, Default)]
 pub struct PrincipalLimits {
     /// Of users.
-    pub user: Option<Arc<RateLimit<String>>>,
+    pub user: Option<Arc<RateLimit<Arc<str>>>>,
     /// Of support.
-    pub support: Option<Arc<RateLimit<String>>>,
+    pub support: Option<Arc<RateLimit<Arc<str>>>>,
     /// Of administrators.
-    pub administrator: Option<Arc<RateLimit<String>>>,
+    pub administrator: Option<Arc<RateLimit<Arc<str>>>>,
 }
 
 impl PrincipalLimits {
-    fn of(&self, role: Role) -> Option<&RateLimit<String>> {
+    fn of(&self, role: Role) -> Option<&RateLimit<Arc<str>>> {
         let limit = match role {
             Role::User => &self.user,
             Role::Support => &self.support,

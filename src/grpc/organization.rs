@@ -3,6 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -11,6 +12,7 @@ use crate::{
     app::{organizations, watch::Watches},
     domain::{Call, Error, EtagCondition, Organization, Principal},
     proto::{request_id, v1},
+    shares::AnswerBytes,
     store::Store,
     telemetry::RequestRecord,
 };
@@ -80,12 +82,12 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         let (Call { principal, .. }, message) = parts(request, |_| None)?;
         let size = page::size(message.page_size, page::ORGANIZATIONS_MAX)?;
         let after = page::after(LIST, &message.page_token)?;
-        let mut found = organizations::list(&self.store, &principal, after, size + 1).await?;
-        let next_page_token = page::cut(LIST, &mut found, size, |last| last.id.get());
+        let page = organizations::list(&self.store, &principal, after, size).await?;
+        let next_page_token = page::next_token(LIST, &page, |last| last.id.get());
         let with_writable = message.include_writable_fields;
-        let found = found.into_iter().map(|found| organization(&principal, found, with_writable));
-        let organizations = found.collect();
-        Ok(Response::new(v1::ListOrganizationsResponse { organizations, next_page_token }))
+        let organizations = page.map(|found| organization(&principal, found, with_writable));
+        let organizations = organizations.entries;
+        Ok(counted(v1::ListOrganizationsResponse { organizations, next_page_token }))
     }
 
     async fn list_changes(
@@ -98,11 +100,10 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         let list = format!("changes-{id}");
         let size = page::size(message.page_size, page::CHANGES_MAX)?;
         let after = page::after(&list, &message.page_token)?;
-        let mut entries =
-            organizations::list_changes(&self.store, &principal, id, after, size + 1).await?;
-        let next_page_token = page::cut(&list, &mut entries, size, |last| last.version);
-        let changes = entries.into_iter().map(convert::change).collect();
-        Ok(Response::new(v1::ListChangesResponse { changes, next_page_token }))
+        let page = organizations::list_changes(&self.store, &principal, id, after, size).await?;
+        let next_page_token = page::next_token(&list, &page, |last| last.version);
+        let changes = page.map(convert::change).entries;
+        Ok(counted(v1::ListChangesResponse { changes, next_page_token }))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::Change, Status>>;
@@ -153,6 +154,14 @@ fn parts<T>(
     let request_id = request_id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
     let call = Call { principal, request_id, idempotency_key: None, validate_only: false };
     Ok((call, request.into_inner()))
+}
+
+/// An answer that may be large, with its size for whoever counts what waits unread.
+fn counted<T: Message>(message: T) -> Response<T> {
+    let bytes = AnswerBytes(message.encoded_len());
+    let mut response = Response::new(message);
+    response.extensions_mut().insert(bytes);
+    response
 }
 
 fn organization(

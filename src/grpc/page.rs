@@ -3,20 +3,23 @@
 
 use data_encoding::BASE64URL_NOPAD;
 
-use crate::domain::{Error, Result, Violation, reason};
+use crate::domain::{Error, Page, PageSize, Result, Violation, reason};
 
-const SIZE_DEFAULT: u64 = 50;
+const SIZE_DEFAULT: usize = 50;
 /// Organizations on a page at most.
-pub(super) const ORGANIZATIONS_MAX: u64 = 1000;
-/// Changes on a page at most. An entry with old and new values of the longest kind has over 4 KiB,
-/// and clients take messages of 4 MiB.
-pub(super) const CHANGES_MAX: u64 = 500;
+pub(super) const ORGANIZATIONS_MAX: usize = 1000;
+/// Changes on a page at most.
+pub(super) const CHANGES_MAX: usize = 500;
+/// Bytes of texts on a page at most, whatever its number of entries: an answer that nobody takes is in
+/// memory.
+const BYTES_MAX: usize = 128 * 1024;
 
-/// How many entries a page has at most, of those that it may have.
-pub(super) fn size(asked: i32, size_max: u64) -> Result<u64> {
-    match u64::try_from(asked) {
-        Ok(0) => Ok(SIZE_DEFAULT),
-        Ok(size) => Ok(size.min(size_max)),
+/// How much a page has at most, of the entries that it may have.
+pub(super) fn size(asked: i32, entries_max: usize) -> Result<PageSize> {
+    let sized = |entries| PageSize { entries, bytes: BYTES_MAX };
+    match usize::try_from(asked) {
+        Ok(0) => Ok(sized(SIZE_DEFAULT)),
+        Ok(asked) => Ok(sized(asked.min(entries_max))),
         Err(_) => {
             let description = "page_size must not be negative.";
             Err(Error::invalid(Violation::new(
@@ -51,18 +54,8 @@ pub fn token(list: &str, key: i64) -> String {
     BASE64URL_NOPAD.encode(format!("{list}:{key}").as_bytes())
 }
 
-/// Cuts off the one entry more that was asked for; its presence means that there is a next page.
-/// Answers the token of that page, or an empty one.
-pub(super) fn cut<T>(
-    list: &str,
-    entries: &mut Vec<T>,
-    size: u64,
-    key: impl Fn(&T) -> i64,
-) -> String {
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    if entries.len() <= size {
-        return String::new();
-    }
-    entries.truncate(size);
-    entries.last().map(|last| token(list, key(last))).unwrap_or_default()
+/// The token of the page after this one; empty: there is none.
+pub(super) fn next_token<T>(list: &str, page: &Page<T>, key: impl Fn(&T) -> i64) -> String {
+    let last = page.entries.last().filter(|_| page.has_more);
+    last.map(|last| token(list, key(last))).unwrap_or_default()
 }

@@ -31,6 +31,11 @@ pub enum Holder {
     Process,
 }
 
+/// How many bytes an answer's message has, for whoever counts what waits unread: an extension of the
+/// response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerBytes(pub usize);
+
 /// Why there is nothing more for a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {

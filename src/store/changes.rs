@@ -8,36 +8,42 @@ use organization_changes::Column;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tracing::Instrument;
 
-use super::{Store, entity::organization_changes, internal, only};
+use super::{Store, entity::organization_changes, internal, only, page};
 use crate::domain::{
-    Call, ChangeEntry, Error, Field, FieldChange, IdempotencyKey, OrganizationId, Result, Values,
+    Call, ChangeEntry, Error, Field, FieldChange, IdempotencyKey, OrganizationId, Page, PageSize,
+    Principal, Result, Values,
 };
 
 impl Store {
-    /// The entries of an organization's change log after a version, the oldest first.
+    /// A page of the entries of an organization's change log after a version, the oldest first.
     pub async fn list_changes(
         &self,
+        principal: &Principal,
         id: OrganizationId,
         after_version: i64,
-        limit: u64,
+        size: PageSize,
+    ) -> Result<Page<ChangeEntry>> {
+        let piece = |after, count| self.changes_after(principal, id, after, count);
+        page::read(size, after_version, piece, |entry| entry.version, ChangeEntry::bytes).await
+    }
+
+    async fn changes_after(
+        &self,
+        principal: &Principal,
+        id: OrganizationId,
+        after: i64,
+        count: usize,
     ) -> Result<Vec<ChangeEntry>> {
         // From the version before on, by which the first entry tells what it changed.
         let query = organization_changes::Entity::find()
             .filter(Column::OrganizationId.eq(id.get()))
-            .filter(Column::Version.gte(after_version))
+            .filter(Column::Version.gte(after))
             .order_by_asc(Column::Version)
-            .limit(limit.saturating_add(1));
+            .limit(u64::try_from(count).unwrap_or(u64::MAX).saturating_add(1));
         let span = self.span("SELECT", "organization_changes");
-        let rows = self.attempt(|| query.clone().all(&self.reader)).instrument(span).await?;
-        let mut before: Option<organization_changes::Model> = None;
-        let mut entries = Vec::new();
-        for row in rows {
-            if row.version > after_version {
-                entries.push(entry(before.as_ref(), &row)?);
-            }
-            before = Some(row);
-        }
-        entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let rows = self.attempt_for(principal, || query.clone().all(&self.pools.reader));
+        let mut entries = entries(rows.instrument(span).await?, after)?;
+        entries.truncate(count);
         Ok(entries)
     }
 
@@ -48,9 +54,10 @@ impl Store {
         idempotency: &IdempotencyKey,
     ) -> Result<Option<organization_changes::Model>> {
         let query = organization_changes::Entity::find()
-            .filter(Column::Subject.eq(&call.principal.subject))
+            .filter(Column::Subject.eq(&*call.principal.subject))
             .filter(Column::IdempotencyKey.eq(&idempotency.key));
-        let rows = self.attempt(|| query.clone().all(&self.reader)).await?;
+        let rows =
+            self.attempt_for(&call.principal, || query.clone().all(&self.pools.reader)).await?;
         let Some(row) = only(rows) else { return Ok(None) };
         if row.request_digest.as_deref().is_some_and(|stored| idempotency.is_of(stored)) {
             Ok(Some(row))
@@ -58,6 +65,19 @@ impl Store {
             Err(Error::IdempotencyKeyReused)
         }
     }
+}
+
+/// The entries after a version, of rows which begin with that version where it is there.
+fn entries(rows: Vec<organization_changes::Model>, after: i64) -> Result<Vec<ChangeEntry>> {
+    let mut before: Option<organization_changes::Model> = None;
+    let mut entries = Vec::new();
+    for row in rows {
+        if row.version > after {
+            entries.push(entry(before.as_ref(), &row)?);
+        }
+        before = Some(row);
+    }
+    Ok(entries)
 }
 
 fn entry(

@@ -11,11 +11,15 @@ use sea_orm::{
 use tokio::time::sleep;
 
 use super::{
-    STATEMENT_TIMEOUT_MAX, Store, attempt::ANSWER_TIME, clock, entity::credentials, reader,
+    STATEMENT_TIMEOUT_MAX, Store, attempt::ANSWER_TIME, clock, entity::credentials, pools::holder,
+    reader,
 };
-use crate::domain::{
-    Call, Credential, CredentialDigest, Error, OrganizationId, Principal, Result, StoredCredential,
-    Violation, reason,
+use crate::{
+    domain::{
+        Call, Credential, CredentialDigest, Error, OrganizationId, Principal, Result,
+        StoredCredential, Violation, reason,
+    },
+    shares::Holder,
 };
 
 /// The columns of a credential. By their names, as `*` would be others once a later version has added
@@ -24,15 +28,22 @@ pub(super) const CREDENTIAL: &str = "digest, kind, subject, role, organization_i
     revoked_at, description, created_at";
 
 impl Store {
-    /// Who the credential with this digest proves its holder to be, while it holds.
-    pub async fn find_principal(&self, digest: &CredentialDigest) -> Result<Option<Principal>> {
-        let Some(row) = reader::find(&self.credentials, *digest).await? else { return Ok(None) };
+    /// Who the credential with this digest proves its holder to be, while it holds. Looked up for whoever
+    /// is known so far: before authentication the source.
+    pub async fn find_principal(
+        &self,
+        holder: &Holder,
+        digest: &CredentialDigest,
+    ) -> Result<Option<Principal>> {
+        let found = reader::find(&self.credentials, holder, *digest).await?;
+        let Some(row) = found else { return Ok(None) };
         let ends = row.revoked_at.or(row.expires_at.filter(|end| *end <= clock::now()));
         if ends.is_some() {
             return Ok(None);
         }
         let Credential { digest, subject, role, organization, expires_at, .. } =
             StoredCredential::try_from(row)?.credential;
+        let subject = subject.into();
         Ok(Some(Principal { subject, role, organization, credential: Some(digest), expires_at }))
     }
 
@@ -40,7 +51,7 @@ impl Store {
     pub(super) async fn check_credential(&self, call: &Call) -> Result<()> {
         let principal = &call.principal;
         let Some(credential) = &principal.credential else { return Ok(()) };
-        if self.find_principal(credential).await?.as_ref() == Some(principal) {
+        if self.find_principal(&holder(principal), credential).await?.as_ref() == Some(principal) {
             Ok(())
         } else {
             Err(Error::CredentialInvalid)
@@ -77,7 +88,7 @@ impl Store {
     pub async fn list_credentials(&self) -> Result<Vec<StoredCredential>> {
         let newest_first =
             credentials::Entity::find().order_by_desc(credentials::Column::CreatedAt);
-        stored(self.attempt(|| newest_first.clone().all(&self.reader)).await?)
+        stored(self.attempt(|| newest_first.clone().all(&self.pools.reader)).await?)
     }
 
     /// The credentials with digests in a range, two at most: enough to tell one from several.
@@ -88,7 +99,7 @@ impl Store {
         let (first, last) = digests.into_inner();
         let between = credentials::Column::Digest.between(first.to_vec(), last.to_vec());
         let found = credentials::Entity::find().filter(between).limit(2);
-        stored(self.attempt(|| found.clone().all(&self.reader)).await?)
+        stored(self.attempt(|| found.clone().all(&self.pools.reader)).await?)
     }
 
     /// Whether a subject has a credential that holds.
@@ -97,7 +108,7 @@ impl Store {
             .filter(credentials::Column::Subject.eq(subject))
             .filter(holds())
             .limit(1);
-        Ok(!self.attempt(|| held.clone().all(&self.reader)).await?.is_empty())
+        Ok(!self.attempt(|| held.clone().all(&self.pools.reader)).await?.is_empty())
     }
 
     /// Ends a credential, which cannot be taken up again. Answers whether it had not been revoked
@@ -124,7 +135,7 @@ impl Store {
     /// stalled disk or standby can hold it. Commits are flushed and replicated in their order, so one
     /// more commit ends after it. SQLite has one writer: whoever writes after the change sees it.
     pub async fn outlast_older_writes(&self, digest: CredentialDigest) -> Result<()> {
-        if self.writer.get_database_backend() == DbBackend::Sqlite {
+        if self.pools.writer.get_database_backend() == DbBackend::Sqlite {
             return Ok(());
         }
         sleep(STATEMENT_TIMEOUT_MAX + ANSWER_TIME).await;

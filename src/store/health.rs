@@ -50,7 +50,7 @@ impl Health {
     /// The next batch of a queue. While there is none, and while batches tell nothing, it is now and
     /// then an empty one, by which the worker finds out whether it could do another. None when there
     /// will be no other.
-    pub(super) async fn next<W, A>(&self, queue: &Queue<W, A>) -> Option<Vec<Job<W, A>>> {
+    pub(super) async fn next<W, A>(&self, queue: &Arc<Queue<W, A>>) -> Option<Vec<Job<W, A>>> {
         if self.due() <= Instant::now() {
             return Some(Vec::new());
         }

@@ -68,7 +68,7 @@ impl Store {
     /// Every step in order, those of later versions last, and whether the database has it; writes
     /// nothing.
     pub async fn migration_steps(&self) -> Result<Vec<MigrationStep>, DbErr> {
-        Ok(steps(&self.files.around(applied_steps(&self.reader)).await?))
+        Ok(steps(&self.files.around(applied_steps(&self.pools.upkeep)).await?))
     }
 }
 

@@ -20,6 +20,8 @@ mod lane;
 mod migrate;
 mod options;
 mod organizations;
+mod page;
+mod pools;
 mod postgres;
 mod queue;
 mod reader;
@@ -27,6 +29,7 @@ mod renewal;
 mod row;
 mod sqlite;
 mod update;
+mod upkeep;
 mod url;
 mod writer;
 
@@ -36,8 +39,8 @@ pub use clock::now;
 pub use migrate::MigrationStep;
 pub use options::{STATEMENT_TIMEOUT_MAX, StoreOptions};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait,
-    QueryResult, QuerySelect, StatementBuilder, TransactionTrait,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, QueryResult,
+    StatementBuilder, TransactionTrait,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -49,6 +52,7 @@ use self::{
     files::Files,
     health::Health,
     lane::{Lane, Lanes},
+    pools::{ADMINISTRATORS, Pools, UPKEEP},
     postgres::Kept,
     queue::{Queue, QueueLimits},
     reader::Reads,
@@ -57,12 +61,14 @@ use self::{
     writer::Writes,
 };
 use crate::{
-    domain::{self, CredentialDigest, OrganizationId, Result},
+    domain::{self, CredentialDigest, OrganizationId, Principal, Result},
     telemetry::metrics::{self, QueueTelemetry},
 };
 
-/// SQLite connections that read, beside the one that writes.
-const SQLITE_READERS_MAX: u32 = 4;
+/// Callers that read on SQLite at once: each is a thread at work, and processors are few.
+const SQLITE_CALLERS: u32 = 3;
+/// The lanes that look up on SQLite, which share a pool with callers.
+const SQLITE_LOOK_UPS: u32 = 2;
 /// Lanes that update on PostgreSQL: while one waits for its commit, the other works. On SQLite there
 /// is one, as there is one writer.
 const POSTGRES_WRITERS: usize = 2;
@@ -78,10 +84,7 @@ const ORGANIZATIONS: &str = "organizations";
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// The connections that write: one on SQLite, where a second could only wait for it.
-    writer: DatabaseConnection,
-    /// The connections that read; on PostgreSQL the same pool.
-    reader: DatabaseConnection,
+    pools: Pools,
     updates: Arc<Writes>,
     creations: Arc<Writes>,
     organizations: Arc<Reads<OrganizationId, entity::organizations::Model>>,
@@ -109,21 +112,26 @@ impl Store {
             }
             let mut reader = sqlite::without_end(&mut writer).clone();
             writer.max_connections(1);
-            reader.max_connections(SQLITE_READERS_MAX).map_sqlx_sqlite_opts(move |sqlite| {
+            let readers = SQLITE_CALLERS + ADMINISTRATORS + SQLITE_LOOK_UPS;
+            reader.max_connections(readers).map_sqlx_sqlite_opts(move |sqlite| {
                 sqlite::existing(sqlite, options.lock_timeout).pragma("query_only", "ON")
             });
+            let upkeep = Self::upkeep(&reader).await?;
             // The writer first: it creates the file.
             let writer = connect_when_free(writer).await?;
             let reader = connect_when_free(reader).await?;
             let files = sqlite::opened(url.expose_secret(), [&writer, &reader]).await?;
             let lanes = vec![Lane::sqlite(&writer, &files)];
             let others = [&writer, &reader, &reader].map(|pool| Lane::sqlite(pool, &files));
-            return Self::start(writer, reader, files, Renewal::new(), options, lanes, others);
+            let pools = Pools::new([writer, reader, upkeep], SQLITE_CALLERS);
+            return Self::start(pools, files, Renewal::new(), options, lanes, others);
         }
+        let others = POSTGRES_LANES + UPKEEP + ADMINISTRATORS;
+        let callers = options.connections_max.saturating_sub(others).max(1);
         let renewal = Renewal::new();
         let pooled = renewal.clone();
         writer
-            .max_connections(options.connections_max.saturating_sub(POSTGRES_LANES).max(1))
+            .max_connections(callers + ADMINISTRATORS)
             .map_sqlx_postgres_pool_opts(move |pool| pooled.of_use(pool))
             .statement_timeout(options.statement_timeout)
             .map_sqlx_postgres_opts(move |postgres| {
@@ -136,25 +144,26 @@ impl Store {
             .connect_lazy(true)
             .map_sqlx_postgres_opts(postgres::for_batches);
         let lanes = Database::connect(lanes).await?;
+        let upkeep = Self::upkeep(&writer).await?;
         let pool = Database::connect(writer).await.map_err(|error| renewal.explain(error))?;
         let kept =
             || Lane::postgres(Kept::new(lanes.get_postgres_connection_pool(), &renewal, &options));
         let writers = (0..POSTGRES_WRITERS).map(|_| kept()).collect();
         let others = [kept(), kept(), kept()];
         let files = Files::default();
-        Self::start(pool.clone(), pool, files, renewal.clone(), options, writers, others)
+        let pools = Pools::new([pool.clone(), pool, upkeep], callers);
+        Self::start(pools, files, renewal.clone(), options, writers, others)
     }
 
     fn start(
-        writer: DatabaseConnection,
-        reader: DatabaseConnection,
+        pools: Pools,
         files: Files,
         renewal: Renewal,
         options: StoreOptions,
         writers: Vec<Lane>,
         [creations_lane, organizations_lane, credentials_lane]: [Lane; 3],
     ) -> std::result::Result<Self, DbErr> {
-        let system = system(&writer);
+        let system = system(&pools.writer);
         let waiting_max = options.queue_max.max(1);
         let limits = QueueLimits {
             waiting_max,
@@ -193,8 +202,7 @@ impl Store {
         });
         let lanes = lanes.map_err(no_lanes)?;
         Ok(Self {
-            writer,
-            reader,
+            pools,
             updates,
             creations,
             organizations,
@@ -205,6 +213,13 @@ impl Store {
             renewal,
             options,
         })
+    }
+
+    /// The pool of upkeep, of one connection like the others; it is made when it is first needed.
+    async fn upkeep(like: &ConnectOptions) -> std::result::Result<DatabaseConnection, DbErr> {
+        let mut options = like.clone();
+        options.max_connections(UPKEEP).connect_lazy(true);
+        Database::connect(options).await
     }
 
     /// What every connection to a database has in common.
@@ -225,20 +240,6 @@ impl Store {
         Ok(options)
     }
 
-    /// Whether the service can do its work: as each lane last found it, and whether the database
-    /// answers those who do not go by a lane.
-    pub async fn check(&self) -> Result<()> {
-        for health in &self.health {
-            health.check()?;
-        }
-        // Of the key alone: what is stored beside it must not count.
-        let id = entity::organizations::Column::Id;
-        let probe = entity::organizations::Entity::find().select_only().column(id).limit(1);
-        let probe = || probe.clone().into_tuple::<i64>();
-        self.attempt(|| probe().all(&self.reader)).await?;
-        Ok(())
-    }
-
     /// Runs one writing statement and answers the rows that it returns, once they are committed.
     ///
     /// sqlx-sqlite's `fetch_one` and `fetch_optional` drop a `RETURNING` statement at its first row
@@ -249,11 +250,11 @@ impl Store {
         &self,
         statement: &impl StatementBuilder,
     ) -> std::result::Result<Vec<QueryResult>, DbErr> {
-        if self.writer.get_database_backend() != DbBackend::Sqlite {
-            return self.attempt(|| self.writer.query_all(statement)).await;
+        if self.pools.writer.get_database_backend() != DbBackend::Sqlite {
+            return self.attempt(|| self.pools.writer.query_all(statement)).await;
         }
         let write = async {
-            let transaction = self.writer.begin_with_options(immediate()).await?;
+            let transaction = self.pools.writer.begin_with_options(immediate()).await?;
             let rows = transaction.query_all(statement).await?;
             transaction.commit().await?;
             Ok(rows)
@@ -278,9 +279,19 @@ impl Store {
         }
     }
 
+    /// The same for a caller, which waits for its place first.
+    async fn attempt_for<T, F: Future<Output = std::result::Result<T, DbErr>>>(
+        &self,
+        principal: &Principal,
+        statement: impl FnMut() -> F,
+    ) -> std::result::Result<T, DbErr> {
+        let _place = self.pools.place(principal).await;
+        self.attempt(statement).await
+    }
+
     /// How long the answer to a statement is waited for, a connection included.
     fn answer_timeout(&self) -> Duration {
-        match self.writer.get_database_backend() {
+        match self.pools.writer.get_database_backend() {
             // Its answers are made in this process.
             DbBackend::Sqlite => Duration::MAX,
             _ => self.options.answer_timeout(),
@@ -289,15 +300,15 @@ impl Store {
 
     /// The span of a statement that does not wait in a queue.
     fn span(&self, operation: &'static str, collection: &'static str) -> Span {
-        metrics::db_span(system(&self.writer), operation, collection)
+        metrics::db_span(system(&self.pools.writer), operation, collection)
     }
 
     /// A lane of one's own for a moment.
     fn lane(&self) -> Lane {
-        if self.writer.get_database_backend() == DbBackend::Sqlite {
-            return Lane::sqlite(&self.writer, &self.files);
+        if self.pools.writer.get_database_backend() == DbBackend::Sqlite {
+            return Lane::sqlite(&self.pools.writer, &self.files);
         }
-        let pool = self.writer.get_postgres_connection_pool();
+        let pool = self.pools.writer.get_postgres_connection_pool();
         Lane::postgres(Kept::new(pool, &self.renewal, &self.options))
     }
 
@@ -308,32 +319,6 @@ impl Store {
         internal("the lanes to the database have ended")
     }
 
-    /// Sets the metrics that are states rather than events.
-    pub async fn observe(&self) {
-        self.updates.observe();
-        self.creations.observe();
-        self.organizations.observe();
-        self.credentials.observe();
-        let readers = (self.reader.get_database_backend() == DbBackend::Sqlite).then_some((
-            "readers",
-            &self.reader,
-            SQLITE_READERS_MAX,
-        ));
-        let main = match readers {
-            Some(_) => ("writer", &self.writer, 1),
-            None => ("general", &self.writer, self.options.connections_max - POSTGRES_LANES),
-        };
-        for (name, pool, max) in [Some(main), readers].into_iter().flatten() {
-            let (size, idle) = size_and_idle(pool);
-            metrics::pool(name, idle, size.saturating_sub(idle), max.try_into().unwrap_or(0));
-        }
-        if let Ok(steps) = self.migration_steps().await {
-            let unknown = steps.iter().filter(|step| !step.known).count();
-            let pending = steps.iter().filter(|step| !step.applied).count();
-            metrics::migrations(steps.len() - pending - unknown, pending, unknown);
-        }
-    }
-
     /// Ends the lanes once they have done what waits, and every connection once its statement is
     /// done.
     pub async fn close(self) -> Result<()> {
@@ -342,21 +327,8 @@ impl Store {
         self.organizations.close();
         self.credentials.close();
         self.lanes.ended().await;
-        self.reader.close().await?;
-        Ok(self.writer.close().await?)
+        Ok(self.pools.close().await?)
     }
-}
-
-/// The connections of a pool, and those of them that nobody uses.
-fn size_and_idle(pool: &DatabaseConnection) -> (usize, usize) {
-    let (size, idle) = if pool.get_database_backend() == DbBackend::Sqlite {
-        let pool = pool.get_sqlite_connection_pool();
-        (pool.size(), pool.num_idle())
-    } else {
-        let pool = pool.get_postgres_connection_pool();
-        (pool.size(), pool.num_idle())
-    };
-    (size.try_into().unwrap_or(0), idle)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is map_err's")]

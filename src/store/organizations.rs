@@ -12,11 +12,15 @@ use super::{
     create,
     entity::{organization_changes, organizations},
     error::is_taken,
-    internal, only, reader,
+    internal, only, page,
+    pools::Pools,
+    pools::holder,
+    reader,
     writer::Outcome,
 };
 use crate::domain::{
-    Call, Creation, Error, IdempotencyKey, Organization, OrganizationId, Result, Text, Update,
+    Call, Creation, Error, IdempotencyKey, Organization, OrganizationId, Page, PageSize, Principal,
+    Result, Text, Update, policy,
 };
 
 /// How often an update or a creation is tried again that lost its row, or its id, between two
@@ -27,30 +31,58 @@ const ATTEMPTS_MAX: u32 = 5;
 const VERSIONS_MAX: usize = 512;
 
 impl Store {
-    /// The organization with this id.
-    pub async fn find_organization(&self, id: OrganizationId) -> Result<Option<Organization>> {
-        reader::find(&self.organizations, id).await?.map(Organization::try_from).transpose()
+    /// The organization with this id, looked up for a caller.
+    pub async fn find_organization(
+        &self,
+        principal: &Principal,
+        id: OrganizationId,
+    ) -> Result<Option<Organization>> {
+        let found = reader::find(&self.organizations, &holder(principal), id).await?;
+        found.map(Organization::try_from).transpose()
     }
 
     /// The organization with this id, or [`Error::NotFound`].
-    pub async fn get_organization(&self, id: OrganizationId) -> Result<Organization> {
-        self.find_organization(id).await?.ok_or(Error::NotFound(id))
+    pub async fn get_organization(
+        &self,
+        principal: &Principal,
+        id: OrganizationId,
+    ) -> Result<Organization> {
+        self.find_organization(principal, id).await?.ok_or(Error::NotFound(id))
     }
 
-    /// The organizations after an id, by ascending id.
-    pub async fn list_organizations(&self, after: i64, limit: u64) -> Result<Vec<Organization>> {
+    /// A page of the organizations after an id, by ascending id, each as the caller may see it: by what
+    /// it may not see, the length of a page would tell something.
+    pub async fn list_organizations(
+        &self,
+        principal: &Principal,
+        after: i64,
+        size: PageSize,
+    ) -> Result<Page<Organization>> {
+        let piece = |after, count| self.organizations_after(principal, after, count);
+        page::read(size, after, piece, |entry| entry.id.get(), Organization::bytes).await
+    }
+
+    async fn organizations_after(
+        &self,
+        principal: &Principal,
+        after: i64,
+        count: usize,
+    ) -> Result<Vec<Organization>> {
         let query = organizations::Entity::find()
             .filter(organizations::Column::Id.gt(after))
             .order_by_asc(organizations::Column::Id)
-            .limit(limit);
+            .limit(u64::try_from(count).unwrap_or(u64::MAX));
         let span = self.span("SELECT", ORGANIZATIONS);
-        let rows = self.attempt(|| query.clone().all(&self.reader)).instrument(span).await?;
-        rows.into_iter().map(Organization::try_from).collect()
+        let rows = self.attempt_for(principal, || query.clone().all(&self.pools.reader));
+        let rows = rows.instrument(span).await?.into_iter();
+        rows.map(|row| Ok(policy::readable(principal, row.try_into()?))).collect()
     }
 
-    /// The versions of organizations, of those that are there. On behalf of nobody: it stands in no line.
+    /// The versions of organizations, of those that are there. Without a caller: for the process itself, by
+    /// the connection that no caller can take.
     pub async fn organization_versions(
         &self,
+        caller: Option<&Principal>,
         ids: &[OrganizationId],
     ) -> Result<Vec<(OrganizationId, i64)>> {
         use organizations::Column;
@@ -65,7 +97,14 @@ impl Store {
                 .filter(Column::Id.is_in(padded.map(|id| id.get())));
             let span = self.span("SELECT", ORGANIZATIONS);
             let query = || query.clone().into_tuple::<(i64, i64)>();
-            let rows = self.attempt(|| query().all(&self.reader)).instrument(span).await?;
+            let rows = async {
+                let Pools { reader, upkeep, .. } = &self.pools;
+                match caller {
+                    Some(caller) => self.attempt_for(caller, || query().all(reader)).await,
+                    None => self.attempt(|| query().all(upkeep)).await,
+                }
+            };
+            let rows = rows.instrument(span).await?;
             found.extend(rows);
         }
         let known = |(id, version)| Some((OrganizationId::new(id)?, version));
@@ -78,7 +117,7 @@ impl Store {
     /// under the same key, and records the change. Answers the organization as it is then.
     ///
     /// Only when no row is touched a second look tells missing, stale, made before and unchanged
-    /// apart. Updates of one organization are done in the order in which they came.
+    /// apart. A caller's updates of one organization are done in the order in which they came.
     pub async fn update_organization(
         &self,
         call: &Call,
@@ -114,7 +153,7 @@ impl Store {
         if let Some(made) = self.find_made(call, idempotency.as_ref()).await? {
             return Ok(Some(made));
         }
-        let current = self.get_organization(id).await?;
+        let current = self.get_organization(&call.principal, id).await?;
         if etag.is_some_and(|etag| etag != current.etag) {
             return Err(Error::EtagMismatch { current: current.etag });
         }
@@ -140,7 +179,7 @@ impl Store {
                 return Ok(made);
             }
             if let Some(id) = id
-                && self.find_organization(id).await?.is_some()
+                && self.find_organization(&call.principal, id).await?.is_some()
             {
                 return Err(Error::AlreadyExists(id));
             }
@@ -159,7 +198,8 @@ impl Store {
             Write::Update => &self.updates,
             Write::Create => &self.creations,
         };
-        let (outcome, _turn) = queue.ask(asked.id, asked.clone()).await?;
+        let (outcome, _turn) =
+            queue.ask(&holder(&asked.call.principal), asked.id, asked.clone()).await?;
         match outcome {
             Outcome::Changed(row) => Ok(Some(row)),
             Outcome::Untouched => Ok(None),
@@ -174,6 +214,7 @@ impl Store {
         asked: &Asked,
     ) -> Result<Option<organizations::Model>> {
         let alone = || async { self.lane().write(write, &[asked]).await };
+        let _place = self.pools.place(&asked.call.principal).await;
         // The batch was the first attempt, and this is the second.
         let retries_max = RETRIES_MAX - 1;
         match attempt(self.answer_timeout(), retries_max, alone).await {
@@ -185,8 +226,8 @@ impl Store {
     }
 
     /// The id that the next organization gets which names none, as far as it is known before.
-    pub async fn next_organization_id(&self) -> Result<OrganizationId> {
-        let next = self.attempt(|| create::next_id(&self.reader)).await?;
+    pub async fn next_organization_id(&self, principal: &Principal) -> Result<OrganizationId> {
+        let next = self.attempt_for(principal, || create::next_id(&self.pools.reader)).await?;
         OrganizationId::new(next).ok_or_else(|| internal("every organization id is taken"))
     }
 
@@ -200,7 +241,7 @@ impl Store {
         let Some(row) = self.find_recorded(call, idempotency).await? else { return Ok(None) };
         let id = OrganizationId::new(row.organization_id)
             .ok_or_else(|| internal("a stored organization_id is out of range"))?;
-        let current = reader::find(&self.organizations, id).await?;
+        let current = reader::find(&self.organizations, &holder(&call.principal), id).await?;
         current.map(|current| as_recorded(current, row)).transpose()
     }
 }

@@ -157,7 +157,7 @@ pub(super) async fn write(
         .bind(rows.iter().map(|row| row.credential()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.call.principal.role.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.member_of()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.call.principal.subject.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| &*row.call.principal.subject).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.call.request_id.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.idempotency_key()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.request_digest()).collect::<Vec<_>>())

@@ -1,10 +1,15 @@
 //! Work that waits while every lane is busy, and is then done together. Decides what is in one
 //! batch, for reads and for writes, on both databases.
 //!
-//! Nobody waits for company: work that finds a free lane is a batch of its own. Knows no SQL.
+//! Nobody waits for company: work that finds a free lane is a batch of its own. Holders are served in
+//! turn, so nobody stands behind all that another has asked. Knows no SQL.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
+    iter,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,8 +22,12 @@ use tracing::Instrument;
 
 use crate::{
     domain::{Error, OrganizationId, Result},
+    shares::{Holder, Line, Over, Share, Shares},
     telemetry::metrics::QueueTelemetry,
 };
+
+/// How many shares a queue has: one holder has half of it at most, and so has one organization.
+const PARTS: usize = 2;
 
 /// How much may wait, and how much of it is done at once.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +45,10 @@ pub(super) struct QueueLimits {
 #[derive(Debug)]
 pub(super) struct Queue<W, A> {
     state: Mutex<State<W, A>>,
+    /// The places of what waits. Locked while the state is, never the other way round.
+    places: Shares<Holder>,
+    /// The same places by organization: many callers of one fill the queue no more than one caller.
+    of_organizations: Shares<OrganizationId>,
     arrived: Notify,
     /// Whether somebody has given up since the queue was last searched for such.
     has_leavers: AtomicBool,
@@ -60,12 +73,9 @@ impl Drop for Asking<'_> {
 #[derive(Debug)]
 struct State<W, A> {
     /// Work that the next batch may have: no two pieces on one organization.
-    ready: VecDeque<Job<W, A>>,
-    /// Organizations that have a turn under way, and the work that waits for its end, in the order
-    /// of arrival.
-    turns: BTreeMap<OrganizationId, VecDeque<Waiting<W, A>>>,
-    /// Pieces of work in `ready` and `turns`.
-    waiting: usize,
+    ready: Line<Holder, Waiting<W, A>>,
+    /// Organizations that have a turn under way, and the work that waits for its end.
+    turns: BTreeMap<OrganizationId, Line<Holder, Waiting<W, A>>>,
     /// Whether the held lanes have been let go, until nothing waits any more.
     is_let_go: bool,
     is_closed: bool,
@@ -74,15 +84,16 @@ struct State<W, A> {
 #[derive(Debug)]
 struct Waiting<W, A> {
     work: W,
+    organization: Option<OrganizationId>,
     asker: oneshot::Sender<(A, Turn<W, A>)>,
+    /// Given back when a lane takes the work.
+    _places: (Share<Holder>, Option<Share<OrganizationId>>),
 }
 
 /// What a lane took out of the queue.
 struct Taken<W, A> {
     /// May be empty.
     batch: Vec<Job<W, A>>,
-    /// Work before it that nobody waits for any more.
-    given_up: Vec<Job<W, A>>,
     /// Whether there will be no other batch.
     is_over: bool,
 }
@@ -102,7 +113,7 @@ pub(super) struct Turn<W, A>(Option<(Arc<Queue<W, A>>, OrganizationId)>);
 impl<W, A> Drop for Turn<W, A> {
     fn drop(&mut self) {
         if let Some((queue, organization)) = self.0.take() {
-            queue.end_turn(organization);
+            queue.end_turn(&mut queue.lock(), organization);
         }
     }
 }
@@ -118,12 +129,13 @@ impl<W, A> Queue<W, A> {
     pub(super) fn new(limits: QueueLimits, telemetry: QueueTelemetry) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                ready: VecDeque::new(),
+                ready: Line::new(),
                 turns: BTreeMap::new(),
-                waiting: 0,
                 is_let_go: false,
                 is_closed: false,
             }),
+            places: Shares::new(limits.waiting_max, PARTS),
+            of_organizations: Shares::new(limits.waiting_max, PARTS),
             arrived: Notify::new(),
             has_leavers: AtomicBool::new(false),
             limits,
@@ -140,20 +152,20 @@ impl<W, A> Queue<W, A> {
 
     /// Sets the metric of what waits.
     pub(super) fn observe(&self) {
-        let waiting = self.lock().waiting;
-        self.telemetry.waiting(waiting);
+        self.telemetry.waiting(self.places.taken());
     }
 
-    /// Waits for the answer to a piece of work. Work on one organization is done one after the
-    /// other, in the order of arrival; the next begins when the turn that comes with the answer is
-    /// dropped. Whoever gives up while its work waits takes it out of the queue.
+    /// Waits for the answer to a piece of work of a holder. Work on one organization is done one after
+    /// the other, that of each holder in the order of arrival; the next begins when the turn that comes
+    /// with the answer is dropped. Whoever gives up while its work waits takes it out of the queue.
     pub(super) async fn ask(
         self: &Arc<Self>,
+        holder: &Holder,
         organization: Option<OrganizationId>,
         work: W,
     ) -> Result<(A, Turn<W, A>)> {
         let (asker, answer) = oneshot::channel();
-        self.submit(organization, Waiting { work, asker })?;
+        self.submit(holder, organization, work, asker)?;
         let mut asking = Asking { has_leavers: &self.has_leavers, is_answered: false };
         let answer = answer.instrument(self.telemetry.span()).await;
         asking.is_answered = true;
@@ -161,74 +173,82 @@ impl<W, A> Queue<W, A> {
     }
 
     fn submit(
-        self: &Arc<Self>,
+        &self,
+        holder: &Holder,
         organization: Option<OrganizationId>,
-        waiting: Waiting<W, A>,
+        work: W,
+        asker: oneshot::Sender<(A, Turn<W, A>)>,
     ) -> Result<()> {
-        let given_up = self.make_room();
-        // Outside of the lock: they end turns.
-        drop(given_up);
         let mut state = self.lock();
         if state.is_closed {
             return Err(Error::Unavailable("the store is closed".into()));
         }
-        if state.waiting >= self.limits.waiting_max {
+        let mut places = self.take_places(holder, organization);
+        // Searched only where there can be such: at each refusal the search would cost more than that.
+        if places.is_err() && self.has_leavers.swap(false, Ordering::Relaxed) {
+            self.drop_leavers(&mut state);
+            places = self.take_places(holder, organization);
+        }
+        let places = places.map_err(|over| {
             self.telemetry.refused();
-            return Err(Error::Overloaded);
-        }
-        state.waiting += 1;
-        match organization {
-            Some(organization) if state.turns.contains_key(&organization) => {
-                state.turns.entry(organization).or_default().push_back(waiting);
+            match over {
+                Over::Share => Error::ShareExhausted,
+                Over::Whole => Error::Overloaded,
             }
-            Some(organization) => {
-                state.turns.insert(organization, VecDeque::new());
-                self.make_ready(&mut state, waiting, Some(organization));
-            }
-            None => self.make_ready(&mut state, waiting, None),
+        })?;
+        let waiting = Waiting { work, organization, asker, _places: places };
+        let behind = organization.and_then(|organization| state.turns.get_mut(&organization));
+        if let Some(behind) = behind {
+            behind.push(holder.clone(), waiting);
+        } else {
+            state.turns.extend(organization.map(|organization| (organization, Line::new())));
+            self.make_ready(&mut state, holder.clone(), waiting);
         }
-        if !state.is_let_go && state.waiting >= self.limits.hold {
+        if !state.is_let_go && self.places.taken() >= self.limits.hold {
             state.is_let_go = true;
             self.arrived.notify_one();
         }
         Ok(())
     }
 
-    fn make_ready(
-        self: &Arc<Self>,
-        state: &mut State<W, A>,
-        Waiting { work, asker }: Waiting<W, A>,
+    fn take_places(
+        &self,
+        holder: &Holder,
         organization: Option<OrganizationId>,
-    ) {
-        let turn = Turn(organization.map(|organization| (self.clone(), organization)));
-        state.ready.push_back(Job { work, asker, turn });
+    ) -> std::result::Result<(Share<Holder>, Option<Share<OrganizationId>>), Over> {
+        let place = self.places.take(holder, 1)?;
+        let of_organization = organization.map(|id| self.of_organizations.take(&id, 1));
+        Ok((place, of_organization.transpose()?))
+    }
+
+    fn make_ready(&self, state: &mut State<W, A>, holder: Holder, waiting: Waiting<W, A>) {
+        state.ready.push(holder, waiting);
         self.arrived.notify_one();
     }
 
-    /// Takes what nobody waits for any more out of a queue that is full. Searched only where there
-    /// can be such: at each refusal the search would cost more than the refusal.
-    fn make_room(&self) -> Vec<Job<W, A>> {
-        let mut state = self.lock();
-        let is_full = state.waiting >= self.limits.waiting_max;
-        if !is_full || !self.has_leavers.swap(false, Ordering::Relaxed) {
-            return Vec::new();
-        }
+    /// Takes what nobody waits for any more out of the queue.
+    fn drop_leavers(&self, state: &mut State<W, A>) {
         for behind in state.turns.values_mut() {
             behind.retain(|waiting| !waiting.asker.is_closed());
         }
-        let (given_up, ready): (VecDeque<_>, VecDeque<_>) =
-            state.ready.drain(..).partition(|job| job.asker.is_closed());
-        state.ready = ready;
-        state.waiting = state.ready.len() + state.turns.values().map(VecDeque::len).sum::<usize>();
-        given_up.into()
+        let mut ended = Vec::new();
+        state.ready.retain(|waiting| {
+            let stays = !waiting.asker.is_closed();
+            if !stays {
+                ended.extend(waiting.organization);
+            }
+            stays
+        });
+        for organization in ended {
+            self.end_turn(state, organization);
+        }
     }
 
     /// The next batch, once there is one. None when the queue is closed and nothing waits.
-    pub(super) async fn next(&self) -> Option<Vec<Job<W, A>>> {
+    pub(super) async fn next(self: &Arc<Self>) -> Option<Vec<Job<W, A>>> {
         loop {
             let arrived = self.arrived.notified();
-            let Taken { batch, given_up, is_over } = self.take();
-            drop(given_up);
+            let Taken { batch, is_over } = self.take();
             if !batch.is_empty() {
                 return Some(batch);
             }
@@ -239,38 +259,48 @@ impl<W, A> Queue<W, A> {
         }
     }
 
-    fn take(&self) -> Taken<W, A> {
+    fn take(self: &Arc<Self>) -> Taken<W, A> {
         let mut state = self.lock();
-        let (mut batch, mut given_up) = (Vec::new(), Vec::new());
+        let mut batch = Vec::new();
         state.is_let_go |= state.is_closed;
         while state.is_let_go
             && batch.len() < self.limits.batch_max
-            && let Some(job) = state.ready.pop_front()
+            && let Some((_, waiting)) = state.ready.pop()
         {
-            state.waiting -= 1;
-            if job.asker.is_closed() { given_up.push(job) } else { batch.push(job) }
+            let Waiting { work, organization, asker, .. } = waiting;
+            if !asker.is_closed() {
+                batch.push(Job { work, asker, turn: self.turn(organization) });
+            } else if let Some(organization) = organization {
+                self.end_turn(&mut state, organization);
+            }
         }
         if state.is_let_go && !state.ready.is_empty() {
             // For another lane.
             self.arrived.notify_one();
         }
-        if state.waiting == 0 {
+        let is_empty = self.places.taken() == 0;
+        if is_empty {
             state.is_let_go = false;
             if state.is_closed {
                 self.arrived.notify_waiters();
             }
         }
-        Taken { batch, given_up, is_over: state.is_closed && state.waiting == 0 }
+        Taken { batch, is_over: state.is_closed && is_empty }
     }
 
     /// Takes all that waits, which no lane can do; also what waits for a turn.
-    pub(super) fn take_all(&self) -> Vec<Job<W, A>> {
+    pub(super) fn take_all(self: &Arc<Self>) -> Vec<Job<W, A>> {
         let mut state = self.lock();
-        state.waiting = 0;
-        let mut all: Vec<_> = state.ready.drain(..).collect();
+        let job = |Waiting { work, asker, .. }: Waiting<W, A>, turn| Job { work, asker, turn };
+        let ready = state.ready.drain();
+        let mut all: Vec<_> = ready
+            .map(|(_, waiting)| {
+                let turn = self.turn(waiting.organization);
+                job(waiting, turn)
+            })
+            .collect();
         for behind in state.turns.values_mut() {
-            let without_turn = |Waiting { work, asker }| Job { work, asker, turn: Turn(None) };
-            all.extend(behind.drain(..).map(without_turn));
+            all.extend(behind.drain().map(|(_, waiting)| job(waiting, Turn(None))));
         }
         all
     }
@@ -281,18 +311,16 @@ impl<W, A> Queue<W, A> {
         self.arrived.notify_waiters();
     }
 
-    fn end_turn(self: &Arc<Self>, organization: OrganizationId) {
-        let mut state = self.lock();
-        while let Some(behind) = state.turns.get_mut(&organization) {
-            let Some(next) = behind.pop_front() else {
-                state.turns.remove(&organization);
-                return;
-            };
-            if next.asker.is_closed() {
-                state.waiting -= 1;
-            } else {
-                return self.make_ready(&mut state, next, Some(organization));
-            }
+    fn turn(self: &Arc<Self>, organization: Option<OrganizationId>) -> Turn<W, A> {
+        Turn(organization.map(|organization| (self.clone(), organization)))
+    }
+
+    fn end_turn(&self, state: &mut State<W, A>, organization: OrganizationId) {
+        let Some(behind) = state.turns.get_mut(&organization) else { return };
+        let mut waiting = iter::from_fn(|| behind.pop());
+        match waiting.find(|(_, waiting)| !waiting.asker.is_closed()) {
+            Some((holder, next)) => self.make_ready(state, holder, next),
+            None => drop(state.turns.remove(&organization)),
         }
     }
 

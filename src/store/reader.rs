@@ -12,14 +12,21 @@ use super::{
     queue::Queue,
     row::Row,
 };
-use crate::domain::{Error, Result};
+use crate::{
+    domain::{Error, Result},
+    shares::Holder,
+};
 
 /// Keys whose rows are waited for.
 pub(super) type Reads<K, M> = Queue<K, Result<Option<M>>>;
 
-/// The row that has a key.
-pub(super) async fn find<K, M>(reads: &Arc<Reads<K, M>>, key: K) -> Result<Option<M>> {
-    let (found, _) = reads.ask(None, key).await?;
+/// The row that has a key, looked up for a holder.
+pub(super) async fn find<K, M>(
+    reads: &Arc<Reads<K, M>>,
+    holder: &Holder,
+    key: K,
+) -> Result<Option<M>> {
+    let (found, _) = reads.ask(holder, None, key).await?;
     found
 }
 

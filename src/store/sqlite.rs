@@ -229,7 +229,7 @@ fn as_array(id: i64, row: &Asked) -> impl Serialize {
         row.credential().map(|digest| HEXLOWER.encode(digest)),
         principal.role.as_str(),
         row.member_of(),
-        principal.subject.as_str(),
+        &*principal.subject,
         row.call.request_id.as_str(),
         row.idempotency_key(),
         row.request_digest().map(|digest| HEXLOWER.encode(digest)),

@@ -197,13 +197,15 @@ async fn a_revoked_credential_does_not_write_whatever_was_checked_before() {
     use orgd::{
         app::organizations,
         domain::{Call, Change, Error, Patch, Update},
+        shares::Holder,
     };
 
     on_both_databases(async |service| {
         let store = service.database().store().await;
         let secret = orgd::auth::Secret::parse(USER).unwrap();
         // As after authentication: the principal is known, and its rights are about to be checked.
-        let principal = store.find_principal(&secret.digest()).await.unwrap().unwrap();
+        let principal =
+            store.find_principal(&Holder::Process, &secret.digest()).await.unwrap().unwrap();
         assert!(store.revoke_credential(secret.digest()).await.unwrap());
         let call = Call {
             principal: principal.into(),

@@ -144,7 +144,7 @@ async fn a_batch_has_no_more_than_its_limit() {
 }
 
 #[tokio::test]
-async fn updates_of_one_organization_are_done_in_the_order_in_which_they_came() {
+async fn a_callers_updates_of_one_organization_are_done_in_the_order_in_which_they_came() {
     patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "20")], async |service| {
         // Remembers the credential, so that none waits for it.
         assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
@@ -215,9 +215,9 @@ async fn an_update_that_names_no_field_waits_for_nobody() {
 }
 
 #[tokio::test]
-async fn what_comes_to_a_full_queue_is_refused_at_once_and_the_queue_empties() {
+async fn what_comes_over_a_callers_share_is_refused_and_the_queue_empties() {
     // Nothing is done, so everything waits.
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "10000"), ("ORGD_WRITE_QUEUE_MAX", "20")];
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "10000"), ("ORGD_WRITE_QUEUE_MAX", "40")];
     patiently_on_both_databases(&settings, async |service| {
         let client = service.grpc();
         let update = |id: i64| {
@@ -237,11 +237,11 @@ async fn what_comes_to_a_full_queue_is_refused_at_once_and_the_queue_empties() {
             for status in join_all((0..30).map(|number| update(FIRST + number))).await {
                 assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
                 let details = status.get_error_details();
-                assert_eq!(details.error_info().unwrap().reason, "STORE_OVERLOADED");
+                assert_eq!(details.error_info().unwrap().reason, "SHARE_EXHAUSTED");
                 assert!(details.retry_info().unwrap().retry_delay.is_some());
             }
             let refused = rename(&service, OWN, "Late").send().await;
-            assert_eq!((refused.status(), refused.reason().as_str()), (429, "STORE_OVERLOADED"));
+            assert_eq!((refused.status(), refused.reason().as_str()), (429, "SHARE_EXHAUSTED"));
             assert_eq!(refused.header("retry-after"), Some("1"));
             assert_eq!(refused.json()["code"], "RESOURCE_EXHAUSTED");
             service.until_waiting(20).await;
@@ -260,6 +260,52 @@ async fn what_comes_to_a_full_queue_is_refused_at_once_and_the_queue_empties() {
         };
         tokio::time::timeout(PATIENCE, emptying).await.expect("the queue empties");
         assert_eq!(again().await.reason(), "DEADLINE_EXCEEDED");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_callers_full_share_refuses_no_other() {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "21"), ("ORGD_WRITE_QUEUE_MAX", "40")];
+    patiently_on_both_databases(&settings, async |service| {
+        service.database().add_organizations(FIRST, FIRST + 20).await;
+        let waiting = (FIRST..FIRST + 20).map(|id| rename(&service, id, "Waits").send());
+        let other = async {
+            service.until_waiting(20).await;
+            let refused = rename(&service, FIRST + 20, "Refused").send().await;
+            let told = (refused.status(), refused.reason());
+            assert_eq!(told, (429, "SHARE_EXHAUSTED".to_owned()));
+            // With this one so many wait that the lane begins.
+            service.put(OWN, USER, r#"{"name": "Mine"}"#).send().await
+        };
+        let (waiting, other) = tokio::join!(join_all(waiting), other);
+        for answer in waiting.iter().chain([&other]) {
+            assert_eq!(answer.status(), 200, "{}", answer.text());
+        }
+    })
+    .await;
+}
+
+/// Behind many updates of one organization, those of another caller are done in turn.
+#[tokio::test]
+async fn an_update_stands_behind_no_line_of_another_caller() {
+    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "31")], async |service| {
+        let names = (0..30).map(|number| format!("Name {number}"));
+        let waiting = names.map(async |name| {
+            let body = format!(r#"{{"name": "{name}"}}"#);
+            service.put(OWN, USER, &body).send().await.status()
+        });
+        let other = async {
+            service.until_waiting(30).await;
+            let put = service.put(OWN, ADMINISTRATOR, r#"{"handshake": "h"}"#);
+            put.send().await.status()
+        };
+        let (waiting, other) = tokio::join!(join_all(waiting), other);
+        assert!(waiting.iter().chain([&other]).all(|status| *status == 200), "{waiting:?} {other}");
+        let changes = service.database().changes(OWN).await;
+        let turn = changes.iter().position(|change| change.subject == "test-administrator");
+        // Behind the creation, the one under way, and one.
+        assert!(turn.is_some_and(|turn| turn <= 3), "{turn:?}");
     })
     .await;
 }

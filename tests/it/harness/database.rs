@@ -17,7 +17,8 @@ use orgd::{
     },
     auth::Secret,
     domain::{
-        Call, Change, ChangeEntry, Creation, Organization, OrganizationId, Patch, Principal, Role,
+        Call, Change, ChangeEntry, Creation, Organization, OrganizationId, PageSize, Patch,
+        Principal, Role,
     },
     store::{Store, StoreOptions},
 };
@@ -27,6 +28,8 @@ use tokio::time::{sleep, timeout};
 
 use super::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, faults::Proxy, postgres::Cluster, strict};
 
+/// A page that has all of a list.
+pub const WHOLE: PageSize = PageSize { entries: 10_000, bytes: usize::MAX };
 /// More than anything takes that is waited for here, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -216,7 +219,8 @@ impl Database {
     /// The organization as it is stored.
     pub async fn organization(&self, id: i64) -> Organization {
         let store = self.store().await;
-        let organization = store.get_organization(OrganizationId::new(id).unwrap()).await.unwrap();
+        let id = OrganizationId::new(id).unwrap();
+        let organization = store.get_organization(&Principal::operator(), id).await.unwrap();
         store.close().await.unwrap();
         organization
     }
@@ -225,9 +229,9 @@ impl Database {
     pub async fn changes(&self, id: i64) -> Vec<ChangeEntry> {
         let store = self.store().await;
         let id = OrganizationId::new(id).unwrap();
-        let changes = store.list_changes(id, 0, 10_000).await.unwrap();
+        let changes = store.list_changes(&Principal::operator(), id, 0, WHOLE).await.unwrap();
         store.close().await.unwrap();
-        changes
+        changes.entries
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use self::{
     command::{Command, orgd, orgd_to, orgd_with, orgd_with_input},
     credential::ending_soon,
-    database::Database,
+    database::{Database, WHOLE},
     faults::{Fault, Proxy},
     http::{Answer, Request},
     http2::{END_HEADERS, END_STREAM, PREFACE, RawHttp2, block, frame, kind, write_length},

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use orgd::domain::{ChangeEntry, Field, FieldChange};
+use orgd::domain::{ChangeEntry, Field, FieldChange, Principal};
 use turmoil::Sim;
 
 use self::{
@@ -150,8 +150,9 @@ fn simulate(seed: u64, database: &Database, first_id: i64) -> Seen {
 /// Every update is there once, in its order, and nothing else is.
 fn assert_stored(database: &Database, seed: u64, id: i64) {
     let organization = orgd::domain::OrganizationId::new(id).unwrap();
-    let changes = database.store.list_changes(organization, 0, 1000);
-    let changes = database.runtime.block_on(changes).unwrap();
+    let operator = Principal::operator();
+    let changes = database.store.list_changes(&operator, organization, 0, harness::WHOLE);
+    let changes = database.runtime.block_on(changes).unwrap().entries;
     let name = |change: &ChangeEntry| {
         let [FieldChange { field: Field::Name, values: Some(values) }] = &change.fields[..] else {
             panic!("changed something else: {change:?}");

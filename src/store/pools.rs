@@ -1,0 +1,86 @@
+//! The connections that are in no lane: who takes one, and how many there are.
+//!
+//! What a caller asks and no lane does waits for a place first, so that no caller can take all
+//! connections: a holder has one part of the places that others leave. Administrators have a place, and
+//! upkeep (the probe, metrics, the state of the schema) has a connection, that no client can take.
+
+use sea_orm::{DatabaseConnection, DbBackend, DbErr};
+
+use crate::{
+    domain::{Principal, Role},
+    shares::{Holder, Share, Shares},
+    telemetry::metrics,
+};
+
+/// Connections of administrators, all together.
+pub(super) const ADMINISTRATORS: u32 = 1;
+/// Connections of upkeep.
+pub(super) const UPKEEP: u32 = 1;
+/// How many shares the places have.
+const PARTS: usize = 2;
+
+/// The pools, and the places at them.
+#[derive(Clone, Debug)]
+pub(super) struct Pools {
+    /// The connections that write: one on SQLite, where a second could only wait for it.
+    pub(super) writer: DatabaseConnection,
+    /// The connections that read; on PostgreSQL the same pool.
+    pub(super) reader: DatabaseConnection,
+    /// The connection for upkeep.
+    pub(super) upkeep: DatabaseConnection,
+    administrators: Shares<Holder>,
+    /// Of all other callers.
+    others: Shares<Holder>,
+}
+
+impl Pools {
+    /// Pools at which so many callers that are no administrators may be at once.
+    pub(super) fn new([writer, reader, upkeep]: [DatabaseConnection; 3], others: u32) -> Self {
+        let places = |count| Shares::new(usize::try_from(count).unwrap_or(usize::MAX), PARTS);
+        let (administrators, others) = (places(ADMINISTRATORS), places(others));
+        Self { writer, reader, upkeep, administrators, others }
+    }
+
+    /// Waits for a caller's place at the pools, which it has as long as the answer lives.
+    pub(super) async fn place(&self, principal: &Principal) -> Share<Holder> {
+        let places = match principal.role {
+            Role::Administrator => &self.administrators,
+            Role::User | Role::Support => &self.others,
+        };
+        places.wait(&holder(principal)).await
+    }
+
+    pub(super) fn observe(&self) {
+        if self.writer.get_database_backend() == DbBackend::Sqlite {
+            observe("writer", &self.writer);
+            observe("readers", &self.reader);
+        } else {
+            observe("general", &self.writer);
+        }
+        observe("upkeep", &self.upkeep);
+    }
+
+    /// Ends every connection once its statement is done.
+    pub(super) async fn close(self) -> Result<(), DbErr> {
+        self.upkeep.close().await?;
+        self.reader.close().await?;
+        self.writer.close().await
+    }
+}
+
+/// Whose share a caller's work comes out of.
+pub(super) fn holder(principal: &Principal) -> Holder {
+    Holder::Principal(principal.subject.clone())
+}
+
+fn observe(name: &'static str, pool: &DatabaseConnection) {
+    let (size, idle, max) = if pool.get_database_backend() == DbBackend::Sqlite {
+        let pool = pool.get_sqlite_connection_pool();
+        (pool.size(), pool.num_idle(), pool.options().get_max_connections())
+    } else {
+        let pool = pool.get_postgres_connection_pool();
+        (pool.size(), pool.num_idle(), pool.options().get_max_connections())
+    };
+    let [size, max] = [size, max].map(|count| usize::try_from(count).unwrap_or(0));
+    metrics::pool(name, idle, size.saturating_sub(idle), max);
+}
