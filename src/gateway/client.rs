@@ -13,7 +13,7 @@ use tonic::{
 use tonic_types::StatusExt;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
-use super::edge::Exchange;
+use super::{edge::Exchange, share::Source};
 use crate::{
     proto::{
         request_id,
@@ -159,6 +159,8 @@ impl Caller {
         &self,
         message: v1::WatchRequest,
     ) -> Result<Streaming<v1::Change>, Status> {
+        // By itself, so that the caller is known: the stream goes on, and comes out of its share.
+        self.authenticate().await?;
         self.call(true, message, async |client, request| client.watch(request).await).await
     }
 
@@ -219,6 +221,8 @@ impl Caller {
         request.set_timeout(left.max(Duration::from_nanos(1)));
         // For the service in this process.
         request.extensions_mut().insert(self.exchange.record.clone());
+        // For the caller's share of the way to another one.
+        request.extensions_mut().insert(Source(self.exchange.source));
         request
     }
 
