@@ -142,3 +142,117 @@ impl Callers {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, time::Duration};
+
+    use axum::http::{Request, Response, header::AUTHORIZATION};
+    use futures_util::FutureExt;
+    use tonic::{Status, body::Body};
+    use tonic_types::StatusExt;
+    use tower::{ServiceExt, service_fn};
+
+    use super::{Source, Transport, WATCH, in_shares};
+    use crate::gateway::transport;
+
+    /// A service that takes the credentials that begin with `good`, and answers with a body
+    /// that has no end.
+    fn in_front_of_a_service(calls_max: usize, streams_max: usize) -> Transport {
+        let service = service_fn(async |request: Request<Body>| {
+            let line = request.headers()[AUTHORIZATION].to_str().unwrap_or_default();
+            if !line.contains(" good") {
+                return Ok(Status::unauthenticated("").into_http());
+            }
+            let body = futures_util::stream::pending::<Result<bytes::Bytes, Status>>();
+            Ok::<_, Status>(Response::new(Body::new(axum::body::Body::from_stream(body))))
+        });
+        in_shares(transport(service), calls_max, streams_max)
+    }
+
+    async fn call(
+        transport: &Transport,
+        path: &str,
+        line: &str,
+        network: u8,
+    ) -> Result<Response<Body>, String> {
+        let source = Source(Some([127, 0, 0, network].into()));
+        let request = Request::builder()
+            .uri(path)
+            .header(AUTHORIZATION, line)
+            // So much of it is waited for a turn.
+            .header("grpc-timeout", "20m")
+            .extension(source)
+            .body(Body::empty());
+        let Ok(request) = request else { return Err("no request".to_owned()) };
+        let answer = transport.clone().oneshot(request).await;
+        answer.map_err(|status| {
+            status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+        })
+    }
+
+    const SHARE: &str = "SHARE_EXHAUSTED";
+    const GET: &str = "/organization.v1.OrganizationService/Get";
+
+    #[tokio::test]
+    async fn a_caller_that_is_known_has_a_share_of_its_own_however_it_spells_its_credential() {
+        let transport = in_front_of_a_service(8, 8);
+        for line in ["Bearer good-1", "Bearer good-2"] {
+            drop(call(&transport, GET, line, 1).await);
+        }
+        let mut held = Vec::new();
+        for line in ["Bearer good-1", "bearer good-1", "BEARER  good-1", "ApiKey good-1"] {
+            held.push(call(&transport, GET, line, 1).await.map_err(|reason| reason + line));
+        }
+        assert!(held.iter().all(Result::is_ok), "{held:?}");
+        // From wherever it calls.
+        assert_eq!(call(&transport, GET, "Bearer good-1", 2).await.err().as_deref(), Some(SHARE));
+        assert!(call(&transport, GET, "Bearer good-2", 1).await.is_ok());
+        held.pop();
+        assert!(call(&transport, GET, "Bearer good-1", 1).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn tokens_that_are_not_known_share_what_their_network_has() {
+        let transport = in_front_of_a_service(8, 8);
+        let mut held = Vec::new();
+        for number in 0..4 {
+            held.push(call(&transport, GET, &format!("Bearer good-{number}"), 1).await);
+        }
+        assert!(held.iter().all(Result::is_ok), "{held:?}");
+        assert_eq!(call(&transport, GET, "Bearer x", 1).await.err().as_deref(), Some(SHARE));
+        assert_eq!(call(&transport, GET, "Bearer good-4", 1).await.err().as_deref(), Some(SHARE));
+        assert!(call(&transport, GET, "Bearer good-4", 2).await.is_ok());
+        // Which is known from then on.
+        assert!(call(&transport, GET, "Bearer good-4", 1).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_whole_that_others_have_is_not_ones_own_doing_and_streams_have_a_share_of_their_own()
+    {
+        let transport = in_front_of_a_service(1, 20);
+        drop(call(&transport, GET, "Bearer good-1", 1).await);
+        let _held = call(&transport, GET, "Bearer good-1", 1).await;
+        let refused = call(&transport, GET, "Bearer good-2", 2).await;
+        assert_eq!(refused.err().as_deref(), Some("STORE_OVERLOADED"));
+        let streams = [
+            call(&transport, WATCH, "Bearer good-1", 1).await,
+            call(&transport, WATCH, "Bearer good-1", 1).await,
+        ];
+        assert!(streams.iter().all(Result::is_ok), "{streams:?}");
+        let refused = call(&transport, WATCH, "Bearer good-1", 1).await;
+        assert_eq!(refused.err().as_deref(), Some("WATCHES_EXHAUSTED"));
+    }
+
+    #[tokio::test]
+    async fn whoever_leaves_gives_back_its_place() {
+        let service = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Status>>());
+        let transport = in_shares(transport(service), 2, 2);
+        let mut first = Box::pin(call(&transport, GET, "Bearer x", 1));
+        assert!((&mut first).now_or_never().is_none());
+        assert_eq!(call(&transport, GET, "Bearer x", 1).await.err().as_deref(), Some(SHARE));
+        drop(first);
+        let next = call(&transport, GET, "Bearer x", 1);
+        assert!(tokio::time::timeout(Duration::from_millis(100), next).await.is_err(), "under way");
+    }
+}

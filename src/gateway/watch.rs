@@ -52,13 +52,12 @@ pub(super) async fn watch(
     if head.method == Method::HEAD {
         // Refused as the stream would be, which is not begun.
         let page_size = 1;
-        caller
-            .list_changes(v1::ListChangesRequest {
-                organization_id: id,
-                page_size,
-                ..v1::ListChangesRequest::default()
-            })
-            .await?;
+        let message = v1::ListChangesRequest {
+            organization_id: id,
+            page_size,
+            ..v1::ListChangesRequest::default()
+        };
+        caller.list_changes(message).await?;
         let nothing = Sse::new(stream::empty::<Result<Event, axum::Error>>());
         return Ok((UNBUFFERED, nothing).into_response());
     }
