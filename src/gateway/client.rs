@@ -159,8 +159,6 @@ impl Caller {
         &self,
         message: v1::WatchRequest,
     ) -> Result<Streaming<v1::Change>, Status> {
-        // By itself, so that the caller is known: the stream goes on, and comes out of its share.
-        self.authenticate().await?;
         self.call(true, message, async |client, request| client.watch(request).await).await
     }
 
