@@ -13,7 +13,7 @@ use tonic::{
 use tonic_types::StatusExt;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
-use super::edge::Exchange;
+use super::{edge::Exchange, share::Source};
 use crate::{
     proto::{
         request_id,
@@ -219,6 +219,8 @@ impl Caller {
         request.set_timeout(left.max(Duration::from_nanos(1)));
         // For the service in this process.
         request.extensions_mut().insert(self.exchange.record.clone());
+        // For the caller's share of the way to another one.
+        request.extensions_mut().insert(Source(self.exchange.source));
         request
     }
 

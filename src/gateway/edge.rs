@@ -3,7 +3,7 @@
 //! The outermost layer, so that no answer comes past it.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
 };
 
@@ -33,6 +33,8 @@ pub(super) struct Exchange {
     pub(super) request_id: HeaderValue,
     pub(super) deadline: Instant,
     pub(super) record: RequestRecord,
+    /// The network that it comes from, where that is known.
+    pub(super) source: Option<IpAddr>,
     /// What the service said of the caller's rate limit.
     pub(super) standing: Arc<OnceLock<HeaderMap>>,
 }
@@ -61,10 +63,11 @@ pub(super) async fn edge(
         request_id: request_id.clone(),
         deadline: Instant::now() + limits.deadline,
         record: record.clone(),
+        source: request_source(&request),
         standing: Arc::default(),
     };
     let standing = exchange.standing.clone();
-    let source = source_standing(&limits, &request);
+    let source = source_standing(&limits, exchange.source);
     let malformed = malformed(&request);
     let (is_malformed, is_http1) = (malformed.is_some(), request.version() < Version::HTTP_2);
     let is_change = matches!(*request.method(), Method::PUT | Method::POST);
@@ -104,9 +107,12 @@ pub(super) async fn edge(
     answer
 }
 
-fn source_standing(limits: &RequestLimits, request: &Request) -> Option<Standing> {
-    let peer = request.extensions().get::<SocketAddr>()?;
-    Some(limits.sources.as_ref()?.check(&source(peer.ip())))
+fn request_source(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<SocketAddr>().map(|peer| source(peer.ip()))
+}
+
+fn source_standing(limits: &RequestLimits, source: Option<IpAddr>) -> Option<Standing> {
+    Some(limits.sources.as_ref()?.check(&source?))
 }
 
 /// The method as logs and metrics name it: one of a closed set, whatever clients send.

@@ -18,6 +18,7 @@ mod problem;
 mod query;
 mod request;
 mod resource;
+mod share;
 mod watch;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -32,6 +33,7 @@ use axum::{
 };
 pub use client::{Transport, transport};
 use problem::Problem;
+pub use share::{holding, in_shares, is_stream};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{proto::v1, rate_limit::RateLimit};

@@ -1,14 +1,21 @@
 //! The organization resource: from a request to a message and back.
 
+use std::convert::Infallible;
+
 use axum::{
     Extension, Json,
+    body::Body,
     extract::{Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION},
+        request::Parts,
     },
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Serialize;
 
 use super::watch;
 use super::{
@@ -28,6 +35,8 @@ use crate::proto::v1;
 /// For the caller alone, and asked again each time.
 const PRIVATE: (HeaderName, HeaderValue) =
     (CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+
+const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -104,7 +113,7 @@ pub(super) async fn update(
 /// The page's answer: the id, a JSON number, and nothing else.
 fn id_alone(organization: &v1::Organization) -> Response {
     let body = format!("{{\"id\": {}}}", organization.id);
-    ([(CONTENT_TYPE, "application/json")], body).into_response()
+    (JSON, body).into_response()
 }
 
 /// `POST /v1/organizations`: stores a new organization.
@@ -210,7 +219,7 @@ pub(super) async fn list(
     let reading = async {
         let query = Query::read(&head.uri)?;
         Ok(v1::ListOrganizationsRequest {
-            page_size: query.page_size()?,
+            page_size: page_size(&head, &query)?,
             page_token: query.page_token(),
             include_writable_fields: query.flag("writableFields")?,
         })
@@ -218,12 +227,15 @@ pub(super) async fn list(
     let message = authenticated_first(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
     let page = caller.list(message).await?;
+    if head.method == Method::HEAD {
+        return Ok(head_of_page());
+    }
     let organizations = page.organizations.into_iter();
     let page = OrganizationPage {
         organizations: organizations.map(|found| Organization::new(found, with_writable)).collect(),
         next_page_token: page.next_page_token,
     };
-    Ok(([PRIVATE], Json(page)).into_response())
+    Ok(page_of(&page))
 }
 
 /// `GET /v1/organizations/{id}/changes`: a page of the organization's change log.
@@ -257,13 +269,34 @@ pub(super) async fn list_changes(
         let query = Query::read(&head.uri)?;
         Ok(v1::ListChangesRequest {
             organization_id: organization_id(&head.uri)?,
-            page_size: query.page_size()?,
+            page_size: page_size(&head, &query)?,
             page_token: query.page_token(),
         })
     };
     let message = authenticated_first(&caller, &head.headers, reading).await?;
     let page = caller.list_changes(message).await?;
+    if head.method == Method::HEAD {
+        return Ok(head_of_page());
+    }
     let changes = page.changes.into_iter().map(Change::from).collect();
     let page = ChangePage { changes, next_page_token: page.next_page_token };
-    Ok(([PRIVATE], Json(page)).into_response())
+    Ok(page_of(&page))
+}
+
+/// How many entries to ask the service for. HEAD is refused where GET is, for which one is enough.
+fn page_size(head: &Parts, query: &Query) -> Result<i32, Problem> {
+    let asked = query.page_size()?;
+    Ok(if head.method == Method::HEAD { 1 } else { asked })
+}
+
+/// A page, in no more memory than it needs: its client may take it slowly.
+fn page_of(page: &impl Serialize) -> Response {
+    let bytes = serde_json::to_vec(page).unwrap_or_default().into_boxed_slice();
+    ([PRIVATE], JSON, Bytes::from(bytes)).into_response()
+}
+
+/// The head of a page that is not made, so that its length is not known and not told (RFC 9110 §9.3.2).
+fn head_of_page() -> Response {
+    let unknown = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+    ([PRIVATE], JSON, unknown).into_response()
 }

@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::field_error::{self, FieldError};
+use crate::proto::ERROR_DOMAIN;
 
 /// Errors that a problem lists at most.
 pub(super) const ERRORS_MAX: usize = 16;
@@ -188,6 +189,40 @@ impl Problem {
             "The service has failed. Try again; if it happens again, report the request id.";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "INTERNAL", detail)
     }
+}
+
+/// The refusal of a call whose caller has its share of the way to the service, as the service refuses
+/// for its own shares.
+pub(super) fn share_exhausted() -> Status {
+    exhausted(
+        "SHARE_EXHAUSTED",
+        "You have as much under way as one caller may have, so your request was not carried out. \
+            Wait until some of it is done, and try again after the time that the answer says.",
+    )
+}
+
+/// The same where others have the rest.
+pub(super) fn overloaded() -> Status {
+    exhausted(
+        "STORE_OVERLOADED",
+        "The service has more to do than it can do in time; your request was not carried out. \
+            Try again after the time that the answer says.",
+    )
+}
+
+/// The same of a stream.
+pub(super) fn watches_exhausted() -> Status {
+    exhausted(
+        "WATCHES_EXHAUSTED",
+        "Too many watches are open: as many as one caller may have, or as many as there may be. \
+            Close one, or try again after the time that the answer says, or list the changes.",
+    )
+}
+
+fn exhausted(reason: &str, message: &str) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []);
+    details.set_retry_info(Some(Duration::from_secs(RETRY_AFTER_SECONDS)));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
 /// Refusals of the service, of a request that changes nothing.

@@ -2,7 +2,7 @@
 //! change.
 
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, header::ACCEPT, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header::ACCEPT, request::Parts},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -47,15 +47,24 @@ pub(super) async fn watch(
     // last event's id.
     let connection = head.extensions.get::<CancellationToken>().cloned().unwrap_or_default();
     let caller = gateway.caller(&head.headers, exchange);
-    let reading = async {
-        let id = organization_id(&head.uri)?;
-        let from = last_event_id(&head.headers)?;
-        Ok(v1::WatchRequest {
-            organization_ids: vec![id],
-            from_versions: from.into_iter().map(|version| (id, version)).collect(),
-        })
+    let reading = async { Ok((organization_id(&head.uri)?, last_event_id(&head.headers)?)) };
+    let (id, from) = authenticated_first(&caller, &head.headers, reading).await?;
+    if head.method == Method::HEAD {
+        // Refused as the stream would be, which is not begun.
+        let page_size = 1;
+        let message = v1::ListChangesRequest {
+            organization_id: id,
+            page_size,
+            ..v1::ListChangesRequest::default()
+        };
+        caller.list_changes(message).await?;
+        let nothing = Sse::new(stream::empty::<Result<Event, axum::Error>>());
+        return Ok((UNBUFFERED, nothing).into_response());
+    }
+    let message = v1::WatchRequest {
+        organization_ids: vec![id],
+        from_versions: from.into_iter().map(|version| (id, version)).collect(),
     };
-    let message = authenticated_first(&caller, &head.headers, reading).await?;
     let changes = caller.watch(message).await?;
     // The service's signs of life are for the gateway; clients get the gateway's own.
     let changes = changes.try_filter(|change| future::ready(!change.heartbeat));

@@ -12,15 +12,15 @@ mod readiness;
 mod running;
 mod signals;
 mod tls;
+mod upstream;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -28,35 +28,25 @@ use axum::{
     response::Response,
     routing::get,
 };
-use http::Uri;
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval},
 };
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
 
-use self::{accept::Protocol, readiness::Readiness, running::Running, tls::Tls};
+pub use self::upstream::{Peer, channel, endpoint};
+use self::{
+    accept::Protocol, readiness::Readiness, running::Running, tls::Tls, upstream::Upstream,
+};
 use crate::{
     app::watch::Watches,
     auth::Authenticator,
     config::{AuthArgs, HttpListenArgs, Limits, ListenArgs, RateLimitArgs, TlsArgs, UpstreamArgs},
     gateway::{self, RequestLimits},
     grpc::{self, CallLimits, OrganizationGrpc, PrincipalLimits},
-    proto::v1::organization_service_server::SERVICE_NAME,
     rate_limit::RateLimit,
     store::Store,
     telemetry::metrics::{Metrics, RateScope, SUM_UP_INTERVAL},
 };
-
-/// How long a gateway tries to connect to its service.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often an idle connection between a gateway and its service is tested, and how soon it must
-/// answer; without it a connection that a network swallowed is found out by a failing request.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a message may have over a REST body of the same content: mask, id, etag and key.
 const MESSAGE_EXTRA_BYTES_MAX: usize = 1024;
@@ -235,13 +225,19 @@ pub async fn serve_gateway(
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
     let UpstreamArgs { upstream, upstream_ca } = upstream;
     let ca = upstream_ca.as_deref();
-    let channel = channel(Peer { uri: &upstream, ca, ca_flag: "--upstream-ca" })?;
-    let transport = gateway::transport(channel.clone());
+    let peer = Peer { uri: &upstream, ca, ca_flag: "--upstream-ca" };
+    let upstream = Arc::new(Upstream::new(peer, watches_max(limits))?);
+    let transport = upstream.transport();
+    let transport = gateway::in_shares(transport, Upstream::calls_max(), watches_max(limits));
     let readiness = Readiness::new();
     let mut running = Running::start(limits, readiness.clone())?;
     let rest_limits = request_limits(limits, sources.clone());
     let rest = gateway::router(transport, rest_limits);
-    running.keep(readiness.clone().keep_probing(move || upstream_serves(channel.clone())));
+    let probe = move || {
+        let upstream = upstream.clone();
+        async move { upstream.probe().await }
+    };
+    running.keep(readiness.clone().keep_probing(probe));
     running.keep(keep_house(metrics.clone(), sources, PrincipalLimits::default()));
     let mut http_door = running.door("http", rest, Protocol::Any);
     if let Some(tls) = tls {
@@ -273,51 +269,6 @@ async fn keep_house(
     }
 }
 
-/// A service that is called over gRPC.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer<'a> {
-    /// Its listener, over `http` or `https`.
-    pub uri: &'a Uri,
-    /// Who may have signed its certificate, as a PEM file.
-    pub ca: Option<&'a Path>,
-    /// The flag that names that file.
-    pub ca_flag: &'static str,
-}
-
-/// A channel to a service, which connects when it is first used.
-pub fn channel(peer: Peer<'_>) -> Result<Channel> {
-    Ok(endpoint(peer)?.connect_lazy())
-}
-
-/// How a service is connected to.
-pub fn endpoint(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Endpoint> {
-    let mut endpoint = Endpoint::from(uri.clone());
-    match (uri.scheme_str() == Some("https"), ca) {
-        (true, Some(ca)) => {
-            let pem = pem::read(ca_flag, ca)?;
-            pem::certificates(ca_flag, &pem)?;
-            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-            endpoint =
-                endpoint.tls_config(tls).with_context(|| format!("{ca_flag} cannot be used"))?;
-        }
-        (true, None) => bail!("{uri} needs {ca_flag}: who may have signed its certificate"),
-        (false, _) => {}
-    }
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true))
-}
-
-async fn upstream_serves(channel: Channel) -> Result<()> {
-    let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
-    let answer = HealthClient::new(channel).check(request).await?;
-    ensure!(answer.get_ref().status() == ServingStatus::Serving, "the service is not ready");
-    Ok(())
-}
-
 fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> RequestLimits {
     RequestLimits {
         deadline: limits.request_deadline,
@@ -347,4 +298,8 @@ fn heartbeat(limits: Limits) -> Duration {
 
 fn body_bytes_max(limits: Limits) -> usize {
     usize::try_from(limits.body_bytes_max).unwrap_or(usize::MAX)
+}
+
+fn watches_max(limits: Limits) -> usize {
+    usize::try_from(limits.watches_max).unwrap_or(usize::MAX)
 }

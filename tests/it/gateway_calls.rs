@@ -74,10 +74,12 @@ impl Upstream {
         Self { addr: addr.into(), shared, _tasks: tasks }
     }
 
-    /// Ends the open connections, and spoils those that come next.
-    fn fail(&self, fault: Fault) {
+    /// Ends the open connections, and spoils those that come next. The gateway has a moment to hear of it:
+    /// what it sends before that has an outcome that nobody knows.
+    async fn fail(&self, fault: Fault) {
         *self.shared.fault.lock().unwrap() = (fault, FAILING);
         std::mem::take(&mut *self.shared.cut.lock().unwrap()).cancel();
+        sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -224,11 +226,11 @@ async fn a_call_is_made_again_where_that_does_no_harm_and_else_told_as_unknown()
         .into_iter()
         .enumerate()
         {
-            upstream.fail(fault);
+            upstream.fail(fault).await;
             assert_eq!(outcome(&gateway, number, "GET", "").await, (200, 0), "{fault:?}");
-            upstream.fail(fault);
+            upstream.fail(fault).await;
             assert_eq!(outcome(&gateway, number, "PUT", "").await, expected, "{fault:?}");
-            upstream.fail(fault);
+            upstream.fail(fault).await;
             let key = format!("0b7cf3d4-3c1f-4d0c-9d5c-7b1f7a0f9e5{number}");
             let keyed = outcome(&gateway, number + 10, "PUT", &key).await;
             assert_eq!(keyed, (200, 1), "{fault:?}, with a key");

@@ -1,0 +1,299 @@
+//! A caller's share of a gateway's way to its service: of the calls that are under way, and of the
+//! streams. In front of the service itself, in one process, the service's own shares are enough.
+//!
+//! A gateway knows no principals. Who calls is the credential, once the service has taken it. To ask that
+//! comes out of the share of the caller's network: whoever makes up tokens has one for all of them.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::http::{HeaderMap, Request, Response, Uri, header::AUTHORIZATION, request::Parts};
+use http_body_util::BodyExt;
+use moka::future::Cache;
+use tokio::time::timeout;
+use tonic::{Code, Status, body::Body, metadata::MetadataMap};
+use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
+
+use super::{client::Transport, problem};
+use crate::{
+    proto::{
+        timeout as grpc_timeout,
+        v1::{self, organization_service_client::OrganizationServiceClient},
+    },
+    shares::{Over, Share, Shares},
+};
+
+/// The call that is answered by a stream.
+const WATCH: &str = "/organization.v1.OrganizationService/Watch";
+/// One caller may have half of the calls that others leave, and a tenth of the streams: these stay.
+const CALL_PARTS: usize = 2;
+const STREAM_PARTS: usize = 10;
+/// How long a call that is over its caller's share waits for its turn. The refusal comes no sooner, so
+/// that a client which comes back at once keeps nobody busy.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// Credentials that are remembered, and for how long after they were used last.
+const KNOWN_MAX: u64 = 100_000;
+const KNOWN_IDLE_TIME: Duration = Duration::from_secs(600);
+
+/// The network that a request comes from, where that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Source(pub(super) Option<IpAddr>);
+
+/// The keyed hash of a credential's secret, which is in memory nowhere else.
+type Digest = u64;
+
+/// Whose share a call comes out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    Credential(Digest),
+    Source(Source),
+}
+
+/// What callers have of the way to the service.
+struct Callers {
+    calls: Shares<Holder>,
+    streams: Shares<Holder>,
+    /// Credentials that the service has taken.
+    known: Cache<Digest, ()>,
+    key: RandomState,
+}
+
+/// The transport, on which each caller has a share of so many calls and streams at once.
+#[must_use]
+pub fn in_shares(transport: Transport, calls_max: usize, streams_max: usize) -> Transport {
+    let callers = Arc::new(Callers {
+        calls: Shares::new(calls_max, CALL_PARTS),
+        streams: Shares::new(streams_max, STREAM_PARTS),
+        known: Cache::builder().max_capacity(KNOWN_MAX).time_to_idle(KNOWN_IDLE_TIME).build(),
+        key: RandomState::new(),
+    });
+    BoxCloneSyncService::new(service_fn(move |request| {
+        let (callers, transport) = (callers.clone(), transport.clone());
+        async move { callers.call(transport, request).await }
+    }))
+}
+
+/// Whether a call is answered by a stream, which goes on for as long as its client likes.
+pub fn is_stream(uri: &Uri) -> bool {
+    uri.path() == WATCH
+}
+
+/// The network that a call comes from, for as long as its caller is not known.
+fn source(head: &Parts) -> Holder {
+    Holder::Source(head.extensions.get().copied().unwrap_or(Source(None)))
+}
+
+/// The response, with something that is held until its body is dropped: at its end, or when its client
+/// leaves.
+pub fn holding<T: Send + 'static>(response: Response<Body>, held: T) -> Response<Body> {
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _held = &held;
+            frame
+        }))
+    })
+}
+
+impl Callers {
+    async fn call(
+        &self,
+        transport: Transport,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let (head, body) = request.into_parts();
+        let digest = self.digest(&head.headers);
+        let holder = match digest {
+            Some(digest) => {
+                if self.known.get(&digest).await.is_none() {
+                    // Boxed, as the rare case: every call would carry its size.
+                    Box::pin(self.introduce(transport.clone(), &head)).await?;
+                    self.known.insert(digest, ()).await;
+                }
+                Holder::Credential(digest)
+            }
+            None => source(&head),
+        };
+        let place = if is_stream(&head.uri) {
+            self.stream_place(&holder, &head).await?
+        } else {
+            self.call_place(&holder, &head).await?
+        };
+        let response = transport.oneshot(Request::from_parts(head, body)).await?;
+        let refusal = Status::from_header_map(response.headers());
+        let is_unknown = refusal.is_some_and(|refusal| refusal.code() == Code::Unauthenticated);
+        if let (Some(digest), true) = (digest, is_unknown) {
+            self.known.invalidate(&digest).await;
+        }
+        Ok(holding(response, place))
+    }
+
+    /// Asks the service whether it takes a credential. A call of its own, which is short: the one that
+    /// is meant may go on for long, and would be of its network's share all the while.
+    async fn introduce(&self, transport: Transport, head: &Parts) -> Result<(), Status> {
+        let _place = self.call_place(&source(head), head).await?;
+        let mut request = tonic::Request::new(v1::WhoAmIRequest {});
+        *request.metadata_mut() = MetadataMap::from_headers(head.headers.clone());
+        match OrganizationServiceClient::new(transport).who_am_i(request).await {
+            // By a service of an earlier version, to those alone whose credential it takes.
+            Err(status) if status.code() != Code::Unimplemented => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    /// The digest of the secret that a request presents. All spellings of the header end with it, and
+    /// all are one caller's.
+    fn digest(&self, headers: &HeaderMap) -> Option<Digest> {
+        let line = headers.get_all(AUTHORIZATION).iter().next()?.as_bytes();
+        let secret = line.rsplit(|byte| *byte == b' ').next()?;
+        Some(self.key.hash_one(secret))
+    }
+
+    /// A place for a call, once it is its caller's turn.
+    async fn call_place(&self, holder: &Holder, head: &Parts) -> Result<Share<Holder>, Status> {
+        place(&self.calls, holder, head).await.map_err(|over| match over {
+            Over::Share => problem::share_exhausted(),
+            Over::Whole => problem::overloaded(),
+        })
+    }
+
+    async fn stream_place(&self, holder: &Holder, head: &Parts) -> Result<Share<Holder>, Status> {
+        let place = place(&self.streams, holder, head).await;
+        place.map_err(|_| problem::watches_exhausted())
+    }
+}
+
+async fn place(
+    shares: &Shares<Holder>,
+    holder: &Holder,
+    head: &Parts,
+) -> Result<Share<Holder>, Over> {
+    // Whoever cannot be served is to be told in time.
+    let left = grpc_timeout::of(&head.headers).ok().flatten().unwrap_or(WAIT_MAX * 2);
+    match timeout(WAIT_MAX.min(left / 2), shares.wait(holder)).await {
+        Ok(share) => Ok(share),
+        Err(_) => shares.take(holder, 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use axum::http::{Request, Response, header::AUTHORIZATION};
+    use bytes::Bytes;
+    use futures_util::{FutureExt, stream};
+    use tonic::{Status, body::Body};
+    use tonic_types::StatusExt;
+    use tower::{ServiceExt, service_fn};
+
+    use super::{Source, Transport, WATCH, in_shares};
+    use crate::gateway::transport;
+
+    /// A service that takes the credentials that begin with `good`, answers calls with a body that has no
+    /// end, and does not answer at all who calls slowly.
+    fn in_front_of_a_service(calls_max: usize, streams_max: usize) -> Transport {
+        let service = service_fn(async |request: Request<Body>| {
+            let line = request.headers()[AUTHORIZATION].to_str().unwrap_or_default();
+            if line.contains("slow") {
+                pending::<()>().await;
+            }
+            let is_taken = line.contains(" good");
+            let answer = match request.uri().path() {
+                _ if !is_taken => Status::unauthenticated("").into_http(),
+                WHO_AM_I => Status::unimplemented("").into_http(),
+                _ => {
+                    let body = stream::pending::<Result<Bytes, Status>>();
+                    Response::new(Body::new(axum::body::Body::from_stream(body)))
+                }
+            };
+            Ok::<_, Status>(answer)
+        });
+        in_shares(transport(service), calls_max, streams_max)
+    }
+
+    async fn call(
+        transport: &Transport,
+        path: &str,
+        line: &str,
+        network: u8,
+    ) -> Result<Response<Body>, String> {
+        let request = Request::builder()
+            .uri(path)
+            .header(AUTHORIZATION, line)
+            // So much of it is waited for a turn.
+            .header("grpc-timeout", "20m")
+            .extension(Source(Some([127, 0, 0, network].into())))
+            .body(Body::empty());
+        let answer = transport.clone().oneshot(request.unwrap()).await;
+        answer.map_err(|status| match status.get_details_error_info() {
+            Some(info) => info.reason,
+            None => format!("{:?}", status.code()),
+        })
+    }
+
+    const SHARE: &str = "SHARE_EXHAUSTED";
+    const GET: &str = "/organization.v1.OrganizationService/Get";
+    const WHO_AM_I: &str = "/organization.v1.OrganizationService/WhoAmI";
+
+    #[tokio::test]
+    async fn a_caller_has_one_share_however_it_spells_its_credential_and_wherever_it_calls_from() {
+        let transport = in_front_of_a_service(8, 8);
+        let mut held = Vec::new();
+        for line in ["Bearer good-1", "bearer good-1", "BEARER  good-1", "ApiKey good-1"] {
+            held.push(call(&transport, GET, line, 1).await);
+        }
+        assert!(held.iter().all(Result::is_ok), "{held:?}");
+        assert_eq!(call(&transport, GET, "Bearer good-1", 2).await.unwrap_err(), SHARE);
+        assert!(call(&transport, GET, "Bearer good-2", 1).await.is_ok());
+        held.pop();
+        assert!(call(&transport, GET, "Bearer good-1", 1).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn tokens_that_are_not_known_share_what_their_network_has() {
+        let transport = in_front_of_a_service(8, 8);
+        assert!(call(&transport, GET, "Bearer good-1", 1).await.is_ok());
+        assert_eq!(call(&transport, GET, "Bearer x", 1).await.unwrap_err(), "Unauthenticated");
+        let mut asking = Vec::new();
+        for number in 0..4 {
+            let transport = &transport;
+            let line = format!("Bearer slow-{number}");
+            asking.push(Box::pin(async move { call(transport, GET, &line, 1).await }));
+        }
+        for one in &mut asking {
+            assert!(one.now_or_never().is_none());
+        }
+        for token in ["slow-5", "good-2", "x"] {
+            let refused = call(&transport, GET, &format!("Bearer {token}"), 1).await;
+            assert_eq!(refused.unwrap_err(), SHARE, "{token}");
+        }
+        assert!(call(&transport, GET, "Bearer good-1", 1).await.is_ok(), "is known");
+        assert!(call(&transport, GET, "Bearer good-2", 2).await.is_ok(), "of another network");
+        // Who leaves gives back its place.
+        drop(asking);
+        assert!(call(&transport, GET, "Bearer good-3", 1).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_whole_that_others_have_is_not_ones_own_doing_and_streams_have_a_share_of_their_own()
+    {
+        let transport = in_front_of_a_service(1, 20);
+        for token in ["good-1", "good-2"] {
+            drop(call(&transport, GET, &format!("Bearer {token}"), 1).await);
+        }
+        let _held = call(&transport, GET, "Bearer good-1", 1).await;
+        let refused = call(&transport, GET, "Bearer good-2", 2).await;
+        assert_eq!(refused.unwrap_err(), "STORE_OVERLOADED");
+        let streams = [
+            call(&transport, WATCH, "Bearer good-1", 1).await,
+            call(&transport, WATCH, "Bearer good-1", 1).await,
+        ];
+        assert!(streams.iter().all(Result::is_ok), "{streams:?}");
+        let refused = call(&transport, WATCH, "Bearer good-1", 1).await;
+        assert_eq!(refused.unwrap_err(), "WATCHES_EXHAUSTED");
+    }
+}

@@ -1,0 +1,171 @@
+//! The way to a service that is called over gRPC. A gateway has several connections to it, so that
+//! what one carries does not hold up the rest.
+
+use std::{iter, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use http::{Request, Uri};
+use tonic::{
+    body::Body,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tower::{ServiceExt, service_fn};
+
+use super::pem;
+use crate::{
+    gateway::{self, Transport},
+    proto::v1::organization_service_server::SERVICE_NAME,
+};
+
+/// How long a gateway tries to connect to its service.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often an idle connection between a gateway and its service is tested, and how soon it must
+/// answer; without it a connection that a network swallowed is found out by a failing request.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Calls, or streams, on one connection: as many as a service takes there (`ORGD_STREAMS_MAX`). Before
+/// one that takes fewer the rest wait.
+const STREAMS_MAX: u16 = 100;
+/// Connections for calls: as many calls at once as keep a service busy, and several tasks that read and
+/// write them.
+const CALL_CONNECTIONS: u16 = 4;
+/// Bytes of one answer that may come without being read. Streams are read as slowly as their clients
+/// do, and this is what the gateway then has of each.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// The same of a whole connection: as much as all its streams may have. With less, as in hyper (2 MiB a
+/// stream and 5 a connection), three that nobody reads would stop all others.
+const CONNECTION_WINDOW_BYTES: u32 = 100 * STREAM_WINDOW_BYTES;
+
+/// A service that is called over gRPC.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// Its listener, over `http` or `https`.
+    pub uri: &'a Uri,
+    /// Who may have signed its certificate, as a PEM file.
+    pub ca: Option<&'a Path>,
+    /// The flag that names that file.
+    pub ca_flag: &'static str,
+}
+
+/// A channel to a service, which connects when it is first used.
+pub fn channel(peer: Peer<'_>) -> Result<Channel> {
+    Ok(endpoint(peer)?.connect_lazy())
+}
+
+/// How a service is connected to.
+pub fn endpoint(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Endpoint> {
+    let mut endpoint = Endpoint::from(uri.clone());
+    match (uri.scheme_str() == Some("https"), ca) {
+        (true, Some(ca)) => {
+            let pem = pem::read(ca_flag, ca)?;
+            pem::certificates(ca_flag, &pem)?;
+            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+            endpoint =
+                endpoint.tls_config(tls).with_context(|| format!("{ca_flag} cannot be used"))?;
+        }
+        (true, None) => bail!("{uri} needs {ca_flag}: who may have signed its certificate"),
+        (false, _) => {}
+    }
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
+}
+
+/// A gateway's connections to its service. Each is made when it is first used.
+pub(super) struct Upstream {
+    calls: Arc<Connections>,
+    streams: Arc<Connections>,
+    /// On a connection of its own: no client can make the gateway not ready.
+    probe: Channel,
+}
+
+impl Upstream {
+    /// The connections for as many streams, and for calls.
+    pub(super) fn new(peer: Peer<'_>, streams_max: usize) -> Result<Self> {
+        let endpoint = endpoint(peer)?
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let for_streams = streams_max.div_ceil(STREAMS_MAX.into());
+        Ok(Self {
+            calls: Arc::new(Connections::new(&endpoint, CALL_CONNECTIONS.into())),
+            streams: Arc::new(Connections::new(&endpoint, for_streams)),
+            probe: endpoint.connect_lazy(),
+        })
+    }
+
+    /// How many calls may be under way.
+    pub(super) fn calls_max() -> usize {
+        usize::from(CALL_CONNECTIONS) * usize::from(STREAMS_MAX)
+    }
+
+    /// Calls go by the connection that has fewest under way, and streams by the first that has room.
+    pub(super) fn transport(&self) -> Transport {
+        let (calls, streams) = (self.calls.clone(), self.streams.clone());
+        gateway::transport(service_fn(move |request: Request<Body>| {
+            let is_stream = gateway::is_stream(request.uri());
+            let connection = if is_stream { streams.with_room() } else { calls.least_busy() };
+            let Connection { channel, under_way } = connection.clone();
+            async move {
+                let response = channel.oneshot(request).await?;
+                Ok::<_, tonic::transport::Error>(gateway::holding(response, under_way))
+            }
+        }))
+    }
+
+    /// An error: the service does not serve, or cannot be reached.
+    pub(super) async fn probe(&self) -> Result<()> {
+        let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
+        let answer = HealthClient::new(self.probe.clone()).check(request).await?;
+        ensure!(answer.get_ref().status() == ServingStatus::Serving, "the service is not ready");
+        Ok(())
+    }
+}
+
+/// At least one connection.
+struct Connections {
+    first: Connection,
+    others: Vec<Connection>,
+}
+
+#[derive(Clone)]
+struct Connection {
+    channel: Channel,
+    /// There is one clone for each call under way.
+    under_way: Arc<()>,
+}
+
+impl Connections {
+    fn new(endpoint: &Endpoint, count: usize) -> Self {
+        let connection =
+            || Connection { channel: endpoint.connect_lazy(), under_way: Arc::default() };
+        let others = iter::repeat_with(connection).take(count.saturating_sub(1)).collect();
+        Self { first: connection(), others }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Connection> {
+        iter::once(&self.first).chain(&self.others)
+    }
+
+    fn least_busy(&self) -> &Connection {
+        self.all().min_by_key(|connection| connection.under_way()).unwrap_or(&self.first)
+    }
+
+    /// One is filled before the next, so that no more are made than are needed.
+    fn with_room(&self) -> &Connection {
+        let room = |connection: &&Connection| connection.under_way() < usize::from(STREAMS_MAX);
+        self.all().find(room).unwrap_or_else(|| self.least_busy())
+    }
+}
+
+impl Connection {
+    fn under_way(&self) -> usize {
+        Arc::strong_count(&self.under_way) - 1
+    }
+}
