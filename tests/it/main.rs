@@ -60,6 +60,7 @@ mod rights;
 mod secrets;
 mod settings;
 mod signals;
+mod sources;
 mod stopping;
 mod streams;
 mod telemetry;
