@@ -23,7 +23,7 @@ use super::{
     accept::{Door, Protocol},
     activity::Activity,
     forwarded,
-    held::{ArrivingBody, GuardedBody, Hold, REQUEST_BYTES},
+    held::{ArrivingBody, GuardedBody, Origin, REQUEST_BYTES},
     seats::Place,
     watched::WatchedIo,
 };
@@ -294,17 +294,15 @@ impl Requests {
         let source = self.source(request.headers());
         let Self { router, activity, limits, held, peer, is_last, is_ending, .. } = self;
         let guard = activity.begin_request(is_http1, &limits);
-        let (share, is_within) = held.request(source, REQUEST_BYTES);
         let mut holding = held.holding(source, request.headers(), REQUEST_BYTES);
-        match (is_within, peer.is_proxy) {
-            (true, _) => {}
-            (false, true) => holding.refuse(),
-            (false, false) => activity.note_greedy(),
+        let origin = Origin { held, source, is_proxied: peer.is_proxy };
+        let (hold, is_within) = origin.hold(&activity, REQUEST_BYTES);
+        if !is_within {
+            holding.refuse();
         }
-        let hold = Hold::begin(&activity, share.into(), REQUEST_BYTES);
         let patience = limits.request_deadline;
         let mut request =
-            request.map(|body| ArrivingBody::new(body, is_http1, &activity, patience));
+            request.map(|body| ArrivingBody::new(body, is_http1, &activity, (origin, patience)));
         // For its rate limit.
         request.extensions_mut().insert(source);
         request.extensions_mut().insert(holding.clone());

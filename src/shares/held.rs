@@ -99,7 +99,7 @@ pub struct AnswerShare {
 }
 
 impl Holding {
-    /// The request's source has more than its share, and the connection is not its own.
+    /// The request's source has more than its share.
     pub fn refuse(&mut self) {
         self.is_refused = true;
     }

@@ -260,12 +260,15 @@ async fn a_connection_over_its_sources_share_is_closed() {
 
 const NO_WINDOW: &[u8] = &[0, 4, 0, 0, 0, 0];
 
+/// An answer of 400 KB.
+const PAGE: &str = "/docs/swagger-ui-bundle.js";
+
 /// A large answer, by a caller, on a connection.
 async fn ask_for_page(client: &mut RawHttp2, stream: u32, bearer: &str) -> bool {
     let fields = [
         (":method", "GET"),
         (":scheme", "http"),
-        (":path", "/openapi.json"),
+        (":path", PAGE),
         (":authority", "x"),
         ("authorization", bearer),
     ];
@@ -273,14 +276,14 @@ async fn ask_for_page(client: &mut RawHttp2, stream: u32, bearer: &str) -> bool 
 }
 
 async fn page_status(service: &Service, token: &str) -> (u16, String) {
-    let request = service.request("GET", "/openapi.json");
+    let request = service.request("GET", PAGE);
     let answer = request.header("authorization", &format!("Bearer {token}")).send().await;
     (answer.status(), answer.reason())
 }
 
 #[tokio::test]
 async fn a_caller_that_takes_no_answers_is_refused_until_it_does() {
-    let settings = [("ORGD_HELD_BYTES_MAX", "1048576"), ("ORGD_STALL_TIMEOUT", "1h")];
+    let settings = [("ORGD_HELD_BYTES_MAX", "8388608"), ("ORGD_STALL_TIMEOUT", "1h")];
     let service = with(&settings).await;
     let bearer = format!("Bearer {USER}");
     let mut unread = Vec::new();
@@ -302,11 +305,11 @@ async fn a_caller_that_takes_no_answers_is_refused_until_it_does() {
         let value = metrics.text().lines().find_map(|line| line.strip_prefix("orgd_held_bytes "));
         value.unwrap().parse::<f64>().unwrap()
     };
-    let counted = async { while held().await < 400_000.0 {} };
+    let counted = async { while held().await < 3_000_000.0 {} };
     timeout(PATIENCE, counted).await.expect("the metric tells of it");
     drop(unread);
     let served = async {
-        while page_status(&service, USER).await.0 != 200 || held().await > 100_000.0 {
+        while page_status(&service, USER).await.0 != 200 || held().await > 1_000_000.0 {
             sleep(Duration::from_millis(20)).await;
         }
     };

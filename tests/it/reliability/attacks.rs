@@ -27,7 +27,7 @@ const BURST_OVER_WITHIN: Duration = Duration::from_secs(60);
 /// honest burst as large as the queue of updates (`batches`).
 const HELD_MEGABYTES_MAX: f64 = 64.0;
 /// How many connections of a hundred streams hold as many as may be held.
-const HOLDERS: usize = 13;
+const HOLDERS: usize = 21;
 
 /// Error codes of RFC 9113 §7.
 const PROTOCOL_ERROR: u32 = 1;
