@@ -34,9 +34,10 @@ pub struct Limits {
         env = "ORGD_HELD_BYTES_MAX",
         default_value = "67108864",
         value_name = "BYTES",
-        value_parser = number(1 << 40)
+        // A connection's part is one request at least.
+        value_parser = RangedU64ValueParser::<usize>::new().range(131_072..=1 << 40)
     )]
-    pub held_bytes_max: NonZeroUsize,
+    pub held_bytes_max: usize,
     /// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset")
     #[arg(long, env = "ORGD_LOCAL_RESETS_MAX", default_value = "1024", value_name = "NUMBER")]
     pub local_resets_max: usize,

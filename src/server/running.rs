@@ -75,7 +75,7 @@ impl Running {
         Ok(Self {
             limits,
             proxies,
-            held: HeldBytes::new(limits.held_bytes_max.get()),
+            held: HeldBytes::new(limits.held_bytes_max),
             signals: Signals::listen().context("cannot listen for signals")?,
             readiness,
             operators: operators.runtime.clone(),
@@ -132,7 +132,7 @@ impl Running {
     ) -> Result<()> {
         let mut door = self.door("ops", router, Protocol::Any);
         door.stages.stop = self.ops_stop.clone();
-        door.held = HeldBytes::new(self.limits.held_bytes_max.get());
+        door.held = HeldBytes::new(self.limits.held_bytes_max);
         let listener = listener.into_std()?;
         let within = self.operators.enter();
         let listener = TcpListener::from_std(listener)?;

@@ -194,7 +194,7 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
     let standing = Standing { database, organization, dice };
     let rest = rest(gateway::transport(standing.clone()));
     let grpc = Routes::new(standing).prepare().into_axum_router();
-    let held = HeldBytes::new(limits.held_bytes_max.get());
+    let held = HeldBytes::new(limits.held_bytes_max);
     let door = |name, protocol, router| Door {
         name,
         protocol,
@@ -232,7 +232,7 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
         tls: None,
         router,
         limits: limits(),
-        held: HeldBytes::new(limits().held_bytes_max.get()),
+        held: HeldBytes::new(limits().held_bytes_max),
         proxies: Networks::default(),
         stages,
     };
