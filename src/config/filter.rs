@@ -23,6 +23,7 @@ const OURS: [&str; 14] = [
     "grpc",
     "proto",
     "rate_limit",
+    "shares",
     "request",
     "server",
     "store",
