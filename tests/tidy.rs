@@ -143,7 +143,16 @@ const ARROWS: [(&str, &[&str]); 11] = [
 /// Words that only some files below `src/` may have: what the architecture's invariants say.
 const ONLY_IN: [(&str, &[&str]); 6] = [
     ("env = \"ORGD_", &["config"]),
-    ("spawn(", &["server/running.rs", "server/accept.rs", "store/mod.rs", "store/lane.rs"]),
+    (
+        "spawn(",
+        &[
+            "server/running.rs",
+            "server/accept.rs",
+            "server/connection.rs",
+            "store/mod.rs",
+            "store/lane.rs",
+        ],
+    ),
     (
         "Code::",
         &[

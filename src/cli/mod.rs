@@ -21,7 +21,8 @@ use self::nudges::Nudges;
 use crate::{
     config::{
         self, AuthArgs, DatabaseArgs, FileArgs, HttpListenArgs, Limits, ListenArgs, LogArgs,
-        OpsAddrArgs, PoolArgs, RateLimitArgs, Settings, TlsArgs, TraceArgs, UpstreamArgs,
+        OpsAddrArgs, PoolArgs, ProxyArgs, RateLimitArgs, Settings, TlsArgs, TraceArgs,
+        UpstreamArgs,
     },
     domain::{Call, Principal},
     server::{self, HttpListeners, Listeners, Serving},
@@ -120,6 +121,8 @@ struct ServingArgs {
     limits: Limits,
     #[command(flatten)]
     rates: RateLimitArgs,
+    #[command(flatten)]
+    proxies: ProxyArgs,
     #[command(flatten)]
     traces: TraceArgs,
 }
@@ -224,8 +227,8 @@ impl Command {
 }
 
 impl From<ServingArgs> for Serving {
-    fn from(ServingArgs { tls, limits, rates, traces: _ }: ServingArgs) -> Self {
-        Self { limits, rates, tls }
+    fn from(ServingArgs { tls, limits, rates, proxies, traces: _ }: ServingArgs) -> Self {
+        Self { limits, rates, proxies: proxies.trusted_proxies, tls }
     }
 }
 

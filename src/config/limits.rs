@@ -10,7 +10,7 @@ use super::{number, time_span, time_span_or_none};
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
-    /// Connections of one listener; more wait until one ends
+    /// Connections of one listener, of which one source address has half of what others leave; whoever has more loses the one that is idle for longest
     #[arg(
         long,
         env = "ORGD_CONNECTIONS_MAX",
@@ -28,15 +28,16 @@ pub struct Limits {
         value_parser = RangedU64ValueParser::<u32>::new().range(1..=u32::MAX.into())
     )]
     pub streams_max: u32,
-    /// Requests of one listener that wait for their own clients: for the rest of a body, or, which counts as three, for an answer to be taken, or that watch the health; when there are more, connections that hold more than 24 are closed
+    /// Bytes that clients of both listeners may hold: 16 KiB for each request under way, and more for answers that are not taken. One source address, or one credential's answers, has half of what others leave, and a connection an eighth of all
     #[arg(
         long,
-        env = "ORGD_HELD_MAX",
-        default_value = "1280",
-        value_name = "NUMBER",
-        value_parser = number(1_000_000_000)
+        env = "ORGD_HELD_BYTES_MAX",
+        default_value = "67108864",
+        value_name = "BYTES",
+        // A connection's part is one request at least.
+        value_parser = RangedU64ValueParser::<usize>::new().range(131_072..=1 << 40)
     )]
-    pub held_max: NonZeroUsize,
+    pub held_bytes_max: usize,
     /// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset")
     #[arg(long, env = "ORGD_LOCAL_RESETS_MAX", default_value = "1024", value_name = "NUMBER")]
     pub local_resets_max: usize,
@@ -85,7 +86,7 @@ pub struct Limits {
         value_parser = time_span
     )]
     pub idle_timeout: Duration,
-    /// How long a client with a request under way may neither send nor take a byte, or leave an answer untaken; HTTP/2 connections are pinged after half of it
+    /// How long a client with a request under way may neither send nor take a byte, or leave an answer untaken, whose stream is then reset over HTTP/2; such connections are pinged after half of it
     #[arg(
         long,
         env = "ORGD_STALL_TIMEOUT",

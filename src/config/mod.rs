@@ -7,6 +7,7 @@
 mod file;
 mod filter;
 mod limits;
+mod proxies;
 mod show;
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
@@ -22,6 +23,7 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 pub use limits::Limits;
+pub use proxies::{Networks, ProxyArgs, networks};
 use secrecy::SecretString;
 pub use show::{effective, page};
 
@@ -192,7 +194,7 @@ pub struct RateLimitArgs {
     /// The same of an administrator
     #[arg(long, env = "ORGD_RATE_LIMIT_ADMINISTRATOR", default_value = "0", value_name = "NUMBER")]
     pub rate_limit_administrator: u32,
-    /// Requests a second from one source address (an IPv6 network of 64 bits is one); twice as many may come at once. 0: no limit. Behind a proxy all clients have the proxy's address
+    /// Requests a second from one source address (an IPv6 network of 64 bits is one); twice as many may come at once. 0: no limit. Behind a proxy that is not trusted all clients have the proxy's address
     #[arg(long, env = "ORGD_RATE_LIMIT_SOURCE", default_value = "0", value_name = "NUMBER")]
     pub rate_limit_source: u32,
 }

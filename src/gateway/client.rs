@@ -13,7 +13,7 @@ use tonic::{
 use tonic_types::StatusExt;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
-use super::{edge::Exchange, share::Source};
+use super::edge::Exchange;
 use crate::{
     proto::{
         request_id,
@@ -220,7 +220,9 @@ impl Caller {
         // For the service in this process.
         request.extensions_mut().insert(self.exchange.record.clone());
         // For the caller's share of the way to another one.
-        request.extensions_mut().insert(Source(self.exchange.source));
+        if let Some(source) = self.exchange.source {
+            request.extensions_mut().insert(source);
+        }
         request
     }
 

@@ -2,10 +2,7 @@
 //! deadline, the wording of a refusal, the documented headers, and what is counted and logged of it.
 //! The outermost layer, so that no answer comes past it.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -23,7 +20,8 @@ use tracing::Instrument;
 use super::{RequestLimits, headers, problem::Problem, request::organization_id};
 use crate::{
     proto::{request_id, timeout},
-    rate_limit::{Standing, source},
+    rate_limit::Standing,
+    shares::{Holding, Source},
     telemetry::{RequestRecord, TraceContext},
 };
 
@@ -34,7 +32,7 @@ pub(super) struct Exchange {
     pub(super) deadline: Instant,
     pub(super) record: RequestRecord,
     /// The network that it comes from, where that is known.
-    pub(super) source: Option<IpAddr>,
+    pub(super) source: Option<Source>,
     /// What the service said of the caller's rate limit.
     pub(super) standing: Arc<OnceLock<HeaderMap>>,
 }
@@ -63,7 +61,7 @@ pub(super) async fn edge(
         request_id: request_id.clone(),
         deadline: Instant::now() + limits.deadline,
         record: record.clone(),
-        source: request_source(&request),
+        source: request.extensions().get().copied(),
         standing: Arc::default(),
     };
     let standing = exchange.standing.clone();
@@ -71,7 +69,11 @@ pub(super) async fn edge(
     let malformed = malformed(&request);
     let (is_malformed, is_http1) = (malformed.is_some(), request.version() < Version::HTTP_2);
     let is_change = matches!(*request.method(), Method::PUT | Method::POST);
-    let answer = match timeout::of(request.headers()) {
+    let holding = request.extensions().get::<Holding>().cloned();
+    let mut answer = match timeout::of(request.headers()) {
+        _ if holding.as_ref().is_some_and(Holding::is_exhausted) => {
+            Problem::share_exhausted().into_response()
+        }
         _ if let Some(problem) = malformed => problem.into_response(),
         _ if let Some(wait) = source.and_then(|source| source.wait) => {
             Problem::rate_limited(wait).into_response()
@@ -87,6 +89,9 @@ pub(super) async fn edge(
                 .unwrap_or_else(|_| Problem::deadline_exceeded(is_change).into_response())
         }
     };
+    if holding.is_some_and(|holding| holding.take(&mut answer).is_err()) {
+        answer = Problem::share_exhausted().into_response();
+    }
     let mut answer = Problem::render(answer, &path, &request_id);
     let headers = answer.headers_mut();
     headers::document(headers);
@@ -107,12 +112,9 @@ pub(super) async fn edge(
     answer
 }
 
-fn request_source(request: &Request) -> Option<IpAddr> {
-    request.extensions().get::<SocketAddr>().map(|peer| source(peer.ip()))
-}
-
-fn source_standing(limits: &RequestLimits, source: Option<IpAddr>) -> Option<Standing> {
-    Some(limits.sources.as_ref()?.check(&source?))
+fn source_standing(limits: &RequestLimits, source: Option<Source>) -> Option<Standing> {
+    let Source(source) = source?;
+    Some(limits.sources.as_ref()?.check(&source))
 }
 
 /// The method as logs and metrics name it: one of a closed set, whatever clients send.

@@ -184,6 +184,16 @@ impl Problem {
             .with_header(RETRY_AFTER, retry_after(Some(wait)).into())
     }
 
+    /// The caller, or its source, does not take its answers or has too many requests under way.
+    pub(super) fn share_exhausted() -> Self {
+        let detail = "You have as much under way as one caller may have, so your request was not \
+            carried out. Wait until some of it is done, and try again after the time that \
+            Retry-After says.";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, Code::ResourceExhausted, "SHARE_EXHAUSTED", detail)
+            .with_header(RETRY_AFTER, RETRY_AFTER_SECONDS.into())
+    }
+
     pub(super) fn panicked() -> Self {
         let detail =
             "The service has failed. Try again; if it happens again, report the request id.";

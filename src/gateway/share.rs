@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderMap, Request, Response, Uri, header::AUTHORIZATION, request::Parts};
+use axum::http::{HeaderMap, Request, Response, Uri, request::Parts};
 use http_body_util::BodyExt;
 use moka::future::Cache;
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ use crate::{
         timeout as grpc_timeout,
         v1::{self, organization_service_client::OrganizationServiceClient},
     },
-    shares::{Over, Share, Shares},
+    shares::{Over, Share, Shares, Source, secret},
 };
 
 /// The call that is answered by a stream.
@@ -39,10 +39,6 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 const KNOWN_MAX: u64 = 100_000;
 const KNOWN_IDLE_TIME: Duration = Duration::from_secs(600);
 
-/// The network that a request comes from, where that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Source(pub(super) Option<IpAddr>);
-
 /// The keyed hash of a credential's secret, which is in memory nowhere else.
 type Digest = u64;
 
@@ -50,7 +46,7 @@ type Digest = u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
     Credential(Digest),
-    Source(Source),
+    Source(Option<IpAddr>),
 }
 
 /// What callers have of the way to the service.
@@ -84,7 +80,7 @@ pub fn is_stream(uri: &Uri) -> bool {
 
 /// The network that a call comes from, for as long as its caller is not known.
 fn source(head: &Parts) -> Holder {
-    Holder::Source(head.extensions.get().copied().unwrap_or(Source(None)))
+    Holder::Source(head.extensions.get().map(|Source(source)| *source))
 }
 
 /// The response, with something that is held until its body is dropped: at its end, or when its client
@@ -144,12 +140,8 @@ impl Callers {
         }
     }
 
-    /// The digest of the secret that a request presents. All spellings of the header end with it, and
-    /// all are one caller's.
     fn digest(&self, headers: &HeaderMap) -> Option<Digest> {
-        let line = headers.get_all(AUTHORIZATION).iter().next()?.as_bytes();
-        let secret = line.rsplit(|byte| *byte == b' ').next()?;
-        Some(self.key.hash_one(secret))
+        Some(self.key.hash_one(secret(headers)?))
     }
 
     /// A place for a call, once it is its caller's turn.
@@ -190,8 +182,8 @@ mod tests {
     use tonic_types::StatusExt;
     use tower::{ServiceExt, service_fn};
 
-    use super::{Source, Transport, WATCH, in_shares};
-    use crate::gateway::transport;
+    use super::{Transport, WATCH, in_shares};
+    use crate::{gateway::transport, shares::Source};
 
     /// A service that takes the credentials that begin with `good`, answers calls with a body that has no
     /// end, and does not answer at all who calls slowly.
@@ -226,7 +218,7 @@ mod tests {
             .header(AUTHORIZATION, line)
             // So much of it is waited for a turn.
             .header("grpc-timeout", "20m")
-            .extension(Source(Some([127, 0, 0, network].into())))
+            .extension(Source([127, 0, 0, network].into()))
             .body(Body::empty());
         let answer = transport.clone().oneshot(request.unwrap()).await;
         answer.map_err(|status| match status.get_details_error_info() {

@@ -5,7 +5,7 @@
 use std::{
     any::Any,
     convert::Infallible,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, LazyLock},
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -25,13 +25,13 @@ use tracing::Instrument;
 use super::{CallLimits, organization::OrganizationRpc, status};
 use crate::{
     auth::Authenticator,
-    domain::Principal,
+    domain::{Error, Principal},
     proto::{
         FILE_DESCRIPTOR_SET, request_id, timeout as grpc_timeout,
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
     },
-    rate_limit::{RateLimit, Standing, source},
-    shares::Holder,
+    rate_limit::{RateLimit, Standing},
+    shares::{Holder, Holding, Source},
     store::Store,
     telemetry::{RequestRecord, TraceContext, metrics},
 };
@@ -108,15 +108,19 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
     };
     request.headers_mut().insert(request_id::HEADER, request_id.clone());
     request.extensions_mut().insert(record.clone());
+    let holding = request.extensions().get::<Holding>().cloned();
     let mut response = if is_grpc(request.headers()) {
         // In one expression: a future that is moved first is there twice.
-        within_deadline(shared, rpc, request, &record)
+        within_deadline(shared, rpc, request, &record, is_own)
             .instrument(span.clone())
             .await
             .unwrap_or_else(Status::into_http)
     } else {
         unsupported_media_type()
     };
+    if holding.is_some_and(|holding| holding.take(&mut response).is_err()) {
+        response = Status::from(Error::ShareExhausted).into_http();
+    }
     response.headers_mut().insert(request_id::HEADER, request_id.clone());
     let code = status::code_name(response.headers());
     metrics::rpc_call(method, code, begin.elapsed());
@@ -147,13 +151,14 @@ async fn within_deadline(
     rpc: Rpc,
     request: Request<Body>,
     record: &RequestRecord,
+    is_own: bool,
 ) -> Result<Response<Body>, Status> {
     let time = grpc_timeout::of(request.headers())
         .map_err(|_| status::malformed_timeout())?
         .map_or(shared.limits.deadline, |asked| asked.min(shared.limits.deadline));
     let deadline = Instant::now() + time;
     let (mut head, body) = request.into_parts();
-    let admitted = timeout_at(deadline.into(), admitted(shared, &head, record)).await;
+    let admitted = timeout_at(deadline.into(), admitted(shared, &head, record, is_own)).await;
     let (principal, standings) = match admitted {
         Ok(Ok(admitted)) => admitted,
         Ok(Err(refusal)) => {
@@ -200,14 +205,18 @@ async fn admitted(
     Shared { authenticator, limits }: &Shared,
     head: &Parts,
     record: &RequestRecord,
+    is_own: bool,
 ) -> Result<(Arc<Principal>, Vec<Standing>), Status> {
-    let mut standings = Vec::new();
-    // Where the gateway took the request it has counted the source.
-    let peer = head.extensions.get::<SocketAddr>();
-    if let (Some(sources), Some(peer)) = (&limits.sources, peer) {
-        standings.push(within_rate(sources.check(&source(peer.ip())))?);
+    if head.extensions.get().is_some_and(Holding::is_exhausted) {
+        return Err(Error::ShareExhausted.into());
     }
-    let holder = peer.map_or(Holder::Process, |peer| Holder::Source(source(peer.ip())));
+    let mut standings = Vec::new();
+    let source = head.extensions.get().map(|Source(source)| *source);
+    // Where the gateway took the request it has counted the source.
+    if let (Some(sources), Some(source), true) = (&limits.sources, source, is_own) {
+        standings.push(within_rate(sources.check(&source))?);
+    }
+    let holder = source.map_or(Holder::Process, Holder::Source);
     let principal = authenticator.authenticate(&holder, &head.headers).await?;
     record.set_subject(&principal.subject);
     if head.uri.path() == WHO_AM_I {
@@ -224,7 +233,7 @@ async fn admitted(
 /// not here. The refusal where it is one too many; those of the organization service are counted as
 /// they are admitted.
 pub async fn count_other<B>(
-    limits: &RateLimit<IpAddr>,
+    limits: Option<&RateLimit<IpAddr>>,
     bytes_max: usize,
     request: Request<B>,
 ) -> Result<Request<B>, Response<Body>>
@@ -232,9 +241,18 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let peer = request.extensions().get::<SocketAddr>();
-    let (false, Some(peer)) = (is_ours(request.uri().path()), peer) else { return Ok(request) };
-    let Err(refusal) = within_rate(limits.check(&source(peer.ip()))) else { return Ok(request) };
+    if is_ours(request.uri().path()) {
+        return Ok(request);
+    }
+    let extensions = request.extensions();
+    let admitted = match (limits, extensions.get()) {
+        _ if extensions.get().is_some_and(Holding::is_exhausted) => {
+            Err(Error::ShareExhausted.into())
+        }
+        (Some(limits), Some(Source(source))) => within_rate(limits.check(source)).map(|_| ()),
+        _ => Ok(()),
+    };
+    let Err(refusal) = admitted else { return Ok(request) };
     let end = Instant::now() + MESSAGE_ON_ITS_WAY_MAX;
     take_message(Body::new(request.into_body()), bytes_max, end).await;
     Err(refusal.into_http())

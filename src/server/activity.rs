@@ -2,21 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, IoSlice},
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    task::Poll,
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-    time::Instant,
-};
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
-use super::{framing::Framing, held::Holdings};
+use super::{framing::Framing, seats::Place};
 use crate::config::Limits;
 
 /// Shared by a connection's bytes, its requests and its watch.
@@ -25,7 +18,10 @@ pub(super) struct Activity(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    holdings: Holdings,
+    /// Where it is known whether the connection is idle.
+    place: Place,
+    /// How many bytes the client may hold by this connection.
+    held_max: usize,
     /// Says that the client holds more than its share.
     greedy: Notify,
     /// Says that the client has spent a request's whole time on sending it.
@@ -35,8 +31,11 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// Requests whose answers are not out yet.
-    under_way: usize,
+    /// Requests whose answers are not out yet, by numbers that tell them apart.
+    under_way: BTreeMap<u64, UnderWay>,
+    next_request: u64,
+    /// That of which the stream is about to run.
+    beginning: Option<u64>,
     /// The protocol of the requests, once there was one.
     is_http1: Option<bool>,
     /// When the connection was accepted or its last request ended.
@@ -56,16 +55,21 @@ struct State {
     blocked_since: Option<Instant>,
     /// Requests that ended without their answers, less those that had one.
     abandoned: u32,
-    /// How much the client holds.
+    /// How many bytes the client holds.
     held: usize,
     /// Whether that was more than its share.
     is_greedy: bool,
-    /// Since when each answer waits that the client does not take, the oldest first.
-    untaken: BTreeMap<u64, Instant>,
-    next_answer: u64,
     /// Bytes that may still come before the next request, and when that was last reckoned.
     allowance: u64,
     reckoned: Instant,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// Ends its stream; over HTTP/2.
+    abort: Option<AbortHandle>,
+    /// Since when its answer, or the next part of it, waits for the client to take it.
+    untaken_since: Option<Instant>,
 }
 
 /// Bytes a second that a connection may send beside its requests in the long run: window updates
@@ -75,18 +79,17 @@ const STRAY_BYTES_PER_SECOND: u64 = 4096;
 /// that it lets us answer: twice as many as it may have at once. h2 counts only those that it has not yet
 /// handed over.
 const ABANDONED_MAX: u32 = 200;
-/// Bytes that a connection reads in one turn of its task. What these begin is counted before it reads
-/// on: h2 would take all streams that there are first, and the others wait meanwhile.
-const TURN_BYTES_MAX: usize = 4096;
 /// Bytes that come back at once after a long rest.
 const STRAY_BYTES_BACK_MAX: u64 = 64 * 1024;
 
 impl Activity {
-    /// That of a new connection.
-    pub(super) fn new(limits: &Limits, holdings: Holdings) -> Self {
+    /// That of a new connection, by which its client may hold so many bytes.
+    pub(super) fn new(limits: &Limits, place: Place, held_max: usize) -> Self {
         let now = Instant::now();
         let state = State {
-            under_way: 0,
+            under_way: BTreeMap::new(),
+            next_request: 0,
+            beginning: None,
             is_http1: None,
             idle_since: now,
             head_since: None,
@@ -98,28 +101,41 @@ impl Activity {
             abandoned: 0,
             held: 0,
             is_greedy: false,
-            untaken: BTreeMap::new(),
-            next_answer: 0,
             allowance: limits.stray_bytes_max.into(),
             reckoned: now,
         };
         let (greedy, slow) = (Notify::new(), Notify::new());
-        Self(Arc::new(Shared { holdings, greedy, slow, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { place, held_max, greedy, slow, state: Mutex::new(state) }))
     }
 
     /// When the connection must end, if nothing happens until then.
     pub(super) fn ends_at(&self, limits: &Limits) -> Instant {
         self.with(|state| {
-            let ends_at = match (state.under_way, state.is_http1, state.head_since) {
+            let ends_at = match (state.under_way.len(), state.is_http1, state.head_since) {
                 (0, None, _) => state.idle_since + limits.header_read_timeout,
                 (0, _, Some(head_since)) => head_since + limits.header_read_timeout,
                 (0, _, None) => state.idle_since + limits.idle_timeout,
                 _ => state.moved + limits.stall_timeout,
             };
-            let oldest = state.untaken.first_key_value().map(|(_, since)| *since);
-            let stalled = [state.blocked_since, oldest].into_iter().flatten();
+            let stalled = [state.blocked_since, state.all_untaken_since()].into_iter().flatten();
             stalled.map(|since| since + limits.stall_timeout).fold(ends_at, Instant::min)
         })
+    }
+
+    /// Ends the streams whose answers have waited too long to be taken, where others on the connection go on:
+    /// a proxy's has many clients.
+    pub(super) fn reset_stalled(&self, limits: &Limits) {
+        let now = Instant::now();
+        self.with(|state| {
+            for request in state.under_way.values_mut() {
+                let is_stalled =
+                    request.untaken_since.is_some_and(|since| since + limits.stall_timeout <= now);
+                if let (true, Some(abort)) = (is_stalled, &request.abort) {
+                    abort.abort();
+                    tracing::debug!("a stream was reset, as its answer was not taken");
+                }
+            }
+        });
     }
 
     /// Whether more came than the requests account for, more is held than may be, or requests come only
@@ -131,7 +147,7 @@ impl Activity {
     }
 
     /// Whether the connection has read what it may in this turn.
-    fn has_read(&self) -> bool {
+    pub(super) fn has_read(&self) -> bool {
         self.with(|state| state.has_read)
     }
 
@@ -155,42 +171,51 @@ impl Activity {
         self.0.slow.notify_one();
     }
 
-    /// The client holds one thing more, which counts so much.
-    pub(super) fn hold(&self, weight: usize) {
-        self.0.holdings.add(weight);
-        let is_greedy = self.with(|state| {
-            state.held += weight;
-            state.is_greedy |= self.0.holdings.is_too_much(state.held);
-            state.is_greedy
+    /// The client holds so much more.
+    pub(super) fn hold(&self, bytes: usize) {
+        let is_too_much = self.with(|state| {
+            state.held = state.held.saturating_add(bytes);
+            state.held > self.0.held_max
         });
-        if is_greedy {
-            self.0.greedy.notify_one();
+        if is_too_much {
+            self.note_greedy();
         }
     }
 
-    /// The client holds one thing less.
-    pub(super) fn release(&self, weight: usize) {
-        self.with(|state| state.held -= weight);
-        self.0.holdings.remove(weight);
+    /// The client holds so much less.
+    pub(super) fn release(&self, bytes: usize) {
+        self.with(|state| state.held = state.held.saturating_sub(bytes));
     }
 
-    /// An answer waits for the client to take it.
-    pub(super) fn answer_waits(&self) -> u64 {
+    /// The client holds more than its share, and this connection is its own.
+    pub(super) fn note_greedy(&self) {
+        self.with(|state| state.is_greedy = true);
+        self.0.greedy.notify_one();
+    }
+
+    /// Whether the client was found to hold more than its share.
+    pub(super) fn is_greedy(&self) -> bool {
+        self.with(|state| state.is_greedy)
+    }
+
+    /// The stream of the request that has just begun runs as this task.
+    pub(super) fn stream_runs(&self, abort: AbortHandle) {
         self.with(|state| {
-            state.next_answer += 1;
-            state.untaken.insert(state.next_answer, Instant::now());
-            state.next_answer
-        })
+            let request = state.beginning.take().and_then(|id| state.under_way.get_mut(&id));
+            if let Some(request) = request {
+                request.abort = Some(abort);
+            }
+        });
     }
 
-    /// It waits no longer.
-    pub(super) fn answer_goes_on(&self, answer: u64) {
-        self.with(|state| state.untaken.remove(&answer));
+    /// Whether no request is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.with(|state| state.under_way.is_empty())
     }
 
     /// Whether this is a connection of HTTP/1 between two requests.
     pub(super) fn is_idle_http1(&self) -> bool {
-        self.with(|state| state.under_way == 0 && state.is_http1 == Some(true))
+        self.with(|state| state.under_way.is_empty() && state.is_http1 == Some(true))
     }
 
     /// Whether the body of a connection's only request is not all here, so that the connection can have
@@ -210,17 +235,21 @@ impl Activity {
 
     /// A request whose headers are complete; it is under way until the guard is dropped.
     pub(super) fn begin_request(&self, is_http1: bool, limits: &Limits) -> RequestGuard {
-        self.with(|state| {
+        let id = self.with(|state| {
             let own = u64::from(limits.header_bytes_max) + u64::from(limits.body_bytes_max);
             // A flood between two requests is no less one for a few requests before it.
             let max = u64::from(limits.stray_bytes_max) + u64::from(limits.streams_max) * own;
             state.allowance = (state.allowance + own).min(max);
-            state.under_way += 1;
+            state.next_request += 1;
+            state.under_way.insert(state.next_request, UnderWay::default());
+            state.beginning = Some(state.next_request);
             state.is_http1 = Some(is_http1);
             state.head_since = None;
             state.is_body_arriving = false;
+            self.0.place.busy();
+            state.next_request
         });
-        RequestGuard { activity: self.clone(), is_answered: false }
+        RequestGuard { activity: self.clone(), id, is_answered: false }
     }
 
     /// The body of a request broke off: nobody will take its answer, should there be one.
@@ -228,10 +257,13 @@ impl Activity {
         self.with(|state| state.abandoned = state.abandoned.saturating_add(2));
     }
 
-    fn end_request(&self, is_answered: bool) {
+    fn end_request(&self, id: u64, is_answered: bool) {
         self.with(|state| {
-            state.under_way -= 1;
+            state.under_way.remove(&id);
             state.idle_since = Instant::now();
+            if state.under_way.is_empty() {
+                self.0.place.idle();
+            }
             state.note_head();
             state.abandoned = if is_answered {
                 state.abandoned.saturating_sub(1)
@@ -242,7 +274,7 @@ impl Activity {
     }
 
     /// Notes what was read, and sees to it that it can be read in one way only.
-    fn bytes_read(&self, bytes: &mut [u8]) {
+    pub(super) fn bytes_read(&self, bytes: &mut [u8]) {
         self.with(|state| {
             (state.moved, state.has_read) = (Instant::now(), true);
             let seconds = (state.moved - state.reckoned).as_secs();
@@ -258,7 +290,7 @@ impl Activity {
     }
 
     /// The client took bytes that were to be written, or did not.
-    fn written<T>(&self, outcome: &Poll<T>) {
+    pub(super) fn written<T>(&self, outcome: &Poll<T>) {
         self.with(|state| {
             let now = Instant::now();
             if outcome.is_ready() {
@@ -275,10 +307,16 @@ impl Activity {
 }
 
 impl State {
+    /// Since when the client takes none of the answers under way, where that is so.
+    fn all_untaken_since(&self) -> Option<Instant> {
+        let each = self.under_way.values().map(|request| request.untaken_since);
+        each.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
     /// A head that began behind a request counts from that one's end on.
     fn note_head(&mut self) {
         let is_owed =
-            self.under_way == 0 && self.is_http1 == Some(true) && self.framing.is_in_head();
+            self.under_way.is_empty() && self.is_http1 == Some(true) && self.framing.is_in_head();
         self.head_since = is_owed.then(|| self.head_since.unwrap_or_else(Instant::now));
     }
 }
@@ -287,6 +325,7 @@ impl State {
 #[derive(Debug)]
 pub(super) struct RequestGuard {
     activity: Activity,
+    id: u64,
     is_answered: bool,
 }
 
@@ -295,82 +334,19 @@ impl RequestGuard {
     pub(super) fn answered(&mut self) {
         self.is_answered = true;
     }
+
+    /// The answer, or the next part of one, waits for the client to take it; or it does no longer.
+    pub(super) fn note_untaken(&self, is_untaken: bool) {
+        self.activity.with(|state| {
+            if let Some(request) = state.under_way.get_mut(&self.id) {
+                request.untaken_since = is_untaken.then(Instant::now);
+            }
+        });
+    }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.activity.end_request(self.is_answered);
-    }
-}
-
-pin_project! {
-    /// A connection's bytes, which note when they move.
-    pub(super) struct WatchedIo<I> {
-        #[pin]
-        io: I,
-        activity: Activity,
-    }
-}
-
-impl<I> WatchedIo<I> {
-    pub(super) fn new(io: I, activity: Activity) -> Self {
-        Self { io, activity }
-    }
-}
-
-impl<I: AsyncRead> AsyncRead for WatchedIo<I> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.project();
-        if this.activity.has_read() {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let room = buffer.remaining().min(TURN_BYTES_MAX);
-        let mut turn = ReadBuf::new(buffer.initialize_unfilled_to(room));
-        ready!(this.io.poll_read(context, &mut turn))?;
-        this.activity.bytes_read(turn.filled_mut());
-        let count = turn.filled().len();
-        buffer.advance(count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<I: AsyncWrite> AsyncWrite for WatchedIo<I> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        let outcome = this.io.poll_write(context, bytes);
-        this.activity.written(&outcome);
-        outcome
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        let outcome = this.io.poll_write_vectored(context, buffers);
-        this.activity.written(&outcome);
-        outcome
+        self.activity.end_request(self.id, self.is_answered);
     }
 }

@@ -1,100 +1,102 @@
-//! What clients hold: requests whose bodies are not here yet, answers that are not taken, and watches
-//! of the health, which need no credential. Each costs memory for as long as its client likes.
+//! What clients hold: requests, whose bodies may not be here yet, and answers that are not taken. Each costs
+//! memory for as long as its client likes.
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::activity::{Activity, RequestGuard};
+use crate::shares::{AnswerShare, Client, HeldBytes, Holding, Share, Source};
 
-/// What counts once: a body that is on its way. A burst of honest calls has its headers first, and all
-/// its messages then.
-const ARRIVING: usize = 1;
-/// What counts more, as it lasts: an answer that is not taken, and a watch of the health.
-pub(super) const LASTING: usize = 3;
-/// What a connection may hold whatever others do.
-const SHARE: usize = 8 * LASTING;
+/// What a request counts for from its headers to the end of its answer, and a body and an answer up to this
+/// with it: a message that does not come, with its handler and the buffer for it, was measured at 7 to 15 KB.
+pub(super) const REQUEST_BYTES: usize = 16 * 1024;
+/// Answers are handed over in pieces, so that a stream lasts as long as its client has not taken most of it.
+const PIECE_BYTES: usize = 16 * 1024;
 
-/// How much the connections of a listener hold.
-#[derive(Clone, Debug)]
-pub(super) struct Holdings(Arc<Counts>);
-
-#[derive(Debug)]
-struct Counts {
-    max: usize,
-    held: AtomicUsize,
-}
-
-impl Holdings {
-    /// Nothing yet, and how much there may be before those with more than their share must end.
-    pub(super) fn new(max: usize) -> Self {
-        Self(Arc::new(Counts { max, held: AtomicUsize::new(0) }))
-    }
-
-    pub(super) fn add(&self, weight: usize) {
-        self.0.held.fetch_add(weight, Ordering::Relaxed);
-    }
-
-    pub(super) fn remove(&self, weight: usize) {
-        self.0.held.fetch_sub(weight, Ordering::Relaxed);
-    }
-
-    /// Whether there is more than there may be, and a connection has more than its share of it.
-    pub(super) fn is_too_much(&self, own: usize) -> bool {
-        own > SHARE && self.0.held.load(Ordering::Relaxed) > self.0.max
-    }
-}
-
-/// Something that a client holds.
+/// Bytes that a client holds by a connection.
 #[derive(Debug)]
 pub(super) struct Hold {
     activity: Activity,
-    weight: usize,
+    bytes: usize,
+    _share: Arc<Share<Client>>,
 }
 
 impl Hold {
-    pub(super) fn begin(activity: &Activity, weight: usize) -> Self {
-        activity.hold(weight);
-        Self { activity: activity.clone(), weight }
+    pub(super) fn begin(activity: &Activity, share: Arc<Share<Client>>, bytes: usize) -> Self {
+        activity.hold(bytes);
+        Self { activity: activity.clone(), bytes, _share: share }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.activity.release(self.weight);
+        self.activity.release(self.bytes);
+    }
+}
+
+/// Whose request it is.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pub(super) held: HeldBytes,
+    pub(super) source: Source,
+    /// Whether the connection is a proxy's, which does not end for what one of its clients does.
+    pub(super) is_proxied: bool,
+}
+
+impl Origin {
+    /// Counts so much for the source, and tells whether it has its share of it. Its own connection ends where
+    /// it has not.
+    pub(super) fn hold(&self, activity: &Activity, bytes: usize) -> (Hold, bool) {
+        let (share, is_within) = self.held.request(self.source, bytes);
+        if !is_within && !self.is_proxied {
+            activity.note_greedy();
+        }
+        (Hold::begin(activity, share.into(), bytes), is_within)
     }
 }
 
 /// A body that is not all here.
-#[derive(Debug)]
 struct Arriving {
-    hold: Hold,
+    origin: Origin,
+    activity: Activity,
     since: Instant,
     patience: Duration,
+    /// How much is here, and how much of that counts beside the request.
+    passed: usize,
+    holds: Vec<Hold>,
+}
+
+impl Arriving {
+    fn pass(&mut self, frame: &Frame<Bytes>) {
+        self.passed = self.passed.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        while self.passed > REQUEST_BYTES * (self.holds.len() + 1) {
+            let (hold, _) = self.origin.hold(&self.activity, REQUEST_BYTES);
+            self.holds.push(hold);
+        }
+    }
 }
 
 impl Drop for Arriving {
     fn drop(&mut self) {
         if self.since.elapsed() >= self.patience {
-            self.hold.activity.note_slow();
+            self.activity.note_slow();
         }
     }
 }
 
 pin_project! {
-    /// A request's body, which its client holds until all of it is here.
+    /// A request's body, which notes when all of it is here.
     pub(super) struct ArrivingBody {
         #[pin]
         body: Incoming,
@@ -111,17 +113,18 @@ impl ArrivingBody {
         body: Incoming,
         is_http1: bool,
         activity: &Activity,
-        patience: Duration,
+        (origin, patience): (Origin, Duration),
     ) -> Self {
         let mut this = Self { body, first: None, arriving: None, activity: activity.clone() };
-        // A message that came with its request is no burden. Over HTTP/1 it is handed over later.
+        // Over HTTP/1 it is handed over later.
         if !is_http1 {
             this.look();
         }
         if !this.body.is_end_stream() {
             activity.note_body(true);
-            let (hold, since) = (Hold::begin(activity, ARRIVING), Instant::now());
-            this.arriving = Some(Arriving { hold, since, patience });
+            let (activity, since) = (activity.clone(), Instant::now());
+            let (passed, holds) = (0, Vec::new());
+            this.arriving = Some(Arriving { origin, activity, since, patience, passed, holds });
         }
         this
     }
@@ -148,7 +151,7 @@ impl ArrivingBody {
 fn arrived(arriving: &mut Option<Arriving>) {
     if let Some(mut arrived) = arriving.take() {
         arrived.patience = Duration::MAX;
-        arrived.hold.activity.note_body(false);
+        arrived.activity.note_body(false);
     }
 }
 
@@ -170,6 +173,8 @@ impl Body for ArrivingBody {
         }
         if frame.is_none() || this.body.is_end_stream() {
             arrived(this.arriving);
+        } else if let (Some(arriving), Some(Ok(frame))) = (this.arriving, &frame) {
+            arriving.pass(frame);
         }
         Poll::Ready(frame)
     }
@@ -182,32 +187,28 @@ impl Body for ArrivingBody {
         let first = self.first.as_ref().and_then(|first| first.as_ref().ok());
         let first = first.and_then(Frame::data_ref).map_or(0, Bytes::len);
         let first = u64::try_from(first).unwrap_or(u64::MAX);
-        let rest = self.body.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(first));
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(first));
-        }
-        hint
+        with(&self.body.size_hint(), first)
     }
 }
 
-/// An answer, or the next part of one, that nobody has asked for yet: the client takes no more.
+/// What is held until an answer is out.
 #[derive(Debug)]
-struct Untaken {
-    hold: Hold,
-    answer: u64,
+struct Holds {
+    _request: Hold,
+    _answer: Option<Hold>,
 }
 
-impl Untaken {
-    fn begin(activity: &Activity) -> Self {
-        Self { hold: Hold::begin(activity, LASTING), answer: activity.answer_waits() }
-    }
+/// A piece of an answer. It is dropped when it is written to the connection, or never will be: hyper and h2
+/// keep it until then, long after they have asked for more.
+struct Piece {
+    bytes: Bytes,
+    _holds: Arc<Holds>,
+    _part: Option<Arc<Hold>>,
 }
 
-impl Drop for Untaken {
-    fn drop(&mut self) {
-        self.hold.activity.answer_goes_on(self.answer);
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -217,50 +218,90 @@ pin_project! {
         #[pin]
         body: B,
         activity: Activity,
-        untaken: Option<Untaken>,
         guard: RequestGuard,
-        watch: Option<Hold>,
+        holding: Holding,
+        holds: Arc<Holds>,
+        // Whether the answer was counted as a whole.
+        is_counted: bool,
+        // What of the last frame was not asked for yet, and what is held for that frame.
+        rest: Bytes,
+        part: Option<Arc<Hold>>,
     }
 }
 
 impl<B: Body> GuardedBody<B> {
-    /// `watch`: what the client holds until the end.
-    pub(super) fn new(
-        body: B,
+    /// The answer to a request for which so much is held.
+    pub(super) fn guard(
+        response: Response<B>,
         activity: Activity,
         mut guard: RequestGuard,
-        watch: Option<Hold>,
-    ) -> Self {
+        (holding, request): (Holding, Hold),
+    ) -> Response<Self> {
+        let answer = response.extensions().get::<AnswerShare>().cloned();
+        let is_counted = answer.is_some();
+        let answer =
+            answer.map(|AnswerShare { share, bytes }| Hold::begin(&activity, share, bytes));
         guard.answered();
-        let untaken = (!body.is_end_stream()).then(|| Untaken::begin(&activity));
-        Self { body, activity, untaken, guard, watch }
+        guard.note_untaken(!response.body().is_end_stream());
+        let holds = Arc::new(Holds { _request: request, _answer: answer });
+        let (rest, part) = (Bytes::new(), None);
+        response.map(|body| Self { body, activity, guard, holding, holds, is_counted, rest, part })
     }
 }
 
-impl<B: Body> Body for GuardedBody<B> {
-    type Data = B::Data;
+impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        // Whoever asks for more has taken what there was; from here on it waits for us.
-        *this.untaken = None;
-        let frame = ready!(this.body.as_mut().poll_frame(context));
-        // Also of the last one: whoever has sent it drops the body.
-        if matches!(frame, Some(Ok(_))) {
-            *this.untaken = Some(Untaken::begin(this.activity));
+        if this.rest.is_empty() {
+            // Whoever asks for more has taken what there was; from here on it waits for us.
+            this.guard.note_untaken(false);
+            *this.part = None;
+            let frame = match ready!(this.body.as_mut().poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                end => return Poll::Ready(end),
+            };
+            match frame.into_data() {
+                Ok(data) => *this.rest = data,
+                Err(trailers) => {
+                    this.guard.note_untaken(true);
+                    return Poll::Ready(Some(Ok(trailers)));
+                }
+            }
+            if !*this.is_counted
+                && let Some(AnswerShare { share, bytes }) = this.holding.count(this.rest.len())
+            {
+                *this.part = Some(Arc::new(Hold::begin(this.activity, share, bytes)));
+            }
         }
-        Poll::Ready(frame)
+        // Also of the last one: whoever has sent it drops the body.
+        this.guard.note_untaken(true);
+        let bytes = this.rest.split_to(this.rest.len().min(PIECE_BYTES));
+        let piece = Piece { bytes, _holds: this.holds.clone(), _part: this.part.clone() };
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = u64::try_from(self.rest.len()).unwrap_or(u64::MAX);
+        with(&self.body.size_hint(), rest)
     }
+}
+
+/// A hint of so many bytes more.
+fn with(hint: &SizeHint, more: u64) -> SizeHint {
+    let mut all = SizeHint::new();
+    all.set_lower(hint.lower().saturating_add(more));
+    if let Some(upper) = hint.upper() {
+        all.set_upper(upper.saturating_add(more));
+    }
+    all
 }

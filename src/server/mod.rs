@@ -4,15 +4,19 @@
 
 pub mod accept;
 mod activity;
+mod connection;
+mod forwarded;
 mod framing;
 mod held;
 mod linger;
 mod pem;
 mod readiness;
 mod running;
+mod seats;
 mod signals;
 mod tls;
 mod upstream;
+mod watched;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -35,17 +39,25 @@ use tokio::{
 
 pub use self::upstream::{Peer, channel, endpoint};
 use self::{
-    accept::Protocol, readiness::Readiness, running::Running, tls::Tls, upstream::Upstream,
+    accept::Protocol,
+    readiness::Readiness,
+    running::{Operators, Running},
+    tls::Tls,
+    upstream::Upstream,
 };
 use crate::{
     app::watch::Watches,
     auth::Authenticator,
-    config::{AuthArgs, HttpListenArgs, Limits, ListenArgs, RateLimitArgs, TlsArgs, UpstreamArgs},
+    config::{
+        AuthArgs, HttpListenArgs, Limits, ListenArgs, Networks, RateLimitArgs, TlsArgs,
+        UpstreamArgs,
+    },
     gateway::{self, RequestLimits},
     grpc::{self, CallLimits, OrganizationGrpc, PrincipalLimits},
     rate_limit::RateLimit,
+    shares::HeldBytes,
     store::Store,
-    telemetry::metrics::{Metrics, RateScope, SUM_UP_INTERVAL},
+    telemetry::metrics::{self, Metrics, RateScope, SUM_UP_INTERVAL},
 };
 
 /// What a message may have over a REST body of the same content: mask, id, etag and key.
@@ -116,6 +128,8 @@ pub struct Serving {
     pub limits: Limits,
     /// How often they may call.
     pub rates: RateLimitArgs,
+    /// Which proxies are believed about whom they ask for.
+    pub proxies: Networks,
     /// With which certificate the listeners speak.
     pub tls: TlsArgs,
 }
@@ -128,7 +142,7 @@ pub async fn serve(
     auth: AuthArgs,
     serving: Serving,
 ) -> Result<()> {
-    let Serving { limits, rates, tls } = serving;
+    let Serving { limits, rates, proxies, tls } = serving;
     let addresses = listeners.addresses()?;
     let metrics = Metrics::start()?;
     let tls = Tls::load(&tls).await?;
@@ -141,9 +155,10 @@ pub async fn serve(
     };
     let authenticator = Authenticator::new(store.clone(), auth.auth_cache_ttl);
     let readiness = Readiness::new();
-    let mut running = Running::start(limits, readiness.clone())?;
-    let watches_max = usize::try_from(limits.watches_max).unwrap_or(usize::MAX);
-    let watches = Watches::new(store.clone(), watches_max, heartbeat(limits), running.stopping());
+    let operators = Operators::start().context("cannot start the operators' thread")?;
+    let mut running = Running::start(limits, proxies, readiness.clone(), &operators)?;
+    let watches =
+        Watches::new(store.clone(), watches_max(limits), heartbeat(limits), running.stopping());
     let call_limits = CallLimits {
         deadline: limits.request_deadline,
         message_bytes_max: body_bytes_max(limits) + MESSAGE_EXTRA_BYTES_MAX,
@@ -165,9 +180,9 @@ pub async fn serve(
         let store = probed.clone();
         async move { Ok(store.check().await?) }
     };
-    running.keep(readiness.clone().keep_probing(probe));
+    running.keep_for_operators(readiness.clone().keep_probing(probe));
     let reported = health.clone();
-    running.keep(readiness.clone().keep_reporting(move |ready| {
+    running.keep_for_operators(readiness.clone().keep_reporting(move |ready| {
         let health = reported.clone();
         async move { grpc::report_health(&health, ready).await }
     }));
@@ -177,12 +192,9 @@ pub async fn serve(
         grpc::end_health_watches(health).await;
         Ok(())
     });
-    let counted = sources.clone();
-    running.keep(keep_house(metrics.clone(), sources, principals));
-    let mut grpc_routes = grpc_routes.prepare().into_axum_router().fallback(grpc::unknown_service);
-    if let Some(sources) = counted {
-        grpc_routes = grpc_routes.layer(from_fn_with_state((sources, limits), count_other));
-    }
+    let grpc_routes = grpc_routes.prepare().into_axum_router().fallback(grpc::unknown_service);
+    let grpc_routes = grpc_routes.layer(from_fn_with_state((sources.clone(), limits), count_other));
+    running.keep(keep_house(metrics.clone(), running.held(), sources, principals));
     let mut grpc_door = running.door("grpc", grpc_routes, Protocol::Http2);
     let mut http_door = running.door("http", rest, Protocol::Any);
     if let Some(tls) = tls {
@@ -203,7 +215,7 @@ pub async fn serve(
     );
     running.accept(listeners.grpc, grpc_door);
     running.accept(listeners.http.http, http_door);
-    running.accept_operators(listeners.http.ops, ops);
+    running.accept_operators(listeners.http.ops, ops)?;
     tracing::info!(
         grpc = %addresses.grpc, http = %addresses.http, ops = %addresses.ops, "listening"
     );
@@ -218,7 +230,7 @@ pub async fn serve_gateway(
     upstream: UpstreamArgs,
     serving: Serving,
 ) -> Result<()> {
-    let Serving { limits, rates, tls } = serving;
+    let Serving { limits, rates, proxies, tls } = serving;
     let (http, ops) = (listeners.http.local_addr()?, listeners.ops.local_addr()?);
     let metrics = Metrics::start()?;
     let tls = Tls::load(&tls).await?;
@@ -230,15 +242,16 @@ pub async fn serve_gateway(
     let transport = upstream.transport();
     let transport = gateway::in_shares(transport, Upstream::calls_max(), watches_max(limits));
     let readiness = Readiness::new();
-    let mut running = Running::start(limits, readiness.clone())?;
+    let operators = Operators::start().context("cannot start the operators' thread")?;
+    let mut running = Running::start(limits, proxies, readiness.clone(), &operators)?;
     let rest_limits = request_limits(limits, sources.clone());
     let rest = gateway::router(transport, rest_limits);
     let probe = move || {
         let upstream = upstream.clone();
         async move { upstream.probe().await }
     };
-    running.keep(readiness.clone().keep_probing(probe));
-    running.keep(keep_house(metrics.clone(), sources, PrincipalLimits::default()));
+    running.keep_for_operators(readiness.clone().keep_probing(probe));
+    running.keep(keep_house(metrics.clone(), running.held(), sources, PrincipalLimits::default()));
     let mut http_door = running.door("http", rest, Protocol::Any);
     if let Some(tls) = tls {
         http_door.tls = Some(tls.acceptor(&["h2", "http/1.1"])?);
@@ -246,7 +259,7 @@ pub async fn serve_gateway(
     }
     running.accept(listeners.http, http_door);
     let ops_router = readiness.router().route("/metrics", get(async move || metrics.render()));
-    running.accept_operators(listeners.ops, ops_router);
+    running.accept_operators(listeners.ops, ops_router)?;
     tracing::info!(%http, %ops, "listening");
     running.until_stopped().await
 }
@@ -254,6 +267,7 @@ pub async fn serve_gateway(
 /// Keeps what counts requests from growing.
 async fn keep_house(
     metrics: Metrics,
+    held: HeldBytes,
     sources: Option<Arc<RateLimit<IpAddr>>>,
     principals: PrincipalLimits,
 ) -> Result<()> {
@@ -261,6 +275,7 @@ async fn keep_house(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        metrics::held_bytes(held.taken());
         metrics.sum_up();
         if let Some(sources) = &sources {
             sources.forget_quiet();
@@ -280,11 +295,11 @@ fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> Re
 
 /// Counts the calls of other services than ours for their sources.
 async fn count_other(
-    State((sources, limits)): State<(Arc<RateLimit<IpAddr>>, Limits)>,
+    State((sources, limits)): State<(Option<Arc<RateLimit<IpAddr>>>, Limits)>,
     request: Request,
     next: Next,
 ) -> Response {
-    match grpc::count_other(&sources, body_bytes_max(limits), request).await {
+    match grpc::count_other(sources.as_deref(), body_bytes_max(limits), request).await {
         Ok(request) => next.run(request).await,
         Err(refusal) => refusal.map(Body::new),
     }

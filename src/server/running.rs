@@ -1,30 +1,60 @@
 //! The life of a process that serves: its tasks, the signals, and the end.
 
-use std::time::Duration;
+use std::{io, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::{
     net::TcpListener,
+    runtime::{self, Handle},
     task::{JoinError, JoinSet},
     time::sleep,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use super::{
     accept::{Door, Protocol, Stages, accept_loop},
     readiness::Readiness,
     signals::Signals,
 };
-use crate::config::Limits;
+use crate::{
+    config::{Limits, Networks},
+    shares::HeldBytes,
+};
 
 /// How long operators' own requests may take at the end.
 const OPERATORS_GRACE: Duration = Duration::from_millis(100);
 
+/// A thread for operators, who do not stand in line with clients: among thousands of requests `/readyz` would
+/// wait for its turn. It lasts as long as the value, which must outlive whatever was connected on it.
+#[derive(Debug)]
+pub(super) struct Operators {
+    runtime: Handle,
+    _end: DropGuard,
+}
+
+impl Operators {
+    pub(super) fn start() -> io::Result<Self> {
+        let own = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (runtime, end) = (own.handle().clone(), CancellationToken::new());
+        let ended = end.clone().cancelled_owned();
+        thread::Builder::new().name("operators".into()).spawn(move || own.block_on(ended))?;
+        Ok(Self { runtime, _end: end.drop_guard() })
+    }
+}
+
 /// The tasks of a process that serves, from its start to its end.
 pub(super) struct Running {
     limits: Limits,
+    proxies: Networks,
+    /// What the clients of all listeners but the operators' hold.
+    held: HeldBytes,
     signals: Signals,
     readiness: Readiness,
+    /// Where operators are served.
+    operators: Handle,
     /// What must run as long as the process does.
     services: JoinSet<Result<()>>,
     connections: TaskTracker,
@@ -36,11 +66,19 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(limits: Limits, readiness: Readiness) -> Result<Self> {
+    pub(super) fn start(
+        limits: Limits,
+        proxies: Networks,
+        readiness: Readiness,
+        operators: &Operators,
+    ) -> Result<Self> {
         Ok(Self {
             limits,
+            proxies,
+            held: HeldBytes::new(limits.held_bytes_max),
             signals: Signals::listen().context("cannot listen for signals")?,
             readiness,
+            operators: operators.runtime.clone(),
             services: JoinSet::new(),
             connections: TaskTracker::new(),
             ops_connections: TaskTracker::new(),
@@ -54,9 +92,22 @@ impl Running {
         self.services.spawn(task);
     }
 
+    /// The same for what operators rely on.
+    pub(super) fn keep_for_operators(
+        &mut self,
+        task: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
+        self.services.spawn_on(task, &self.operators);
+    }
+
     /// Tells when no new requests are taken, and what has no end of its own is to end.
     pub(super) fn stopping(&self) -> CancellationToken {
         self.stages.stop.clone()
+    }
+
+    /// What clients hold.
+    pub(super) fn held(&self) -> HeldBytes {
+        self.held.clone()
     }
 
     pub(super) fn door(
@@ -66,17 +117,28 @@ impl Running {
         protocol: Protocol,
     ) -> Door {
         let (limits, stages) = (self.limits, self.stages.clone());
-        Door { name, protocol, tls: None, router, limits, stages }
+        let (held, proxies) = (self.held.clone(), self.proxies.clone());
+        Door { name, protocol, tls: None, router, limits, held, proxies, stages }
     }
 
     pub(super) fn accept(&mut self, listener: TcpListener, door: Door) {
         self.services.spawn(accept_loop(listener, door, self.connections.clone()));
     }
 
-    pub(super) fn accept_operators(&mut self, listener: TcpListener, router: axum::Router) {
+    pub(super) fn accept_operators(
+        &mut self,
+        listener: TcpListener,
+        router: axum::Router,
+    ) -> Result<()> {
         let mut door = self.door("ops", router, Protocol::Any);
         door.stages.stop = self.ops_stop.clone();
-        self.services.spawn(accept_loop(listener, door, self.ops_connections.clone()));
+        door.held = HeldBytes::new(self.limits.held_bytes_max);
+        let listener = listener.into_std()?;
+        let within = self.operators.enter();
+        let listener = TcpListener::from_std(listener)?;
+        drop(within);
+        self.keep_for_operators(accept_loop(listener, door, self.ops_connections.clone()));
+        Ok(())
     }
 
     /// Waits until the process must stop: for a signal, or for a task that has failed, which is the

@@ -5,6 +5,7 @@
 //! many try: with two parts one holder has half at most, two have a third each, ten have an eleventh each,
 //! and the next who comes finds as much free. Nobody need be told how many holders there are.
 
+mod held;
 mod line;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+pub use held::{AnswerShare, Client, HeldBytes, Holding, Source, secret};
 pub use line::Line;
 use tokio::sync::oneshot;
 
@@ -31,9 +33,9 @@ pub enum Holder {
     Process,
 }
 
-/// How many bytes an answer's message has, for whoever counts what waits unread: an extension of the
-/// response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How many bytes an answer takes while it waits to be taken, where its body does not say so; an
+/// extension of the response.
+#[derive(Clone, Copy, Debug)]
 pub struct AnswerBytes(pub usize);
 
 /// Why there is nothing more for a holder.

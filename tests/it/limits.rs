@@ -57,20 +57,6 @@ async fn is_served(service: &Service) {
 }
 
 #[tokio::test]
-async fn a_connection_over_the_limit_waits_until_one_ends() {
-    let service = with(&[("ORGD_CONNECTIONS_MAX", "2")]).await;
-    let first = used(&service).await;
-    let _second = used(&service).await;
-    let mut third = TcpStream::connect(service.http_addr()).await.unwrap();
-    let waits = timeout(Duration::from_secs(1), is_answered(&mut third)).await;
-    assert!(waits.is_err(), "no third connection is served");
-    drop(first);
-    let mut answer = [0; 12];
-    timeout(PATIENCE, third.read_exact(&mut answer)).await.unwrap().unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 204");
-}
-
-#[tokio::test]
 async fn an_idle_connection_is_closed() {
     let service = with(&[("ORGD_IDLE_TIMEOUT", "1s")]).await;
     until_closed(&mut used(&service).await).await;

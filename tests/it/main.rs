@@ -62,6 +62,7 @@ mod rights;
 mod secrets;
 mod settings;
 mod signals;
+mod sources;
 mod stopping;
 mod streams;
 mod telemetry;

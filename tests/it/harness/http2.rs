@@ -94,6 +94,11 @@ impl RawHttp2 {
         self.0.write_all(&frame(kind, flags, stream, payload)).await.is_ok()
     }
 
+    /// Sends a request of a whole: its fields, and no body.
+    pub async fn ask(&mut self, stream: u32, fields: &[(&str, &str)]) -> bool {
+        self.send(kind::HEADERS, END_HEADERS | END_STREAM, stream, &block(fields)).await
+    }
+
     /// Begins a gRPC call, and sends its one message unless it is to stay open.
     pub async fn call(&mut self, stream: u32, path: &str, message: Option<&[u8]>) -> bool {
         let block = block(&[

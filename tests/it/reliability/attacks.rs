@@ -22,12 +22,12 @@ const HONEST_P99_MAX: Duration = Duration::from_secs(10);
 const STREAMS: u32 = 50_000;
 /// A burst takes seconds of two free processors. Without a limit its connections are there for minutes.
 const BURST_OVER_WITHIN: Duration = Duration::from_secs(60);
-/// What 1,280 messages that do not come cost, each with its handler and tonic's buffer for it, and what
-/// begins until connections are closed: 11 to 38 MB were measured. A limit of fewer would refuse an
+/// What 2,048 messages that do not come cost, each with its handler and tonic's buffer for it, and what
+/// begins until connections are closed: 15 to 30 MB were measured. A limit of fewer would refuse an
 /// honest burst as large as the queue of updates (`batches`).
 const HELD_MEGABYTES_MAX: f64 = 64.0;
-/// How many connections of a hundred streams hold as many as may be held.
-const HOLDERS: usize = 13;
+/// How many connections of a hundred streams hold as much as one source may hold.
+const HOLDERS: usize = 21;
 
 /// Error codes of RFC 9113 §7.
 const PROTOCOL_ERROR: u32 = 1;

@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use orgd::{
     app::watch::Watches,
     auth::Authenticator,
-    config::Limits,
+    config::{Limits, Networks},
     gateway::{self, RequestLimits, Transport},
     grpc::{CallLimits, OrganizationGrpc, PrincipalLimits},
     proto::v1::UpdateOrganizationRequest,
@@ -29,6 +29,7 @@ use orgd::{
         accept::{Door, Listener, Protocol, Stages, accept_loop},
         endpoint,
     },
+    shares::HeldBytes,
     store::Store,
 };
 use prost::Message;
@@ -196,12 +197,15 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
     let standing = Standing { database, organization, dice };
     let rest = rest(gateway::transport(standing.clone()));
     let grpc = Routes::new(standing).prepare().into_axum_router();
+    let held = HeldBytes::new(limits.held_bytes_max);
     let door = |name, protocol, router| Door {
         name,
         protocol,
         tls: None,
         router,
         limits,
+        held: held.clone(),
+        proxies: Networks::default(),
         stages: stages.clone(),
     };
     let (grpc_door, rest_door) =
@@ -225,8 +229,16 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
     let endpoint = endpoint(Peer { uri: &uri, ca: None, ca_flag: "" })?;
     let transport = gateway::transport(endpoint.connect_with_connector_lazy(connector));
     let router = rest(transport);
-    let door =
-        Door { name: "http", protocol: Protocol::Any, tls: None, router, limits: limits(), stages };
+    let door = Door {
+        name: "http",
+        protocol: Protocol::Any,
+        tls: None,
+        router,
+        limits: limits(),
+        held: HeldBytes::new(limits().held_bytes_max),
+        proxies: Networks::default(),
+        stages,
+    };
     accept_loop(Simulated::bind(REST_PORT).await?, door, connections.clone()).await?;
     connections.close();
     connections.wait().await;

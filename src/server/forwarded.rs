@@ -1,0 +1,97 @@
+//! For whom a trusted proxy asks: the last address of X-Forwarded-For that is not such a proxy's own.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName};
+
+use crate::{config::Networks, rate_limit, shares::Source};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The source of a request that has come from a proxy. What stands before the address that the last proxy
+/// added is the client's own word, and counts for nothing.
+pub(super) fn source(proxy: IpAddr, headers: &HeaderMap, trusted: &Networks) -> Source {
+    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    for entry in entries {
+        match address(entry) {
+            Some(address) if trusted.contain(address) => {}
+            Some(address) => return Source(rate_limit::source(address)),
+            None => break,
+        }
+    }
+    Source(rate_limit::source(proxy))
+}
+
+/// An address, with or without a port, and that of IPv6 in brackets or not.
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    let entry = str::from_utf8(entry).ok()?.trim_matches([' ', '\t']);
+    let bare = entry.strip_prefix('[').and_then(|entry| entry.strip_suffix(']'));
+    let with_port = || entry.parse().ok().map(|address: SocketAddr| address.ip());
+    bare.unwrap_or(entry).parse().ok().or_else(with_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::config::networks;
+
+    #[test]
+    fn the_last_address_that_is_no_proxy_counts() {
+        let trusted = networks("10.0.0.0/8, fd00::/16,192.0.2.7").unwrap_or_default();
+        let proxy = "10.0.0.1";
+        for (lines, expected) in [
+            (&[][..], proxy),
+            (&["198.51.100.1"], "198.51.100.1"),
+            (&["198.51.100.1:4711"], "198.51.100.1"),
+            (&["203.0.113.9, 198.51.100.1"], "198.51.100.1"),
+            (&["203.0.113.9", "198.51.100.1"], "198.51.100.1"),
+            (&["203.0.113.9,198.51.100.1 ,10.1.2.3"], "198.51.100.1"),
+            (&["198.51.100.1", "192.0.2.7,\t10.1.2.3:80", "[fd00::1]:443"], "198.51.100.1"),
+            (&["203.0.113.9, 192.0.2.8"], "192.0.2.8"),
+            (&["2001:db8:1:2:3::4"], "2001:db8:1:2::"),
+            (&["[2001:db8:1:2:3::4]"], "2001:db8:1:2::"),
+            (&["[2001:db8:1:2:3::4]:4711"], "2001:db8:1:2::"),
+            (&["::ffff:198.51.100.1"], "198.51.100.1"),
+            (&["198.51.100.1, ::ffff:10.1.2.3"], "198.51.100.1"),
+            (&["10.1.2.3"], proxy),
+            (&["198.51.100.1, unknown"], proxy),
+            (&["198.51.100.1, _secret, 10.1.2.3"], proxy),
+            (&["198.51.100.1,"], proxy),
+            (&[""], proxy),
+            (&["198.51.100.1.2"], proxy),
+            (&["[198.51.100.1"], proxy),
+            (&["\u{e4}"], proxy),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            }
+            let Source(found) = source(proxy.parse().unwrap(), &headers, &trusted);
+            assert_eq!(found.to_string(), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn networks_are_read_or_refused() {
+        for (text, inside, outside) in [
+            ("", None, Some("10.0.0.1")),
+            ("10.0.0.0/8", Some("10.255.0.1"), Some("11.0.0.1")),
+            ("10.0.0.0/8", Some("::ffff:10.255.0.1"), None),
+            ("127.0.0.1", Some("127.0.0.1"), Some("127.0.0.2")),
+            ("127.0.0.1,fd00::/8", Some("fd12::1"), Some("fe80::1")),
+        ] {
+            let networks = networks(text).unwrap();
+            let contain = |address: Option<&str>| {
+                address.map(|address| networks.contain(address.parse().unwrap()))
+            };
+            assert_ne!(contain(inside), Some(false), "{text}");
+            assert_ne!(contain(outside), Some(true), "{text}");
+        }
+        for text in [",", "10.0.0.0/8,", "10.0.0.0/33", "example.org", "10.0.0.1:80", "*"] {
+            assert!(networks(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Who has the connections of a listener. Each source has a share of them. Whoever comes beyond it takes
+//! the place of its own connection that has been idle for longest, so that nobody waits for another.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    shares::{Over, Share, Shares},
+    telemetry::metrics::{self, Closed},
+};
+
+/// A source has one of so many parts of what others leave.
+const PARTS: usize = 2;
+/// How many connections are looked at for an idle one. Those that are found busy come last afterwards, so
+/// that the next look begins with others.
+const LOOKS_MAX: usize = 32;
+/// One of so many connections may be about to go beside those that there may be.
+const LEAVING_PART: usize = 8;
+/// In place of the time since when a connection is idle.
+const BUSY: u64 = u64::MAX;
+
+/// Whose connection it is: none is a trusted proxy's, which has no share of its own.
+type Owner = Option<IpAddr>;
+
+/// The connections of a listener.
+#[derive(Clone, Debug)]
+pub(super) struct Seats(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    listener: &'static str,
+    max: usize,
+    shares: Shares<Owner>,
+    begin: Instant,
+    lines: Mutex<Lines>,
+}
+
+/// The connections of each owner that were not told to end, by the time since when they were idle when they
+/// were last looked at, and by a number that tells them apart.
+#[derive(Debug, Default)]
+struct Lines {
+    of: BTreeMap<Owner, BTreeMap<(u64, u64), Place>>,
+    next: u64,
+}
+
+/// What a connection and its line both know.
+#[derive(Clone, Debug)]
+pub(super) struct Place(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    begin: Instant,
+    idle_since: AtomicU64,
+    /// Under which time it is in the line; changed under the lock.
+    listed: AtomicU64,
+    leave: CancellationToken,
+}
+
+/// A connection's place, which ends with the value.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Seats,
+    owner: Owner,
+    number: u64,
+    place: Place,
+    _share: Share<Owner>,
+}
+
+impl Seats {
+    /// At most so many, none yet.
+    pub(super) fn new(listener: &'static str, max: usize) -> Self {
+        metrics::no_connections(listener);
+        let (shares, begin) = (Shares::new(max, PARTS), Instant::now());
+        Self(Arc::new(Shared { listener, max, shares, begin, lines: Mutex::default() }))
+    }
+
+    /// A place for a new connection; none where it must be closed at once.
+    pub(super) fn admit(&self, owner: Owner) -> Option<Seat> {
+        let Shared { max, shares, .. } = &*self.0;
+        let over = match owner {
+            Some(_) => match shares.take(&owner, 1) {
+                Ok(share) => return Some(self.seat(owner, share)),
+                Err(over) => over,
+            },
+            None if shares.taken() < *max => {
+                return Some(self.seat(owner, shares.count(&owner, 1)));
+            }
+            None => Over::Whole,
+        };
+        let loser = if over == Over::Share { Some(owner) } else { shares.largest() };
+        let has_room = shares.taken() < max + (max / LEAVING_PART).max(1);
+        if !has_room || !loser.is_some_and(|loser| self.evict(loser)) {
+            metrics::connection_closed(self.0.listener, Closed::Refused);
+            return None;
+        }
+        metrics::connection_closed(self.0.listener, Closed::Idle);
+        Some(self.seat(owner, shares.count(&owner, 1)))
+    }
+
+    fn seat(&self, owner: Owner, share: Share<Owner>) -> Seat {
+        let now = since(self.0.begin);
+        let known = Known {
+            begin: self.0.begin,
+            idle_since: AtomicU64::new(now),
+            listed: AtomicU64::new(now),
+            leave: CancellationToken::new(),
+        };
+        let place = Place(Arc::new(known));
+        let mut lines = self.lines();
+        lines.next += 1;
+        let number = lines.next;
+        lines.of.entry(owner).or_default().insert((now, number), place.clone());
+        Seat { seats: self.clone(), owner, number, place, _share: share }
+    }
+
+    /// Tells the connection to end that has been idle for longest, where one is found.
+    fn evict(&self, owner: Owner) -> bool {
+        let mut lines = self.lines();
+        let Some(line) = lines.of.get_mut(&owner) else { return false };
+        for _ in 0..LOOKS_MAX {
+            let Some(((listed, number), place)) = line.pop_first() else { return false };
+            let idle_since = place.0.idle_since.load(Ordering::Relaxed);
+            if idle_since == listed {
+                place.0.leave.cancel();
+                return true;
+            }
+            // Idle for less long than was known, or, once it is, from now on at the earliest.
+            let listed = if idle_since == BUSY { since(self.0.begin) } else { idle_since };
+            place.0.listed.store(listed, Ordering::Relaxed);
+            line.insert((listed, number), place);
+        }
+        false
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    pub(super) fn place(&self) -> Place {
+        self.place.clone()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut lines = self.seats.lines();
+        let Some(line) = lines.of.get_mut(&self.owner) else { return };
+        line.remove(&(self.place.0.listed.load(Ordering::Relaxed), self.number));
+        if line.is_empty() {
+            lines.of.remove(&self.owner);
+        }
+    }
+}
+
+impl Place {
+    /// A request is under way.
+    pub(super) fn busy(&self) {
+        self.0.idle_since.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// None is any more.
+    pub(super) fn idle(&self) {
+        self.0.idle_since.store(since(self.0.begin), Ordering::Relaxed);
+    }
+
+    /// Ends once the connection is to make place for another.
+    pub(super) async fn leave(&self) {
+        self.0.leave.cancelled().await;
+    }
+}
+
+/// Microseconds, of which there are fewer than half a million years.
+fn since(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_micros()).unwrap_or(BUSY - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    const ONE: Owner = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    const OTHER: Owner = Some(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST));
+
+    async fn admit(seats: &Seats, owner: Owner) -> Option<Seat> {
+        // Of two at one time neither is idle for longer.
+        advance(Duration::from_millis(1)).await;
+        seats.admit(owner)
+    }
+
+    fn told(seats: &[Option<Seat>]) -> Vec<usize> {
+        let is_told = |seat: &Option<Seat>| {
+            seat.as_ref().is_some_and(|seat| seat.place.0.leave.is_cancelled())
+        };
+        (0..seats.len()).filter(|at| is_told(&seats[*at])).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_that_is_idle_for_longest_makes_place() {
+        let seats = Seats::new("test", 16);
+        let mut held = Vec::new();
+        for _ in 0..8 {
+            held.push(admit(&seats, ONE).await);
+        }
+        assert_eq!(told(&held), [0_usize; 0]);
+        // The first is busy, the second was after all others, the third is the first that is idle.
+        held[0].as_ref().unwrap().place.busy();
+        held[1].as_ref().unwrap().place.busy();
+        advance(Duration::from_secs(1)).await;
+        held[1].as_ref().unwrap().place.idle();
+        held.push(admit(&seats, ONE).await);
+        assert_eq!(told(&held), [2]);
+        held[3] = None;
+        held.push(admit(&seats, ONE).await);
+        assert_eq!(told(&held), [2, 4], "the one that goes gives its place when it has gone");
+        assert!(admit(&seats, OTHER).await.is_some());
+        drop(held);
+        assert!(seats.lines().of.is_empty());
+        assert_eq!(seats.0.shares.taken(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_no_idle_one_gets_no_more() {
+        let seats = Seats::new("test", 8);
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(admit(&seats, ONE).await);
+        }
+        for seat in held.iter().flatten() {
+            seat.place.busy();
+        }
+        assert!(admit(&seats, ONE).await.is_none());
+        assert!(admit(&seats, OTHER).await.is_some());
+        held[3].as_ref().unwrap().place.idle();
+        assert!(admit(&seats, ONE).await.is_some());
+        assert_eq!(told(&held), [3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_largest_holder_makes_place_where_the_whole_is_full() {
+        let seats = Seats::new("test", 4);
+        let mut held = vec![admit(&seats, ONE).await, admit(&seats, ONE).await];
+        for _ in 0..2 {
+            held.push(admit(&seats, None).await);
+        }
+        held[2].as_ref().unwrap().place.busy();
+        held.push(admit(&seats, OTHER).await);
+        assert_eq!(told(&held).len(), 1, "one of two largest");
+        assert!(held[4].is_some());
+        // As many as may be about to go.
+        assert!(admit(&seats, OTHER).await.is_none());
+        held.retain(|seat| seat.as_ref().is_some_and(|seat| !seat.place.0.leave.is_cancelled()));
+        assert!(admit(&seats, None).await.is_some(), "a proxy has no share of its own");
+    }
+}

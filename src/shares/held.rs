@@ -1,0 +1,139 @@
+//! What clients hold, in bytes: requests under way, and answers that are made and not taken. Each costs
+//! memory for as long as its client likes.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use http::{HeaderMap, Response, header::AUTHORIZATION};
+use http_body::Body;
+
+use super::{AnswerBytes, Over, Share, Shares};
+
+/// A source address or a caller has one of so many parts of what others leave.
+const PARTS: usize = 2;
+
+/// Where a request comes from: an extension of every request that a listener takes, which its rate limit
+/// goes by. A network, as [`crate::rate_limit::source`] has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Source(pub IpAddr);
+
+/// The secret that a request presents: all spellings of the header end with it, and all are one caller's.
+#[must_use]
+pub fn secret(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(AUTHORIZATION)?.as_bytes().rsplit(|byte| *byte == b' ').next()
+}
+
+/// Whose share something comes out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Client {
+    /// For requests, and for answers to whoever presents no credential.
+    Source(IpAddr),
+    /// For answers: a hash of what is presented, as it is not known yet what that is worth.
+    Caller(u64),
+}
+
+/// What may be held in all.
+#[derive(Clone, Debug)]
+pub struct HeldBytes {
+    max: usize,
+    shares: Shares<Client>,
+    /// With a key of this process: nobody can choose a credential that counts for another.
+    hasher: RandomState,
+}
+
+impl HeldBytes {
+    /// So many bytes.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { max, shares: Shares::new(max, PARTS), hasher: RandomState::new() }
+    }
+
+    /// How much there may be in all.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// How much is held.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.shares.taken()
+    }
+
+    /// Takes what a request costs. Where that is more than its source's share it is counted all the same,
+    /// as the request is there, and the second value is false.
+    #[must_use]
+    pub fn request(&self, Source(source): Source, bytes: usize) -> (Share<Client>, bool) {
+        let client = Client::Source(source);
+        match self.shares.take(&client, bytes) {
+            Ok(share) => (share, true),
+            Err(_) => (self.shares.count(&client, bytes), false),
+        }
+    }
+
+    /// What goes with a request to whoever makes its answer; `free` is what the request itself counts for.
+    #[must_use]
+    pub fn holding(&self, Source(source): Source, headers: &HeaderMap, free: usize) -> Holding {
+        let client = match secret(headers) {
+            Some(secret) => Client::Caller(self.hasher.hash_one(secret)),
+            None => Client::Source(source),
+        };
+        Holding { shares: self.shares.clone(), client, free, is_refused: false }
+    }
+}
+
+/// What the caller of a request may hold: an extension of every request that a listener takes.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    shares: Shares<Client>,
+    client: Client,
+    free: usize,
+    is_refused: bool,
+}
+
+/// An extension of an answer that is counted.
+#[derive(Clone, Debug)]
+pub struct AnswerShare {
+    /// Given back when the last of the answer is out.
+    pub share: Arc<Share<Client>>,
+    /// How much that is.
+    pub bytes: usize,
+}
+
+impl Holding {
+    /// The request's source has more than its share.
+    pub fn refuse(&mut self) {
+        self.is_refused = true;
+    }
+
+    /// Whether the request is to be refused before anything is done for it.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.is_refused || self.shares.is_used_up(&self.client)
+    }
+
+    /// Counts an answer for its caller until it is taken. An error: the caller has not taken others, and
+    /// this one is not to wait as well.
+    pub fn take<B: Body>(&self, answer: &mut Response<B>) -> Result<(), Over> {
+        let told = answer.extensions().get().map(|AnswerBytes(bytes)| *bytes);
+        let bytes = told.unwrap_or_else(|| {
+            usize::try_from(answer.body().size_hint().lower()).unwrap_or(usize::MAX)
+        });
+        let bytes = bytes.saturating_sub(self.free);
+        if bytes > 0 {
+            let share = Arc::new(self.shares.take(&self.client, bytes)?);
+            answer.extensions_mut().insert(AnswerShare { share, bytes });
+        }
+        Ok(())
+    }
+
+    /// Counts a part of an answer that has no end of its own.
+    #[must_use]
+    pub fn count(&self, bytes: usize) -> Option<AnswerShare> {
+        let bytes = bytes.checked_sub(self.free).filter(|bytes| *bytes > 0)?;
+        Some(AnswerShare { share: Arc::new(self.shares.count(&self.client, bytes)), bytes })
+    }
+}
