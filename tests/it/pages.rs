@@ -67,7 +67,7 @@ async fn over_rest(service: &Service, token: &str, path: &str, key: [&str; 2]) -
         pages.push(entries.iter().map(number).collect());
         let Some(token) = page["nextPageToken"].as_str() else { return pages };
         assert!(!entries.is_empty(), "a page has an entry");
-        next = token.to_owned();
+        token.clone_into(&mut next);
     }
 }
 
