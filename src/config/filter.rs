@@ -25,6 +25,7 @@ const OURS: [&str; 14] = [
     "rate_limit",
     "request",
     "server",
+    "shares",
     "store",
     "telemetry",
 ];
