@@ -100,13 +100,13 @@ pub struct DatabaseArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Database")]
 pub struct PoolArgs {
-    /// PostgreSQL connections at most, of which 5 are kept for batches and look-ups
+    /// PostgreSQL connections at most, of which 5 are kept for batches and look-ups, one for administrators, and one for the probe and metrics
     #[arg(
         long,
         env = "ORGD_DATABASE_CONNECTIONS",
         default_value = "10",
         value_name = "NUMBER",
-        value_parser = RangedU64ValueParser::<u32>::new().range(6..=1000)
+        value_parser = RangedU64ValueParser::<u32>::new().range(8..=1000)
     )]
     pub database_connections: u32,
     /// How long a call waits for a connection

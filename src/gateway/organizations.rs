@@ -203,7 +203,7 @@ pub(super) async fn get(
     operation_id = "listOrganizations",
     summary = "List the organizations that the caller has a right to",
     params(
-        ("pageSize" = Option<i32>, Query, description = "Entries at most; 1000 where it is more", minimum = 1, maximum = 2_147_483_647),
+        ("pageSize" = Option<i32>, Query, description = "Entries at most; 1000 where it is more. A page of long values has fewer", minimum = 1, maximum = 2_147_483_647),
         ("pageToken" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The nextPageToken of the page before"),
         ("writableFields" = Option<bool>, Query, description = "Whether the answer has writableFields"),
     ),
@@ -247,7 +247,7 @@ pub(super) async fn list(
     description = "With `Accept: text/event-stream`, follows the changes as server-sent events: each has the version as its id and the change as its data, and Last-Event-ID resumes.",
     params(
         ("id" = i64, Path, description = "Which organization", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 90),
-        ("pageSize" = Option<i32>, Query, description = "Entries at most; 500 where it is more", minimum = 1, maximum = 2_147_483_647),
+        ("pageSize" = Option<i32>, Query, description = "Entries at most; 500 where it is more. A page of long values has fewer", minimum = 1, maximum = 2_147_483_647),
         ("pageToken" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$", description = "The nextPageToken of the page before"),
     ),
     responses((status = 200, description = "A page, the oldest first; or the events, where Accept asks for them", content(

@@ -56,6 +56,6 @@ pub fn token(list: &str, key: i64) -> String {
 
 /// The token of the page after this one; empty: there is none.
 pub(super) fn next_token<T>(list: &str, page: &Page<T>, key: impl Fn(&T) -> i64) -> String {
-    let last = page.entries.last().filter(|_| page.has_more);
-    last.map(|last| token(list, key(last))).unwrap_or_default()
+    let end = page.entries.last().filter(|_| page.has_more);
+    end.map(|entry| token(list, key(entry))).unwrap_or_default()
 }

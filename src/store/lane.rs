@@ -18,7 +18,10 @@ use super::{
     row::{CredentialRow, OrganizationRow},
     sqlite,
 };
-use crate::domain::{self, CredentialDigest, OrganizationId};
+use crate::{
+    domain::{self, CredentialDigest, OrganizationId},
+    telemetry::metrics,
+};
 
 pub(super) struct Lane {
     way: Way,
@@ -49,11 +52,18 @@ impl Lane {
         write: Write,
         rows: &[&Asked],
     ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
-        match self.write_once(write, rows).await {
+        let written = match self.write_once(write, rows).await {
             // On another connection.
-            Err(error) if is_outlived(&error) => self.write_once(write, rows).await,
-            done => done,
-        }
+            Err(error) if is_outlived(&error) => self.write_once(write, rows).await?,
+            done => done?,
+        };
+        let recorded = rows.iter().zip(&written).filter_map(|(row, touched)| {
+            touched.as_ref().map(|touched| row.recorded_bytes(touched.as_ref().ok()))
+        });
+        let (entries, bytes) =
+            recorded.fold((0, 0), |(entries, sum), bytes| (entries + 1, sum + bytes));
+        metrics::change_log(entries, bytes);
+        Ok(written)
     }
 
     async fn write_once(

@@ -12,7 +12,7 @@ pub const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 /// How the database is used.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
-    /// PostgreSQL connections at most, those that lanes keep among them.
+    /// PostgreSQL connections at most, those that lanes keep and that of upkeep among them.
     pub connections_max: u32,
     /// How long a call waits for a connection.
     pub acquire_timeout: Duration,

@@ -24,6 +24,8 @@ const RATE_LIMIT_REFUSALS: &str = "orgd_rate_limit_refusals_total";
 const QUEUE_WAITING: &str = "orgd_queue_waiting";
 const QUEUE_REFUSALS: &str = "orgd_queue_refusals_total";
 const BATCH_SIZE: &str = "orgd_batch_size";
+const CHANGE_LOG_ENTRIES: &str = "orgd_change_log_entries_total";
+const CHANGE_LOG_BYTES: &str = "orgd_change_log_bytes_total";
 const AUTH_LOOKUPS: &str = "orgd_auth_cache_lookups_total";
 const AUTH_ENTRIES: &str = "orgd_auth_cache_entries";
 const MIGRATIONS: &str = "orgd_migrations";
@@ -106,6 +108,12 @@ fn describe() {
     describe_gauge!(QUEUE_WAITING, "Work that waits for the database");
     describe_counter!(QUEUE_REFUSALS, "Work refused because too much waited");
     describe_histogram!(BATCH_SIZE, "Work that was done in one batch");
+    describe_counter!(CHANGE_LOG_ENTRIES, "Changes that were recorded");
+    describe_counter!(
+        CHANGE_LOG_BYTES,
+        Unit::Bytes,
+        "Bytes of the values that were recorded with changes"
+    );
     describe_counter!(AUTH_LOOKUPS, "Credentials that were known, known to be none, or looked up");
     describe_gauge!(AUTH_ENTRIES, "Credentials that are remembered");
     describe_gauge!(
@@ -120,7 +128,9 @@ fn describe() {
     for scope in [RateScope::Principal, RateScope::Source] {
         counter!(RATE_LIMIT_REFUSALS, "scope" => scope.name()).increment(0);
     }
-    counter!(DROPPED_LINES).increment(0);
+    for counter in [DROPPED_LINES, CHANGE_LOG_ENTRIES, CHANGE_LOG_BYTES] {
+        counter!(counter).increment(0);
+    }
 }
 
 /// What a rate limit is about.
@@ -292,6 +302,13 @@ impl QueueTelemetry {
     pub fn done(&self, size: usize, time: Duration) {
         self.batch_size.record(number(size));
         self.time.record(time);
+    }
+}
+
+/// So many changes were recorded, whose values have so many bytes.
+pub fn change_log(entries: usize, bytes: usize) {
+    for (counter, count) in [(CHANGE_LOG_ENTRIES, entries), (CHANGE_LOG_BYTES, bytes)] {
+        counter!(counter).increment(u64::try_from(count).unwrap_or(u64::MAX));
     }
 }
 

@@ -17,14 +17,14 @@ use crate::{
 };
 
 /// The first of the organizations that these tests add.
-const FIRST: i64 = 1001;
+pub const FIRST: i64 = 1001;
 
 /// For what follows by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const KEY: &str = "5a3c9d52-7f0b-4d4e-9a53-0c1f8c8f8a11";
 
-fn rename(service: &Service, id: i64, name: &str) -> Request {
+pub fn rename(service: &Service, id: i64, name: &str) -> Request {
     service.put(id, SUPPORT, &format!(r#"{{"name": "{name}"}}"#))
 }
 
@@ -260,52 +260,6 @@ async fn what_comes_over_a_callers_share_is_refused_and_the_queue_empties() {
         };
         tokio::time::timeout(PATIENCE, emptying).await.expect("the queue empties");
         assert_eq!(again().await.reason(), "DEADLINE_EXCEEDED");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_callers_full_share_refuses_no_other() {
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "21"), ("ORGD_WRITE_QUEUE_MAX", "40")];
-    patiently_on_both_databases(&settings, async |service| {
-        service.database().add_organizations(FIRST, FIRST + 20).await;
-        let waiting = (FIRST..FIRST + 20).map(|id| rename(&service, id, "Waits").send());
-        let other = async {
-            service.until_waiting(20).await;
-            let refused = rename(&service, FIRST + 20, "Refused").send().await;
-            let told = (refused.status(), refused.reason());
-            assert_eq!(told, (429, "SHARE_EXHAUSTED".to_owned()));
-            // With this one so many wait that the lane begins.
-            service.put(OWN, USER, r#"{"name": "Mine"}"#).send().await
-        };
-        let (waiting, other) = tokio::join!(join_all(waiting), other);
-        for answer in waiting.iter().chain([&other]) {
-            assert_eq!(answer.status(), 200, "{}", answer.text());
-        }
-    })
-    .await;
-}
-
-/// Behind many updates of one organization, those of another caller are done in turn.
-#[tokio::test]
-async fn an_update_stands_behind_no_line_of_another_caller() {
-    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "31")], async |service| {
-        let names = (0..30).map(|number| format!("Name {number}"));
-        let waiting = names.map(async |name| {
-            let body = format!(r#"{{"name": "{name}"}}"#);
-            service.put(OWN, USER, &body).send().await.status()
-        });
-        let other = async {
-            service.until_waiting(30).await;
-            let put = service.put(OWN, ADMINISTRATOR, r#"{"handshake": "h"}"#);
-            put.send().await.status()
-        };
-        let (waiting, other) = tokio::join!(join_all(waiting), other);
-        assert!(waiting.iter().chain([&other]).all(|status| *status == 200), "{waiting:?} {other}");
-        let changes = service.database().changes(OWN).await;
-        let turn = changes.iter().position(|change| change.subject == "test-administrator");
-        // Behind the creation, the one under way, and one.
-        assert!(turn.is_some_and(|turn| turn <= 3), "{turn:?}");
     })
     .await;
 }

@@ -186,7 +186,7 @@ async fn metrics_move() {
         let rpc = ("rpc_server_call_duration_seconds_count", "OrganizationService/Update\"");
         let system = if service.database().is_sqlite() { "sqlite" } else { "postgresql" };
         let system = format!("db_system_name=\"{system}\"");
-        let moves: [(&str, &[&str], f64); 10] = [
+        let moves: [(&str, &[&str], f64); 12] = [
             (http.0, &[http.1, "http_request_method=\"PUT\"", "_status_code=\"200\""], 1.0),
             (http.0, &[http.1, "_status_code=\"403\""], 1.0),
             (rpc.0, &[rpc.1, "_status_code=\"OK\"", "rpc_system_name=\"grpc\""], 1.0),
@@ -198,6 +198,9 @@ async fn metrics_move() {
             ("orgd_auth_cache_lookups_total", &["result=\"miss\""], 1.0),
             ("orgd_auth_cache_lookups_total", &["result=\"known\""], 2.0),
             ("orgd_auth_cache_entries", &["cache=\"known\""], 1.0),
+            ("orgd_change_log_entries_total", &[], 1.0),
+            // Three numbers and a date, name, subscription, subject, role and the request's id.
+            ("orgd_change_log_bytes_total", &[], 32.0 + 18.0 + 4.0 + 9.0 + 4.0 + 5.0),
         ];
         let mut before = Vec::new();
         for (name, labels, _) in moves {

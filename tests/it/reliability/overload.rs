@@ -15,7 +15,8 @@ use crate::harness::{
 
 const FIRST: i64 = 1000;
 const CLIENTS: i64 = 200;
-/// As many as are at work and in the queue at once: 2 lanes with 16 each, and 32 that wait.
+/// As many as one caller has at work and in the queue at once: 2 lanes with 16 each, and 32 that wait,
+/// which is half of the queue.
 const AS_MANY_AS_HAVE_A_PLACE: i64 = 64;
 const WINDOW: Duration = Duration::from_secs(3);
 /// Rounds of which the last is one too many: a machine that does much else may spoil one window, and
@@ -91,9 +92,9 @@ async fn with_few_places(settings: &[(&str, &str)]) -> (Proxy, Service) {
     database.add_organizations(FIRST, FIRST + CLIENTS - 1).await;
     let proxy = Proxy::start(database.addr()).await;
     let places = [
-        ("ORGD_DATABASE_CONNECTIONS", "6"),
+        ("ORGD_DATABASE_CONNECTIONS", "8"),
         ("ORGD_WRITE_BATCH_MAX", "16"),
-        ("ORGD_WRITE_QUEUE_MAX", "32"),
+        ("ORGD_WRITE_QUEUE_MAX", "64"),
     ];
     let settings = [settings, &places].concat();
     let service = Service::start_with(database.behind(&proxy).into(), &settings).await;
