@@ -12,7 +12,7 @@ use super::may_be_url;
 const CRATES: &str = include_str!("../../Cargo.lock");
 
 /// What follows `orgd::` in our own targets: the rooms, and those that have a name of their own.
-const OURS: [&str; 14] = [
+const OURS: [&str; 15] = [
     "app",
     "audit",
     "auth",
@@ -25,6 +25,7 @@ const OURS: [&str; 14] = [
     "rate_limit",
     "request",
     "server",
+    "shares",
     "store",
     "telemetry",
 ];
