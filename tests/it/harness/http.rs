@@ -1,6 +1,10 @@
 //! An HTTP/1.1 client that sends what it is told and nothing else.
 
-use std::{error::Error, net::SocketAddr};
+use std::{
+    error::Error,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use axum::body::Body;
 use http::{HeaderName, HeaderValue, header::HOST};
@@ -8,13 +12,21 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::disclosure::assert_tells_nothing;
+
+/// A connection from one of the addresses of loopback, as a client elsewhere has an address of its own.
+pub async fn connect_from(from: Ipv4Addr, addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect(addr).await
+}
 
 /// A request on a connection of its own.
 pub struct Request {
     addr: SocketAddr,
+    from: Option<Ipv4Addr>,
     request: http::Request<Body>,
 }
 
@@ -22,7 +34,13 @@ impl Request {
     pub fn new(addr: SocketAddr, method: &str, path: &str) -> Self {
         let request = http::Request::builder().method(method).uri(path);
         let request = request.header(HOST, addr.to_string()).body(Body::empty()).unwrap();
-        Self { addr, request }
+        Self { addr, from: None, request }
+    }
+
+    /// Calls from another address of loopback.
+    pub fn calling_from(mut self, from: Ipv4Addr) -> Self {
+        self.from = Some(from);
+        self
     }
 
     /// Adds a header line, beside any of the same name.
@@ -58,7 +76,10 @@ impl Request {
     }
 
     async fn exchange(self) -> Result<Answer, Box<dyn Error + Send + Sync>> {
-        let stream = TcpStream::connect(self.addr).await?;
+        let stream = match self.from {
+            Some(from) => connect_from(from, self.addr).await?,
+            None => TcpStream::connect(self.addr).await?,
+        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let exchange = async {
             let (head, body) = sender.send_request(self.request).await?.into_parts();

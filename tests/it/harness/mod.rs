@@ -22,7 +22,7 @@ pub use self::{
     credential::ending_soon,
     database::Database,
     faults::{Fault, Proxy},
-    http::{Answer, Request},
+    http::{Answer, Request, connect_from},
     http2::{END_HEADERS, END_STREAM, PREFACE, RawHttp2, block, frame, kind, write_length},
     patroni::Patroni,
     postgres::{Cluster, binaries},

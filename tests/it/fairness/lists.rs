@@ -1,0 +1,52 @@
+//! Pages of one's own log, as long as can be and as often as can be.
+
+use std::time::Duration;
+
+use super::{
+    abuser::{ABUSER, Abuser},
+    stage::{NO_RATE_LIMITS, Stage, databases},
+    swarm::{Ask, Swarm},
+    trial::Trial,
+};
+use crate::harness::{OWN, SUPPORT, USER};
+
+/// Five hundred pages at once.
+fn pages(stage: &Stage, method: &str, token: &str) -> Vec<Abuser> {
+    vec![Abuser::Swarm(Swarm {
+        to: stage.front().http_addr(),
+        from: ABUSER,
+        connections: 5,
+        streams: 100,
+        ask: Ask::page(method, OWN, token),
+        reads: true,
+        rest: Duration::ZERO,
+    })]
+}
+
+async fn are_fair(settings: &[(&str, &str)], methods: &[&str], token: &str, who: &str) {
+    for database in databases().await {
+        let stage = Stage::over(database, settings).await;
+        for method in methods {
+            let trial = Trial::new(&stage, &format!("500 pages at once by {method}, {who}"));
+            trial.is_fair(|| pages(&stage, method, token)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_users_pages_leave_others_their_reads() {
+    are_fair(&[], &["HEAD"], USER, "a user").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_users_pages_leave_others_their_reads_without_a_rate_limit() {
+    are_fair(&NO_RATE_LIMITS, &["GET"], USER, "a user without a limit").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: make soak"]
+async fn pages_of_each_kind_leave_others_their_reads() {
+    are_fair(&[], &["GET"], USER, "a user").await;
+    are_fair(&NO_RATE_LIMITS, &["HEAD"], USER, "a user without a limit").await;
+    are_fair(&[], &["HEAD", "GET"], SUPPORT, "support").await;
+}

@@ -1,0 +1,106 @@
+//! The processes that an abuse meets, and what is stored behind them.
+
+use std::{process::Command, sync::Arc};
+
+use sea_orm::ConnectionTrait;
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::harness::{Database, FOREIGN, OWN, Service, orgd, strict};
+
+/// One trial at a time: what is measured is what an abuse does to others, not what trials do.
+static TRIAL: Mutex<()> = Mutex::const_new(());
+
+/// With which users are not kept from calling as often as they like: what others get is then a matter of
+/// shares alone.
+pub const NO_RATE_LIMITS: [(&str, &str); 1] = [("ORGD_RATE_LIMIT_USER", "0")];
+
+/// As many entries as a log has that takes more than one page of any size.
+const ENTRIES: i64 = 600;
+
+pub struct Stage {
+    pub service: Service,
+    pub gateway: Option<Service>,
+    /// The secret of a user of the foreign organization, who is honest.
+    pub honest: String,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Stage {
+    pub async fn over(database: Database, settings: &[(&str, &str)]) -> Self {
+        let alone = TRIAL.lock().await;
+        raise_open_files();
+        database.seed().await;
+        lengthen_logs(&database, [OWN, OWN], ENTRIES).await;
+        let honest = user_of(&database, FOREIGN);
+        let service = Service::start_with(Arc::new(database), settings).await;
+        Self { service, gateway: None, honest, _alone: alone }
+    }
+
+    /// The same with a gateway before it, through which everyone comes.
+    pub async fn with_gateway(database: Database, settings: &[(&str, &str)]) -> Self {
+        let mut stage = Self::over(database, settings).await;
+        stage.gateway = Some(Service::start_gateway_with(&stage.service, "http", settings).await);
+        stage
+    }
+
+    /// Where REST is called.
+    pub fn front(&self) -> &Service {
+        self.gateway.as_ref().unwrap_or(&self.service)
+    }
+
+    pub fn processes(&self) -> impl Iterator<Item = (&'static str, &Service)> {
+        let gateway = self.gateway.as_ref().map(|gateway| ("gateway", gateway));
+        [("service", &self.service)].into_iter().chain(gateway)
+    }
+}
+
+/// Both databases, or the strict one alone where the process was given that.
+pub async fn databases() -> Vec<Database> {
+    let sqlite = strict::given().is_none().then(Database::sqlite);
+    sqlite.into_iter().chain([Database::postgres().await]).collect()
+}
+
+/// Issues a credential of a user, and answers its secret.
+pub fn user_of(database: &Database, organization: i64) -> String {
+    let words = format!(
+        "credential issue --role user --organization {organization} --subject user-{organization} \
+         --json"
+    );
+    let issued = orgd(database.url(), &words).json();
+    issued["secret"].as_str().unwrap().to_owned()
+}
+
+/// Gives the organizations of a range so many more versions, each with the longest of names.
+pub async fn lengthen_logs(database: &Database, [first, last]: [i64; 2], entries: i64) {
+    let connection = database.connect().await;
+    // 255 code points of four bytes each, of which the last four are the version's digits.
+    let name = format!("'{}' || (10000000 + version)", "\u{1f3e2}".repeat(247));
+    let add = format!(
+        "WITH RECURSIVE versions(version) AS (SELECT 2 UNION ALL SELECT version + 1 FROM versions \
+         WHERE version <= {entries}) INSERT INTO organization_changes (organization_id, version, \
+         date, subject, role, request_id, name, subscription_id, handshake_version) SELECT id, \
+         versions.version, date_created, 'operator', 'administrator', 'seed', {}, subscription_id, 0 \
+         FROM organizations CROSS JOIN versions WHERE id BETWEEN {first} AND {last}",
+        name.replace("version", "versions.version")
+    );
+    let update = format!(
+        "UPDATE organizations SET version = {version}, name = '{}{}' WHERE id BETWEEN {first} AND \
+         {last}",
+        "\u{1f3e2}".repeat(247),
+        10_000_000 + entries + 1,
+        version = entries + 1
+    );
+    for statement in [add, update] {
+        connection.execute_unprepared(&statement).await.unwrap();
+    }
+    connection.close().await.unwrap();
+}
+
+/// Lets this process, and those that it starts, open as many files as it may.
+fn raise_open_files() {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let hard = files.split_whitespace().nth(4).unwrap();
+    let arguments = [format!("--pid={}", std::process::id()), format!("--nofile={hard}:{hard}")];
+    assert!(Command::new("prlimit").args(arguments).status().unwrap().success());
+}

@@ -1,0 +1,59 @@
+//! One user's updates of its own organization, so many at once that they would fill any queue.
+
+use std::time::Duration;
+
+use super::{
+    abuser::{ABUSER, Abuser},
+    stage::{NO_RATE_LIMITS, Stage, databases},
+    swarm::{Ask, Swarm},
+    trial::Trial,
+};
+use crate::harness::{Database, OWN, SUPPORT, USER};
+
+/// Updates at once on so many connections of a hundred streams.
+fn updates(stage: &Stage, connections: usize, token: &str) -> Vec<Abuser> {
+    vec![Abuser::Swarm(Swarm {
+        to: stage.front().http_addr(),
+        from: ABUSER,
+        connections,
+        streams: 100,
+        ask: Ask::put(OWN, token),
+        reads: true,
+        rest: Duration::ZERO,
+    })]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_users_updates_leave_others_their_places_in_the_queue() {
+    for database in databases().await {
+        let stage = Stage::over(database, &[]).await;
+        let trial = Trial::new(&stage, "1,300 updates at once by one user");
+        trial.is_fair(|| updates(&stage, 13, USER)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_without_a_rate_limit() {
+    for database in databases().await {
+        let stage = Stage::over(database, &NO_RATE_LIMITS).await;
+        let trial = Trial::new(&stage, "1,300 updates at once, as often as can be");
+        trial.is_fair(|| updates(&stage, 13, USER)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: make soak"]
+async fn the_same_by_support() {
+    for database in databases().await {
+        let stage = Stage::over(database, &[]).await;
+        let trial = Trial::new(&stage, "1,300 updates at once by support");
+        trial.is_fair(|| updates(&stage, 13, SUPPORT)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_users_updates_leave_others_the_gateway() {
+    let stage = Stage::with_gateway(Database::sqlite(), &[]).await;
+    let trial = Trial::new(&stage, "1,000 updates at once through the gateway");
+    trial.is_fair(|| updates(&stage, 10, USER)).await;
+}
