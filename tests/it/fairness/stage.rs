@@ -5,7 +5,7 @@ use std::{process::Command, sync::Arc};
 use sea_orm::ConnectionTrait;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::harness::{Database, FOREIGN, OWN, Service, orgd, strict};
+use crate::harness::{Database, FOREIGN, OWN, Service, orgd};
 
 /// One trial at a time: what is measured is what an abuse does to others, not what trials do.
 static TRIAL: Mutex<()> = Mutex::const_new(());
@@ -54,10 +54,8 @@ impl Stage {
     }
 }
 
-/// Both databases, or the strict one alone where the process was given that.
-pub async fn databases() -> Vec<Database> {
-    let sqlite = strict::given().is_none().then(Database::sqlite);
-    sqlite.into_iter().chain([Database::postgres().await]).collect()
+pub async fn databases() -> [Database; 2] {
+    [Database::sqlite(), Database::postgres().await]
 }
 
 /// Issues a credential of a user, and answers its secret.

@@ -79,29 +79,34 @@ impl<'a> Trial<'a> {
         abusers: impl Fn() -> Vec<Abuser>,
         meanwhile: impl AsyncFn() -> Vec<String>,
     ) {
-        let mut all = Vec::new();
+        // What memory was before any round: none may leave behind what the next would begin with.
+        let mut memory = None;
+        let mut unfair = Vec::new();
         for round in 1..=ROUNDS {
             let title = format!("{}, round {round}", self.what);
-            let faults = self.round(&title, abusers(), &meanwhile).await;
+            let faults = self.round(&title, &mut memory, abusers(), &meanwhile).await;
+            let grown = memory.as_ref().map(|memory| self.grown(memory)).unwrap_or_default();
+            assert!(grown.is_empty(), "{title}: {grown:#?}, and {faults:#?}");
             if faults.is_empty() {
                 return;
             }
             eprintln!("  this was not fair: {faults:#?}");
-            all.push((title, faults));
+            unfair.push((title, faults));
         }
-        panic!("{all:#?}");
+        panic!("{unfair:#?}");
     }
 
     async fn round(
         &self,
         title: &str,
+        memory: &mut Option<Memory>,
         abusers: Vec<Abuser>,
         meanwhile: &impl AsyncFn() -> Vec<String>,
     ) -> Vec<String> {
         let bystanders = Bystanders::of(self.stage);
         bystanders.beside(sleep(ALONE / 4)).await;
         let (alone, ()) = bystanders.beside(sleep(ALONE)).await;
-        let mut memory = Memory::begin(self.stage);
+        let memory = memory.get_or_insert_with(|| Memory::begin(self.stage));
         let abuse = Abuse::start(abusers);
         let trying = async {
             sleep(self.before).await;
@@ -113,6 +118,12 @@ impl<'a> Trial<'a> {
         memory.settle(self.stage).await;
         eprintln!("{title}\n  abusers: {answered}\n  memory: {memory}");
         faults.extend(compare(&alone, &beside));
+        faults
+    }
+
+    /// What memory did that it may not. That is not chance, so no other round follows.
+    fn grown(&self, memory: &Memory) -> Vec<String> {
+        let mut faults = Vec::new();
         let (growth, most) = (memory.growth(), self.caller.growth_max());
         if growth >= most {
             faults.push(format!("memory grew by {growth:.0} MB, and may by {most:.0} MB"));
@@ -130,16 +141,17 @@ pub fn compare(alone: &Calls, beside: &Calls) -> Vec<String> {
     for kind in alone.kinds() {
         let print = |calls: &Calls| {
             let [median, p99] = [50, 99].map(|hundredths| calls.within(kind, hundredths));
-            let (median, p99) = (median.unwrap_or(Duration::MAX), p99.unwrap_or(Duration::MAX));
+            let (median, p99) = (median.unwrap_or_default(), p99.unwrap_or_default());
             format!("median {median:.1?}, p99 {p99:.1?} of {}", calls.count(kind))
         };
         eprintln!("  {kind}: alone {}; beside {}", print(alone), print(beside));
-        let median = beside.within(kind, 50);
         let most = TIMES_MAX * alone.within(kind, 50).unwrap_or_default().max(ALONE_MIN);
-        if median.is_none() {
-            faults.push(format!("{kind}: never answered"));
-        } else if HONEST.contains(&kind) && median > Some(most) {
-            faults.push(format!("{kind}: the median is {median:.1?}, and may be {most:.1?}"));
+        match beside.within(kind, 50) {
+            None => faults.push(format!("{kind}: never answered")),
+            Some(median) if HONEST.contains(&kind) && median > most => {
+                faults.push(format!("{kind}: the median is {median:.1?}, and may be {most:.1?}"));
+            }
+            Some(_) => {}
         }
     }
     let failures = [("alone", alone), ("beside", beside)];

@@ -23,31 +23,31 @@ fn updates(stage: &Stage, connections: usize, token: &str) -> Vec<Abuser> {
     })]
 }
 
+async fn are_fair(database: Database, settings: &[(&str, &str)], token: &str, who: &str) {
+    let stage = Stage::over(database, settings).await;
+    let trial = Trial::new(&stage, &format!("1,300 updates at once by {who}"));
+    trial.is_fair(|| updates(&stage, 13, token)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_users_updates_leave_others_their_places_in_the_queue() {
     for database in databases().await {
-        let stage = Stage::over(database, &[]).await;
-        let trial = Trial::new(&stage, "1,300 updates at once by one user");
-        trial.is_fair(|| updates(&stage, 13, USER)).await;
+        are_fair(database, &[], USER, "a user").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_without_a_rate_limit() {
-    for database in databases().await {
-        let stage = Stage::over(database, &NO_RATE_LIMITS).await;
-        let trial = Trial::new(&stage, "1,300 updates at once, as often as can be");
-        trial.is_fair(|| updates(&stage, 13, USER)).await;
-    }
+async fn one_users_updates_leave_others_their_places_without_a_rate_limit() {
+    let database = Database::postgres().await;
+    are_fair(database, &NO_RATE_LIMITS, USER, "a user without a limit").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: make soak"]
-async fn the_same_by_support() {
+async fn anyones_updates_leave_others_their_places_in_the_queue() {
+    are_fair(Database::sqlite(), &NO_RATE_LIMITS, USER, "a user without a limit").await;
     for database in databases().await {
-        let stage = Stage::over(database, &[]).await;
-        let trial = Trial::new(&stage, "1,300 updates at once by support");
-        trial.is_fair(|| updates(&stage, 13, SUPPORT)).await;
+        are_fair(database, &[], SUPPORT, "support").await;
     }
 }
 
