@@ -110,9 +110,9 @@ impl<'a> Bystanders<'a> {
         };
         let goes_on = || !is_done.get();
         let (mut calls, administrators, probes, done) = tokio::join!(
-            self.honest(&goes_on),
-            self.administrator(&goes_on),
-            self.probe(&goes_on),
+            Box::pin(self.honest(&goes_on)),
+            Box::pin(self.administrator(&goes_on)),
+            Box::pin(self.probe(&goes_on)),
             other
         );
         calls.add(administrators);

@@ -24,7 +24,7 @@ async fn idle_connections_of_one_address_leave_others_theirs() {
         vec![Abuser::Idle(Idle { to, connections: CONNECTIONS, every: EVERY })]
     };
     let trial = Trial::new(&stage, "4,500 idle connections of one address").by(Caller::Nobody);
-    trial.lasting(Duration::from_secs(8), Duration::from_secs(8)).is_fair(idle).await;
+    trial.lasting(Duration::from_secs(8), Duration::from_secs(8)).assert_fair(idle).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,6 +43,6 @@ async fn streams_of_events_leave_others_the_gateway() {
             })]
         };
         let what = format!("{} streams of events through the gateway", connections * streams);
-        Trial::new(&stage, &what).is_fair(events).await;
+        Trial::new(&stage, &what).assert_fair(events).await;
     }
 }

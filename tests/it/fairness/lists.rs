@@ -33,7 +33,7 @@ async fn are_fair(
     let stage = Stage::over(database, settings).await;
     for method in methods {
         let trial = Trial::new(&stage, &format!("500 pages at once by {method}, {who}"));
-        trial.is_fair(|| pages(&stage, method, token)).await;
+        trial.assert_fair(|| pages(&stage, method, token)).await;
     }
 }
 

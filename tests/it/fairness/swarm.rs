@@ -270,7 +270,7 @@ fn digits(value: &[u8]) -> String {
         return String::from_utf8_lossy(value).into_owned();
     }
     let bits: String = value.iter().map(|byte| format!("{byte:08b}")).collect();
-    let (mut rest, mut text) = (&bits[..], String::new());
+    let (mut rest, mut text) = (bits.as_str(), String::new());
     while let Some(five) = rest.get(..5) {
         let code = u8::from_str_radix(five, 2).unwrap();
         let (digit, length) = match (code, rest.get(..6)) {
@@ -282,7 +282,7 @@ fn digits(value: &[u8]) -> String {
             break;
         }
         text.push(char::from(b'0' + digit));
-        rest = &rest[length..];
+        rest = rest.get(length..).unwrap_or_default();
     }
     text
 }

@@ -69,12 +69,12 @@ impl<'a> Trial<'a> {
     }
 
     /// Bystanders must hardly notice.
-    pub async fn is_fair(self, abusers: impl Fn() -> Vec<Abuser>) {
-        self.is_fair_beside(abusers, async || Vec::new()).await;
+    pub async fn assert_fair(self, abusers: impl Fn() -> Vec<Abuser>) {
+        self.assert_fair_beside(abusers, async || Vec::new()).await;
     }
 
     /// The same, and somebody does something meanwhile that answers what went wrong.
-    pub async fn is_fair_beside(
+    pub async fn assert_fair_beside(
         self,
         abusers: impl Fn() -> Vec<Abuser>,
         meanwhile: impl AsyncFn() -> Vec<String>,
@@ -84,7 +84,7 @@ impl<'a> Trial<'a> {
         let mut unfair = Vec::new();
         for round in 1..=ROUNDS {
             let title = format!("{}, round {round}", self.what);
-            let faults = self.round(&title, &mut memory, abusers(), &meanwhile).await;
+            let faults = Box::pin(self.round(&title, &mut memory, abusers(), &meanwhile)).await;
             let grown = memory.as_ref().map(|memory| self.grown(memory)).unwrap_or_default();
             assert!(grown.is_empty(), "{title}: {grown:#?}, and {faults:#?}");
             if faults.is_empty() {
@@ -111,7 +111,7 @@ impl<'a> Trial<'a> {
         let trying = async {
             sleep(self.before).await;
             let meanwhile = async { tokio::join!(sleep(self.beside), meanwhile()).1 };
-            bystanders.beside(meanwhile).await
+            Box::pin(bystanders.beside(meanwhile)).await
         };
         let (beside, mut faults) = memory.beside(self.stage, trying).await;
         let answered = abuse.stop().await;

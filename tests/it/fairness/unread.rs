@@ -55,7 +55,7 @@ async fn are_fair(stage: &Stage, door: Door, shape: [usize; 2], token: &str) {
     let what =
         format!("{door:?}{where_to}: pages of {who} unread, {connections} × {streams} at once");
     let trial = Trial::new(stage, &what).lasting(BEFORE, BESIDE);
-    trial.is_fair(|| pages(stage, door, shape, token)).await;
+    trial.assert_fair(|| pages(stage, door, shape, token)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,5 +114,5 @@ async fn watches_that_are_not_read_are_bounded_in_bytes() {
         })]
     };
     let what = "120 watches of 100 organizations from the begin, unread";
-    Trial::new(&stage, what).lasting(BEFORE, BESIDE).is_fair(watches).await;
+    Trial::new(&stage, what).lasting(BEFORE, BESIDE).assert_fair(watches).await;
 }

@@ -26,7 +26,7 @@ fn updates(stage: &Stage, connections: usize, token: &str) -> Vec<Abuser> {
 async fn are_fair(database: Database, settings: &[(&str, &str)], token: &str, who: &str) {
     let stage = Stage::over(database, settings).await;
     let trial = Trial::new(&stage, &format!("1,300 updates at once by {who}"));
-    trial.is_fair(|| updates(&stage, 13, token)).await;
+    trial.assert_fair(|| updates(&stage, 13, token)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,5 +55,5 @@ async fn anyones_updates_leave_others_their_places_in_the_queue() {
 async fn one_users_updates_leave_others_the_gateway() {
     let stage = Stage::with_gateway(Database::sqlite(), &[]).await;
     let trial = Trial::new(&stage, "1,000 updates at once through the gateway");
-    trial.is_fair(|| updates(&stage, 10, USER)).await;
+    trial.assert_fair(|| updates(&stage, 10, USER)).await;
 }

@@ -117,6 +117,6 @@ async fn one_users_watches_leave_others_theirs() {
         let stage = Stage::over(database, &[]).await;
         stage.service.database().add_organizations(WATCHED[0], WATCHED[1]).await;
         let trial = Trial::new(&stage, "1,100 watches by one user, and 40 of 100 organizations");
-        trial.is_fair_beside(|| watches(&stage), async || watch_beside(&stage).await).await;
+        trial.assert_fair_beside(|| watches(&stage), async || watch_beside(&stage).await).await;
     }
 }

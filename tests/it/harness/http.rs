@@ -27,14 +27,14 @@ pub async fn connect_from(from: Ipv4Addr, addr: SocketAddr) -> io::Result<TcpStr
 pub struct Request {
     addr: SocketAddr,
     from: Option<Ipv4Addr>,
-    request: http::Request<Body>,
+    inner: http::Request<Body>,
 }
 
 impl Request {
     pub fn new(addr: SocketAddr, method: &str, path: &str) -> Self {
         let request = http::Request::builder().method(method).uri(path);
         let request = request.header(HOST, addr.to_string()).body(Body::empty()).unwrap();
-        Self { addr, from: None, request }
+        Self { addr, from: None, inner: request }
     }
 
     /// Calls from another address of loopback.
@@ -46,18 +46,18 @@ impl Request {
     /// Adds a header line, beside any of the same name.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-        self.request.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        self.inner.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         self
     }
 
     /// Takes away every header line of a name.
     pub fn without_header(mut self, name: &str) -> Self {
-        self.request.headers_mut().remove(name);
+        self.inner.headers_mut().remove(name);
         self
     }
 
     pub fn body(mut self, body: impl Into<Body>) -> Self {
-        *self.request.body_mut() = body.into();
+        *self.inner.body_mut() = body.into();
         self
     }
 
@@ -82,7 +82,7 @@ impl Request {
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let exchange = async {
-            let (head, body) = sender.send_request(self.request).await?.into_parts();
+            let (head, body) = sender.send_request(self.inner).await?.into_parts();
             Ok(Answer { head, body: body.collect().await?.to_bytes().to_vec() })
         };
         tokio::select! {
