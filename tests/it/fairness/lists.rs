@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     abuser::{ABUSER, Abuser},
-    stage::{NO_RATE_LIMITS, Stage, databases},
+    stage::{ENTRIES, LONG, NO_RATE_LIMITS, Stage, databases, lengthen_logs},
     swarm::{Ask, Swarm},
     trial::Trial,
 };
@@ -31,6 +31,7 @@ async fn are_fair(
     who: &str,
 ) {
     let stage = Stage::over(database, settings).await;
+    lengthen_logs(stage.service.database(), [OWN, OWN], ENTRIES, LONG).await;
     for method in methods {
         let trial = Trial::new(&stage, &format!("500 pages at once by {method}, {who}"));
         trial.assert_fair(|| pages(&stage, method, token)).await;

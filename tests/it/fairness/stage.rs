@@ -5,7 +5,7 @@ use std::{process::Command, sync::Arc};
 use sea_orm::ConnectionTrait;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::harness::{Database, FOREIGN, OWN, Service, orgd};
+use crate::harness::{Database, FOREIGN, Service, orgd};
 
 /// One trial at a time: what is measured is what an abuse does to others, not what trials do.
 static TRIAL: Mutex<()> = Mutex::const_new(());
@@ -14,8 +14,12 @@ static TRIAL: Mutex<()> = Mutex::const_new(());
 /// shares alone.
 pub const NO_RATE_LIMITS: [(&str, &str); 1] = [("ORGD_RATE_LIMIT_USER", "0")];
 
-/// As many entries as a log has that takes more than one page of any size.
-const ENTRIES: i64 = 600;
+/// Letters of one byte and of four: of a text as long as may be, the service makes long answers by either,
+/// and the larger ones cost it the least work for a byte.
+pub const LONG: char = 'x';
+pub const LONGEST: char = '\u{1f3e2}';
+/// More entries than the longest page has.
+pub const ENTRIES: i64 = 600;
 
 pub struct Stage {
     pub service: Service,
@@ -30,7 +34,6 @@ impl Stage {
         let alone = TRIAL.lock().await;
         raise_open_files();
         database.seed().await;
-        lengthen_logs(&database, [OWN, OWN], ENTRIES).await;
         let honest = user_of(&database, FOREIGN);
         let service = Service::start_with(Arc::new(database), settings).await;
         Self { service, gateway: None, honest, _alone: alone }
@@ -68,25 +71,29 @@ pub fn user_of(database: &Database, organization: i64) -> String {
     issued["secret"].as_str().unwrap().to_owned()
 }
 
-/// Gives the organizations of a range so many more versions, each with the longest of names.
-pub async fn lengthen_logs(database: &Database, [first, last]: [i64; 2], entries: i64) {
+/// Gives the organizations of a range so many more versions, each with texts of 255 letters.
+pub async fn lengthen_logs(
+    database: &Database,
+    [first, last]: [i64; 2],
+    entries: i64,
+    letter: char,
+) {
     let connection = database.connect().await;
-    // 255 code points of four bytes each, of which the last four are the version's digits.
-    let name = format!("'{}' || (10000000 + version)", "\u{1f3e2}".repeat(247));
+    let letters = letter.to_string().repeat(247);
+    // The last eight are digits, by which each differs from the one before.
+    let value = format!("'{letters}' || (10000000 + versions.version)");
     let add = format!(
         "WITH RECURSIVE versions(version) AS (SELECT 2 UNION ALL SELECT version + 1 FROM versions \
          WHERE version <= {entries}) INSERT INTO organization_changes (organization_id, version, \
          date, subject, role, request_id, name, subscription_id, handshake_version) SELECT id, \
-         versions.version, date_created, 'operator', 'administrator', 'seed', {}, subscription_id, 0 \
-         FROM organizations CROSS JOIN versions WHERE id BETWEEN {first} AND {last}",
-        name.replace("version", "versions.version")
+         versions.version, date_created, 'operator', 'administrator', 'seed', {value}, {value}, 0 \
+         FROM organizations CROSS JOIN versions WHERE id BETWEEN {first} AND {last}"
     );
+    let version = entries + 1;
+    let value = format!("'{letters}{}'", 10_000_000 + version);
     let update = format!(
-        "UPDATE organizations SET version = {version}, name = '{}{}' WHERE id BETWEEN {first} AND \
-         {last}",
-        "\u{1f3e2}".repeat(247),
-        10_000_000 + entries + 1,
-        version = entries + 1
+        "UPDATE organizations SET version = {version}, name = {value}, subscription_id = {value} \
+         WHERE id BETWEEN {first} AND {last}"
     );
     for statement in [add, update] {
         connection.execute_unprepared(&statement).await.unwrap();

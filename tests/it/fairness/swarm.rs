@@ -216,6 +216,11 @@ impl<'a> Connection<'a> {
             kind::PING if flags & 1 == 0 => self.outbox.extend(frame(kind, 1, 0, &payload)),
             kind::HEADERS => {
                 if let Some(status) = status(&payload) {
+                    if status != "200" && !self.swarm.reads {
+                        // A short problem is taken: its place is for a long answer.
+                        let window = 65_535_u32.to_be_bytes();
+                        self.outbox.extend(frame(kind::WINDOW_UPDATE, 0, stream, &window));
+                    }
                     self.tally.note(status);
                 }
             }

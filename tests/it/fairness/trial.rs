@@ -10,6 +10,7 @@ use super::{
     memory::Memory,
     stage::Stage,
 };
+use crate::harness::Database;
 
 /// How long bystanders are measured, alone and beside an abuse.
 const ALONE: Duration = Duration::from_secs(2);
@@ -23,7 +24,7 @@ const TIMES_MAX: u32 = 3;
 /// What is shorter alone counts as so long: less is noise, and the work of a binary that is not optimized.
 const ALONE_MIN: Duration = Duration::from_millis(if cfg!(debug_assertions) { 5 } else { 2 });
 /// The kinds of calls of which that is asked; of others it is asked that they are answered.
-const HONEST: [&str; 4] = ["REST PUT", "REST GET", "gRPC Update", "gRPC Get"];
+pub const HONEST: [&str; 4] = ["REST PUT", "REST GET", "gRPC Update", "gRPC Get"];
 
 /// By how many MB memory may grow.
 #[derive(Clone, Copy)]
@@ -160,4 +161,18 @@ pub fn compare(alone: &Calls, beside: &Calls) -> Vec<String> {
         faults.push(format!("not answered {when}: {}", Failures(&calls.failures)));
     }
     faults
+}
+
+/// What a trial finds where there is nothing to find.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_without_an_abuse_finds_nothing() {
+    for is_gateway in [false, true] {
+        let stage = if is_gateway {
+            Stage::with_gateway(Database::sqlite(), &[]).await
+        } else {
+            Stage::over(Database::sqlite(), &[]).await
+        };
+        let trial = Trial::new(&stage, "no abuse").lasting(Duration::ZERO, ALONE);
+        trial.assert_fair(Vec::new).await;
+    }
 }

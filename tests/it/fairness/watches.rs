@@ -18,7 +18,9 @@ use super::{
     trial::Trial,
 };
 use crate::{
-    harness::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, authorized, disclosure::Searched},
+    harness::{
+        ADMINISTRATOR, Database, FOREIGN, OWN, SUPPORT, USER, authorized, disclosure::Searched,
+    },
     watch::{reason, rename},
 };
 
@@ -111,11 +113,26 @@ async fn watch_beside(stage: &Stage) -> Vec<String> {
     counted.into_iter().map(|(fault, count)| format!("{fault} × {count}")).collect()
 }
 
+/// A stage with the organizations that support watches.
+async fn stage(database: Database) -> Stage {
+    let stage = Stage::over(database, &[]).await;
+    stage.service.database().add_organizations(WATCHED[0], WATCHED[1]).await;
+    stage
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_of_many_organizations_leave_others_their_reads() {
+    for database in databases().await {
+        let stage = stage(database).await;
+        let trial = Trial::new(&stage, "40 watches of 100 organizations");
+        trial.assert_fair_beside(Vec::new, async || watch_beside(&stage).await).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_users_watches_leave_others_theirs() {
     for database in databases().await {
-        let stage = Stage::over(database, &[]).await;
-        stage.service.database().add_organizations(WATCHED[0], WATCHED[1]).await;
+        let stage = stage(database).await;
         let trial = Trial::new(&stage, "1,100 watches by one user, and 40 of 100 organizations");
         trial.assert_fair_beside(|| watches(&stage), async || watch_beside(&stage).await).await;
     }
