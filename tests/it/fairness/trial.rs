@@ -104,6 +104,10 @@ impl<'a> Trial<'a> {
         abusers: Vec<Abuser>,
         meanwhile: &impl AsyncFn() -> Vec<String>,
     ) -> Vec<String> {
+        // After a round that was not fair, it may not be.
+        for (_, process) in self.stage.processes() {
+            process.until_ready().await;
+        }
         let bystanders = Bystanders::of(self.stage);
         bystanders.beside(sleep(ALONE / 4)).await;
         let (alone, ()) = bystanders.beside(sleep(ALONE)).await;
