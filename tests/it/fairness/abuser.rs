@@ -55,8 +55,8 @@ impl Abuser {
     fn begin(self, tally: &Tally, tasks: &mut JoinSet<()>) {
         match self {
             Self::Swarm(swarm) => {
-                for _ in 0..swarm.connections {
-                    tasks.spawn(swarm.clone().keep(tally.clone()));
+                for number in 0..swarm.connections {
+                    tasks.spawn(swarm.clone().keep(number, tally.clone()));
                 }
             }
             Self::Idle(idle) => {

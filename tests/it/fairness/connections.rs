@@ -30,7 +30,7 @@ async fn idle_connections_of_one_address_leave_others_theirs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_events_leave_others_the_gateway() {
     let stage = Stage::with_gateway(Database::sqlite(), &[]).await;
-    for (connections, streams) in [(2, 60), (4, 100)] {
+    for (connections, streams, all) in [(2, 60, 120), (4, 100, 400)] {
         let events = || {
             vec![Abuser::Swarm(Swarm {
                 to: stage.front().http_addr(),
@@ -42,7 +42,7 @@ async fn streams_of_events_leave_others_the_gateway() {
                 rest: Duration::from_secs(1),
             })]
         };
-        let what = format!("{} streams of events through the gateway", connections * streams);
+        let what = format!("{all} streams of events through the gateway");
         Trial::new(&stage, &what).assert_fair(events).await;
     }
 }

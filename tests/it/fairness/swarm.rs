@@ -23,6 +23,9 @@ const WINDOW_MAX: u32 = 0x7fff_ffff;
 const TAKEN_MAX: u32 = 1 << 20;
 /// How long an abuser rests whose connection or stream was ended without an answer.
 const REST: Duration = Duration::from_millis(200);
+/// How much later each connection begins than the one before, of an abuser who wants long answers and does
+/// not take them: all at once would only be refused.
+const APART: Duration = Duration::from_millis(300);
 /// `grpc-status` as a literal name in Huffman's code.
 const GRPC_STATUS: &[u8] = &[0x9a, 0xca, 0xc8, 0xb2, 0x12, 0x34, 0xda, 0x8f];
 
@@ -95,7 +98,7 @@ impl Ask {
 pub struct Swarm {
     pub to: SocketAddr,
     pub from: Ipv4Addr,
-    pub connections: usize,
+    pub connections: u32,
     /// How many places each of them has.
     pub streams: usize,
     pub ask: Ask,
@@ -106,8 +109,11 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// One connection after the other, until it is dropped.
-    pub async fn keep(self, tally: Tally) {
+    /// One connection after the other in the place of one of them, until it is dropped.
+    pub async fn keep(self, number: u32, tally: Tally) {
+        if !self.reads {
+            sleep(APART * number).await;
+        }
         loop {
             let Err(end) = self.connection(&tally).await;
             tally.note(match end.kind() {

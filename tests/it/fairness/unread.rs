@@ -22,13 +22,11 @@ enum Door {
     Rest,
 }
 
+/// How many connections there are, of how many streams each.
+type Shape = (u32, usize);
+
 /// Long pages on so many connections with so many streams each, of which nothing is read.
-fn pages(
-    stage: &Stage,
-    door: Door,
-    [connections, streams]: [usize; 2],
-    token: &str,
-) -> Vec<Abuser> {
+fn pages(stage: &Stage, door: Door, (connections, streams): Shape, token: &str) -> Vec<Abuser> {
     let (to, ask) = match door {
         Door::Rest => (stage.front().http_addr(), Ask::page("GET", OWN, token)),
         Door::Grpc => {
@@ -40,13 +38,13 @@ fn pages(
             (stage.service.grpc_addr(), Ask::grpc("ListChanges", token, &message))
         }
     };
-    let rest = Duration::from_millis(200);
+    let rest = Duration::from_secs(1);
     let swarm = Swarm { to, from: ABUSER, connections, streams, ask, reads: false, rest };
     vec![Abuser::Swarm(swarm)]
 }
 
-const FEW_EACH: [usize; 2] = [100, 8];
-const MANY_EACH: [usize; 2] = [10, 100];
+const FEW_EACH: Shape = (40, 8);
+const MANY_EACH: Shape = (10, 100);
 
 async fn stage(is_gateway: bool, settings: &[(&str, &str)]) -> Stage {
     let database = Database::sqlite();
@@ -59,8 +57,8 @@ async fn stage(is_gateway: bool, settings: &[(&str, &str)]) -> Stage {
     stage
 }
 
-async fn are_fair(stage: &Stage, door: Door, shape: [usize; 2], token: &str) {
-    let [connections, streams] = shape;
+async fn are_fair(stage: &Stage, door: Door, shape: Shape, token: &str) {
+    let (connections, streams) = shape;
     let who = if token == USER { "a user" } else { "support" };
     let where_to = if stage.gateway.is_some() { " through the gateway" } else { "" };
     let what =

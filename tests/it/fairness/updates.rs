@@ -11,7 +11,7 @@ use super::{
 use crate::harness::{Database, OWN, SUPPORT, USER};
 
 /// Updates at once on so many connections of a hundred streams.
-fn updates(stage: &Stage, connections: usize, token: &str) -> Vec<Abuser> {
+fn updates(stage: &Stage, connections: u32, token: &str) -> Vec<Abuser> {
     vec![Abuser::Swarm(Swarm {
         to: stage.front().http_addr(),
         from: ABUSER,
