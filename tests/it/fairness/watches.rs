@@ -86,11 +86,18 @@ async fn watch_beside(stage: &Stage) -> Vec<String> {
     ];
     asked.extend(vec![("support's", support, SUPPORT, all); WATCHES]);
     let (mut faults, mut begun) = (Vec::new(), Vec::new());
-    for (who, client, token, ids) in asked {
+    // All at once, so that they also look at the same time.
+    let begin = asked.into_iter().map(async |(who, client, token, ids)| {
         let id = ids[0];
         match begin(client, token, ids).await {
-            Ok(stream) => begun.push((who, id, stream)),
-            Err(fault) => faults.push(format!("{who} watch: {fault}")),
+            Ok(stream) => Ok((who, id, stream)),
+            Err(fault) => Err(format!("{who} watch: {fault}")),
+        }
+    });
+    for begin in join_all(begin).await {
+        match begin {
+            Ok(watch) => begun.push(watch),
+            Err(fault) => faults.push(fault),
         }
     }
     for round in 0..3 {
