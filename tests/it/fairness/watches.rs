@@ -87,15 +87,15 @@ async fn watch_beside(stage: &Stage) -> Vec<String> {
     asked.extend(vec![("support's", support, SUPPORT, all); WATCHES]);
     let (mut faults, mut begun) = (Vec::new(), Vec::new());
     // All at once, so that they also look at the same time.
-    let begin = asked.into_iter().map(async |(who, client, token, ids)| {
+    let asking = asked.into_iter().map(async |(who, client, token, ids)| {
         let id = ids[0];
         match begin(client, token, ids).await {
             Ok(stream) => Ok((who, id, stream)),
             Err(fault) => Err(format!("{who} watch: {fault}")),
         }
     });
-    for begin in join_all(begin).await {
-        match begin {
+    for answer in join_all(asking).await {
+        match answer {
             Ok(watch) => begun.push(watch),
             Err(fault) => faults.push(fault),
         }
