@@ -27,10 +27,11 @@ portability: tools
 	cargo test --locked --test it -- --ignored --exact --nocapture \
 		reliability::portability::the_whole_suite_needs_nothing_that_distributed_engines_refuse
 
-# The promises of docs/RELIABILITY.md in their long forms, one after the other.
+# The promises of docs/RELIABILITY.md, and what callers may do to each other, in their long forms, one after the
+# other.
 soak: soak-tools
 	cargo build --workspace --locked --examples
-	cargo test --locked --test it -- --include-ignored --test-threads=1 --nocapture reliability::
+	cargo test --locked --test it -- --include-ignored --test-threads=1 --nocapture reliability:: fairness::
 
 fmt:
 	cargo fmt --all

@@ -23,7 +23,7 @@ pub struct Source(pub IpAddr);
 /// The secret that a request presents: all spellings of the header end with it, and all are one caller's.
 #[must_use]
 pub fn secret(headers: &HeaderMap) -> Option<&[u8]> {
-    headers.get(AUTHORIZATION)?.as_bytes().rsplit(|byte| *byte == b' ').next()
+    headers.get_all(AUTHORIZATION).iter().next()?.as_bytes().rsplit(|byte| *byte == b' ').next()
 }
 
 /// Whose share something comes out of.

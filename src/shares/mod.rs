@@ -35,7 +35,7 @@ pub enum Holder {
 
 /// How many bytes an answer takes while it waits to be taken, where its body does not say so; an
 /// extension of the response.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerBytes(pub usize);
 
 /// Why there is nothing more for a holder.

@@ -148,7 +148,7 @@ async fn tokens_that_are_made_up_take_nothing_from_callers_that_are_known() {
         let addr = gateway.http_addr();
         assert_eq!(get(&gateway, USER).await.status(), 200);
         let made_up = join_all((0..300).map(async |number| {
-            let mut stream = connect_from("127.0.0.2", addr).await;
+            let mut stream = connect_from([127, 0, 0, 2].into(), addr).await.unwrap();
             let request = format!(
                 "GET /v1/organizations/{OWN}/changes HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \
                  0b7cf3d4-3c1f-4d0c-9d5c-7b1f7a0f{number:04}\r\nAccept: text/event-stream\r\n\

@@ -37,6 +37,7 @@ mod demo;
 mod examples;
 mod expectations;
 mod extremes;
+mod fairness;
 mod gateway_calls;
 mod gateway_shares;
 mod grpc;

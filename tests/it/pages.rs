@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use orgd::{
+    app::watch::Watches,
     auth::Authenticator,
-    grpc::{CallLimits, OrganizationGrpc},
+    grpc::{CallLimits, OrganizationGrpc, PrincipalLimits},
     proto::v1::{
         ListChangesRequest, ListOrganizationsRequest,
         organization_service_client::OrganizationServiceClient,
@@ -147,11 +148,8 @@ async fn an_answer_that_may_be_large_tells_its_size() {
         deadline: Duration::from_secs(5),
         message_bytes_max: 65_536,
         sources: None,
-        principals: None,
-        are_administrators_limited: false,
-        watches_max: 1,
-        heartbeat: Duration::from_secs(4),
-        stopping: CancellationToken::new(),
+        principals: PrincipalLimits::default(),
+        watches: Watches::new(store.clone(), 1, Duration::from_secs(4), CancellationToken::new()),
     };
     let authenticator = Authenticator::new(store.clone(), Duration::ZERO);
     let service = OrganizationGrpc::new(store, authenticator, limits);

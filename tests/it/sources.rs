@@ -6,13 +6,16 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use orgd::proto::v1::GetOrganizationRequest;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     time::{sleep, timeout},
 };
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{ADMINISTRATOR, Database, OWN, RawHttp2, Request, Service, USER, authorized, kind},
+    harness::{
+        ADMINISTRATOR, Database, OWN, RawHttp2, Request, Service, USER, authorized, connect_from,
+        kind,
+    },
     watch::rename,
 };
 
@@ -28,9 +31,7 @@ async fn with(settings: &[(&str, &str)]) -> Service {
 }
 
 async fn connect(service: &Service, from: Ipv4Addr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((from, 0).into()).unwrap();
-    socket.connect(service.http_addr()).await.unwrap()
+    connect_from(from, service.http_addr()).await.unwrap()
 }
 
 /// Whether a request on a connection is answered; false once the connection has ended.

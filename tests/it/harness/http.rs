@@ -1,6 +1,10 @@
 //! An HTTP/1.1 client that sends what it is told and nothing else.
 
-use std::{error::Error, net::SocketAddr};
+use std::{
+    error::Error,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use axum::body::Body;
 use http::{HeaderName, HeaderValue, header::HOST};
@@ -8,38 +12,52 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::disclosure::assert_tells_nothing;
+
+/// A connection from one of the addresses of loopback, as a client elsewhere has an address of its own.
+pub async fn connect_from(from: Ipv4Addr, addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect(addr).await
+}
 
 /// A request on a connection of its own.
 pub struct Request {
     addr: SocketAddr,
-    request: http::Request<Body>,
+    from: Option<Ipv4Addr>,
+    inner: http::Request<Body>,
 }
 
 impl Request {
     pub fn new(addr: SocketAddr, method: &str, path: &str) -> Self {
         let request = http::Request::builder().method(method).uri(path);
         let request = request.header(HOST, addr.to_string()).body(Body::empty()).unwrap();
-        Self { addr, request }
+        Self { addr, from: None, inner: request }
+    }
+
+    /// Calls from another address of loopback.
+    pub fn calling_from(mut self, from: Ipv4Addr) -> Self {
+        self.from = Some(from);
+        self
     }
 
     /// Adds a header line, beside any of the same name.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-        self.request.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        self.inner.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         self
     }
 
     /// Takes away every header line of a name.
     pub fn without_header(mut self, name: &str) -> Self {
-        self.request.headers_mut().remove(name);
+        self.inner.headers_mut().remove(name);
         self
     }
 
     pub fn body(mut self, body: impl Into<Body>) -> Self {
-        *self.request.body_mut() = body.into();
+        *self.inner.body_mut() = body.into();
         self
     }
 
@@ -58,10 +76,13 @@ impl Request {
     }
 
     async fn exchange(self) -> Result<Answer, Box<dyn Error + Send + Sync>> {
-        let stream = TcpStream::connect(self.addr).await?;
+        let stream = match self.from {
+            Some(from) => connect_from(from, self.addr).await?,
+            None => TcpStream::connect(self.addr).await?,
+        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let exchange = async {
-            let (head, body) = sender.send_request(self.request).await?.into_parts();
+            let (head, body) = sender.send_request(self.inner).await?.into_parts();
             Ok(Answer { head, body: body.collect().await?.to_bytes().to_vec() })
         };
         tokio::select! {

@@ -6,7 +6,6 @@ mod credential;
 mod database;
 pub mod disclosure;
 mod faults;
-mod from;
 mod http;
 mod http2;
 mod messages;
@@ -23,8 +22,7 @@ pub use self::{
     credential::ending_soon,
     database::{Database, WHOLE},
     faults::{Fault, Proxy},
-    from::connect_from,
-    http::{Answer, Request},
+    http::{Answer, Request, connect_from},
     http2::{END_HEADERS, END_STREAM, PREFACE, RawHttp2, block, frame, kind, write_length},
     patroni::Patroni,
     postgres::{Cluster, binaries},

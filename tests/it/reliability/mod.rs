@@ -15,7 +15,7 @@ mod indistinguishable;
 mod ledger;
 mod linearizable;
 mod load;
-mod offender;
+pub mod offender;
 mod outages;
 mod overload;
 mod panics;

@@ -1,0 +1,19 @@
+//! No caller can hold up another: one caller's abuse, and an honest caller beside it who must hardly
+//! notice, while the service stays ready and its memory what it was.
+//!
+//! Each abuse was once shown to take the whole service. What is compared is the honest caller's median
+//! alone and beside the abuse. The machine is shared, so a trial has three rounds and the best counts;
+//! and only one trial runs at a time.
+
+mod abuser;
+mod bystanders;
+mod connections;
+mod lists;
+mod many;
+mod memory;
+mod stage;
+mod swarm;
+mod trial;
+mod unread;
+mod updates;
+mod watches;
