@@ -63,6 +63,7 @@ struct Watch {
 }
 
 /// What ends a watch beside its credential.
+#[derive(Clone)]
 struct Ending {
     /// The process is to stop.
     process: CancellationToken,
@@ -155,12 +156,17 @@ impl Watch {
             tokio::select! {
                 biased;
                 end = self.ending.reached() => return Err(end),
+                () = sleep_until(self.quiet_until) => return Ok(None),
                 () = std::future::ready(()), if is_behind => {}
                 looked = self.following.looked() => looked?,
                 () = sleep_until(self.check_at) => {}
-                () = sleep_until(self.quiet_until) => return Ok(None),
             }
-            self.read().await?;
+            let ending = self.ending.clone();
+            tokio::select! {
+                biased;
+                end = ending.reached() => return Err(end),
+                read = self.read() => read?,
+            }
         }
     }
 
@@ -170,8 +176,13 @@ impl Watch {
             self.behind = self.following.behind().into();
         }
         let Some((id, seen)) = self.behind.pop_front() else { return Ok(()) };
-        let page = self.store.list_changes(&self.principal, id, seen, FOUND_MAX).await?;
-        let Page { entries, has_more } = page;
+        let page = self.store.list_changes(&self.principal, id, seen, FOUND_MAX).await;
+        if let Err(Error::ShareExhausted | Error::Overloaded) = page {
+            // Its caller has many others, or all have; they go on in turn.
+            self.behind.push_back((id, seen));
+            return Ok(());
+        }
+        let Page { entries, has_more } = page?;
         let Some(last) = entries.last() else { return Ok(()) };
         self.following.note_seen(id, last.version);
         if has_more {

@@ -14,7 +14,6 @@ use std::{
 use axum::http::{HeaderMap, Request, Response, Uri, request::Parts};
 use http_body_util::BodyExt;
 use moka::future::Cache;
-use tokio::time::timeout;
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 
@@ -165,10 +164,7 @@ async fn place(
 ) -> Result<Share<Holder>, Over> {
     // Whoever cannot be served is to be told in time.
     let left = grpc_timeout::of(&head.headers).ok().flatten().unwrap_or(WAIT_MAX * 2);
-    match timeout(WAIT_MAX.min(left / 2), shares.wait(holder)).await {
-        Ok(share) => Ok(share),
-        Err(_) => shares.take(holder, 1),
-    }
+    shares.wait_at_most(WAIT_MAX.min(left / 2), holder).await
 }
 
 #[cfg(test)]

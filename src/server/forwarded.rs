@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
-use crate::{config::Networks, rate_limit, shares::Source};
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use crate::{
+    config::Networks,
+    rate_limit,
+    shares::{Source, X_FORWARDED_FOR},
+};
 
 /// The source of a request that has come from a proxy. What stands before the address that the last proxy
 /// added is the client's own word, and counts for nothing.

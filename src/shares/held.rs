@@ -7,13 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, Response, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, Response, header::AUTHORIZATION};
 use http_body::Body;
 
 use super::{AnswerBytes, Over, Share, Shares};
 
 /// A source address or a caller has one of so many parts of what others leave.
 const PARTS: usize = 2;
+
+/// For whom a proxy asks: the addresses through which a request came to it, the last one last.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Where a request comes from: an extension of every request that a listener takes, which its rate limit
 /// goes by. A network, as [`crate::rate_limit::source`] has it.

@@ -13,11 +13,12 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-pub use held::{AnswerShare, Client, HeldBytes, Holding, Source, secret};
+pub use held::{AnswerShare, Client, HeldBytes, Holding, Source, X_FORWARDED_FOR, secret};
 pub use line::Line;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 /// How long a line is at least before it is searched for those who have given up.
 const SWEEP_AT_MIN: usize = 1024;
@@ -115,6 +116,14 @@ impl<K: Clone + Ord> Shares<K> {
             Ok(share) => share,
             // Cannot be: who waits is only dropped with its share.
             Err(_) => self.count(holder, 1),
+        }
+    }
+
+    /// The same for so long at most, after which it is told why there was none.
+    pub async fn wait_at_most(&self, time: Duration, holder: &K) -> Result<Share<K>, Over> {
+        match timeout(time, self.wait(holder)).await {
+            Ok(share) => Ok(share),
+            Err(_) => self.take(holder, 1),
         }
     }
 

@@ -284,9 +284,9 @@ impl Store {
         &self,
         principal: &Principal,
         statement: impl FnMut() -> F,
-    ) -> std::result::Result<T, DbErr> {
-        let _place = self.pools.place(principal).await;
-        self.attempt(statement).await
+    ) -> Result<T> {
+        let _place = self.pools.place(principal).await?;
+        Ok(self.attempt(statement).await?)
     }
 
     /// How long the answer to a statement is waited for, a connection included.

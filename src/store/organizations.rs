@@ -101,7 +101,7 @@ impl Store {
                 let Pools { reader, upkeep, .. } = &self.pools;
                 match caller {
                     Some(caller) => self.attempt_for(caller, || query().all(reader)).await,
-                    None => self.attempt(|| query().all(upkeep)).await,
+                    None => Ok(self.attempt(|| query().all(upkeep)).await?),
                 }
             };
             let rows = rows.instrument(span).await?;
@@ -214,7 +214,7 @@ impl Store {
         asked: &Asked,
     ) -> Result<Option<organizations::Model>> {
         let alone = || async { self.lane().write(write, &[asked]).await };
-        let _place = self.pools.place(&asked.call.principal).await;
+        let _place = self.pools.place(&asked.call.principal).await?;
         // The batch was the first attempt, and this is the second.
         let retries_max = RETRIES_MAX - 1;
         match attempt(self.answer_timeout(), retries_max, alone).await {

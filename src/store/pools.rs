@@ -4,11 +4,13 @@
 //! connections: a holder has one part of the places that others leave. Administrators have a place, and
 //! upkeep (the probe, metrics, the state of the schema) has a connection, that no client can take.
 
+use std::time::Duration;
+
 use sea_orm::{DatabaseConnection, DbBackend, DbErr};
 
 use crate::{
-    domain::{Principal, Role},
-    shares::{Holder, Share, Shares},
+    domain::{Error, Principal, Result, Role},
+    shares::{Holder, Over, Share, Shares},
     telemetry::metrics,
 };
 
@@ -16,6 +18,8 @@ use crate::{
 pub(super) const ADMINISTRATORS: u32 = 1;
 /// Connections of upkeep.
 pub(super) const UPKEEP: u32 = 1;
+/// How long a place is waited for: not as long as a call has, so that its caller is told why.
+const WAIT_MAX: Duration = Duration::from_secs(2);
 /// How many shares the places have.
 const PARTS: usize = 2;
 
@@ -41,13 +45,15 @@ impl Pools {
         Self { writer, reader, upkeep, administrators, others }
     }
 
-    /// Waits for a caller's place at the pools, which it has as long as the answer lives.
-    pub(super) async fn place(&self, principal: &Principal) -> Share<Holder> {
+    /// Waits for a caller's place at the pools, which it has as long as the answer lives. Refused where
+    /// that takes long.
+    pub(super) async fn place(&self, principal: &Principal) -> Result<Share<Holder>> {
         let places = match principal.role {
             Role::Administrator => &self.administrators,
             Role::User | Role::Support => &self.others,
         };
-        places.wait(&holder(principal)).await
+        let place = places.wait_at_most(WAIT_MAX, &holder(principal)).await;
+        place.map_err(refusal)
     }
 
     pub(super) fn observe(&self) {
@@ -61,10 +67,18 @@ impl Pools {
     }
 
     /// Ends every connection once its statement is done.
-    pub(super) async fn close(self) -> Result<(), DbErr> {
+    pub(super) async fn close(self) -> std::result::Result<(), DbErr> {
         self.upkeep.close().await?;
         self.reader.close().await?;
         self.writer.close().await
+    }
+}
+
+/// Why a caller has no place, at the pools or in a queue.
+pub(super) fn refusal(over: Over) -> Error {
+    match over {
+        Over::Share => Error::ShareExhausted,
+        Over::Whole => Error::Overloaded,
     }
 }
 

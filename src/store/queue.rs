@@ -20,6 +20,7 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 use tracing::Instrument;
 
+use super::pools::refusal;
 use crate::{
     domain::{Error, OrganizationId, Result},
     shares::{Holder, Line, Over, Share, Shares},
@@ -191,10 +192,7 @@ impl<W, A> Queue<W, A> {
         }
         let places = places.map_err(|over| {
             self.telemetry.refused();
-            match over {
-                Over::Share => Error::ShareExhausted,
-                Over::Whole => Error::Overloaded,
-            }
+            refusal(over)
         })?;
         let waiting = Waiting { work, organization, asker, _places: places };
         let behind = organization.and_then(|organization| state.turns.get_mut(&organization));
