@@ -23,7 +23,7 @@ use crate::{
         timeout as grpc_timeout,
         v1::{self, organization_service_client::OrganizationServiceClient},
     },
-    shares::{Over, Share, Shares, Source, secret},
+    shares::{Over, Share, Shares, Source, patience, secret},
 };
 
 /// The call that is answered by a stream.
@@ -31,9 +31,6 @@ const WATCH: &str = "/organization.v1.OrganizationService/Watch";
 /// One caller may have half of the calls that others leave, and a tenth of the streams: these stay.
 const CALL_PARTS: usize = 2;
 const STREAM_PARTS: usize = 10;
-/// How long a call that is over its caller's share waits for its turn. The refusal comes no sooner, so
-/// that a client which comes back at once keeps nobody busy.
-const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Credentials that are remembered, and for how long after they were used last.
 const KNOWN_MAX: u64 = 100_000;
 const KNOWN_IDLE_TIME: Duration = Duration::from_secs(600);
@@ -163,8 +160,9 @@ async fn place(
     head: &Parts,
 ) -> Result<Share<Holder>, Over> {
     // Whoever cannot be served is to be told in time.
-    let left = grpc_timeout::of(&head.headers).ok().flatten().unwrap_or(WAIT_MAX * 2);
-    shares.wait_at_most(WAIT_MAX.min(left / 2), holder).await
+    let left = grpc_timeout::of(&head.headers).ok().flatten();
+    let time = left.map_or_else(patience, |left| patience().min(left / 2));
+    shares.wait_at_most(time, holder).await
 }
 
 #[cfg(test)]

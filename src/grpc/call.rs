@@ -31,7 +31,7 @@ use crate::{
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
     },
     rate_limit::{RateLimit, Standing},
-    shares::{Holder, Holding, Source},
+    shares::{Holder, Holding, Source, patience},
     store::Store,
     telemetry::{RequestRecord, TraceContext, metrics},
 };
@@ -40,8 +40,6 @@ use crate::{
 const WHO_AM_I: &str = "/organization.v1.OrganizationService/WhoAmI";
 /// How long the message of a call that is refused is waited for.
 const MESSAGE_ON_ITS_WAY_MAX: Duration = Duration::from_millis(100);
-/// How long a refusal rests that is its caller's own making: no longer than the caller is told to wait.
-const REFUSAL_REST: Duration = Duration::from_secs(1);
 
 type Rpc = OrganizationServiceServer<OrganizationRpc>;
 
@@ -196,7 +194,7 @@ async fn within_deadline(
 async fn rest(refusal: &Status, deadline: Instant) {
     if status::is_of_own_making(refusal) {
         let left = deadline.saturating_duration_since(Instant::now());
-        sleep(REFUSAL_REST.min(left / 2)).await;
+        sleep(patience().min(left / 2)).await;
     }
 }
 

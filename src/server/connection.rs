@@ -30,7 +30,7 @@ use super::{
 use crate::{
     config::{Limits, Networks},
     rate_limit,
-    shares::{HeldBytes, Source},
+    shares::{HeldBytes, Source, spread},
     telemetry::metrics::{self, Closed},
 };
 
@@ -245,8 +245,7 @@ fn builder(protocol: Protocol, limits: &Limits, activity: Activity) -> Builder<S
 
 /// How old a connection becomes: not all of one deployment's clients come back at once.
 fn age_max(limits: &Limits) -> Duration {
-    let random = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
-    limits.connection_age_max.mul_f64(0.9 + 0.2 * random)
+    spread(limits.connection_age_max, 0.9..1.1)
 }
 
 /// Ends when the connection must.

@@ -12,6 +12,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::IpAddr,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,6 +23,24 @@ use tokio::{sync::oneshot, time::timeout};
 
 /// How long a line is at least before it is searched for those who have given up.
 const SWEEP_AT_MIN: usize = 1024;
+
+/// How long at least what is over its share waits, for its turn or for its refusal: as long as its caller is
+/// told to wait before it comes back.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
+/// How long what is over its share waits; up to twice the least, so that those who came together are not
+/// refused together, and do not come back together.
+#[must_use]
+pub fn patience() -> Duration {
+    spread(PATIENCE_MIN, 1.0..2.0)
+}
+
+/// A time that is another one for each who asks, from and to so many times this one.
+#[must_use]
+pub fn spread(time: Duration, Range { start, end }: Range<f64>) -> Duration {
+    let random = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
+    time.mul_f64(start + (end - start) * random)
+}
 
 /// Whose share something comes out of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

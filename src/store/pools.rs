@@ -4,13 +4,11 @@
 //! connections: a holder has one part of the places that others leave. Administrators have a place, and
 //! upkeep (the probe, metrics, the state of the schema) has a connection, that no client can take.
 
-use std::time::Duration;
-
 use sea_orm::{DatabaseConnection, DbBackend, DbErr};
 
 use crate::{
     domain::{Error, Principal, Result, Role},
-    shares::{Holder, Over, Share, Shares},
+    shares::{Holder, Over, Share, Shares, patience},
     telemetry::metrics,
 };
 
@@ -18,8 +16,6 @@ use crate::{
 pub(super) const ADMINISTRATORS: u32 = 1;
 /// Connections of upkeep.
 pub(super) const UPKEEP: u32 = 1;
-/// How long a place is waited for: not as long as a call has, so that its caller is told why.
-const WAIT_MAX: Duration = Duration::from_secs(2);
 /// How many shares the places have.
 const PARTS: usize = 2;
 
@@ -52,7 +48,7 @@ impl Pools {
             Role::Administrator => &self.administrators,
             Role::User | Role::Support => &self.others,
         };
-        let place = places.wait_at_most(WAIT_MAX, &holder(principal)).await;
+        let place = places.wait_at_most(patience(), &holder(principal)).await;
         place.map_err(refusal)
     }
 

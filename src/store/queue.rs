@@ -184,11 +184,11 @@ impl<W, A> Queue<W, A> {
         if state.is_closed {
             return Err(Error::Unavailable("the store is closed".into()));
         }
-        let mut places = self.take_places(holder, organization);
+        let mut places = self.take_places(&state, holder, organization);
         // Searched only where there can be such: at each refusal the search would cost more than that.
         if places.is_err() && self.has_leavers.swap(false, Ordering::Relaxed) {
             self.drop_leavers(&mut state);
-            places = self.take_places(holder, organization);
+            places = self.take_places(&state, holder, organization);
         }
         let places = places.map_err(|over| {
             self.telemetry.refused();
@@ -211,12 +211,20 @@ impl<W, A> Queue<W, A> {
 
     fn take_places(
         &self,
+        state: &State<W, A>,
         holder: &Holder,
         organization: Option<OrganizationId>,
     ) -> std::result::Result<(Share<Holder>, Option<Share<OrganizationId>>), Over> {
         let place = self.places.take(holder, 1)?;
-        let of_organization = organization.map(|id| self.of_organizations.take(&id, 1));
-        Ok((place, of_organization.transpose()?))
+        let Some(organization) = organization else { return Ok((place, None)) };
+        let behind = state.turns.get(&organization);
+        // Whoever has nothing there has a place, however much others have.
+        let of_organization = if behind.is_some_and(|behind| behind.has(holder)) {
+            self.of_organizations.take(&organization, 1)?
+        } else {
+            self.of_organizations.count(&organization, 1)
+        };
+        Ok((place, Some(of_organization)))
     }
 
     fn make_ready(&self, state: &mut State<W, A>, holder: Holder, waiting: Waiting<W, A>) {

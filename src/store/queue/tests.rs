@@ -111,7 +111,9 @@ fn nobody_fills_the_queue_alone_nor_for_one_organization() {
 
     let queue = self::queue(8, 8);
     let members = fill(&queue, &[("a", 1, 0), ("a", 1, 0), ("b", 1, 0), ("b", 1, 0)]);
-    assert_eq!(refusal(&queue, "c", 1), "share", "the organization's");
+    assert_eq!(refusal(&queue, "b", 1), "share", "the organization's");
+    assert_eq!(refusal(&queue, "c", 1), "", "whoever has nothing there has a place");
+    assert_eq!(refusal(&queue, "c", 1), "share");
     assert_eq!(refusal(&queue, "c", 2), "");
     drop(members);
 }
