@@ -116,9 +116,9 @@ impl Store {
             reader.max_connections(readers).map_sqlx_sqlite_opts(move |sqlite| {
                 sqlite::existing(sqlite, options.lock_timeout).pragma("query_only", "ON")
             });
-            let upkeep = Self::upkeep(&reader).await?;
             // The writer first: it creates the file.
             let writer = connect_when_free(writer).await?;
+            let upkeep = connect_when_free(Self::upkeep(&reader)).await?;
             let reader = connect_when_free(reader).await?;
             let files = sqlite::opened(url.expose_secret(), [&writer, &reader]).await?;
             let lanes = vec![Lane::sqlite(&writer, &files)];
@@ -144,7 +144,7 @@ impl Store {
             .connect_lazy(true)
             .map_sqlx_postgres_opts(postgres::for_batches);
         let lanes = Database::connect(lanes).await?;
-        let upkeep = Self::upkeep(&writer).await?;
+        let upkeep = Database::connect(Self::upkeep(&writer)).await?;
         let pool = Database::connect(writer).await.map_err(|error| renewal.explain(error))?;
         let kept =
             || Lane::postgres(Kept::new(lanes.get_postgres_connection_pool(), &renewal, &options));
@@ -216,10 +216,10 @@ impl Store {
     }
 
     /// The pool of upkeep, of one connection like the others; it is made when it is first needed.
-    async fn upkeep(like: &ConnectOptions) -> std::result::Result<DatabaseConnection, DbErr> {
+    fn upkeep(like: &ConnectOptions) -> ConnectOptions {
         let mut options = like.clone();
         options.max_connections(UPKEEP).connect_lazy(true);
-        Database::connect(options).await
+        options
     }
 
     /// What every connection to a database has in common.
