@@ -18,7 +18,7 @@ const BESIDE: Duration = Duration::from_secs(6);
 /// How long an abuse goes on before that.
 const BEFORE: Duration = Duration::from_secs(1);
 /// Others share the machine and may spoil a round: the best counts.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// By how much the median of an honest caller may be longer.
 const TIMES_MAX: u32 = 3;
 /// What is shorter alone counts as so long: less is noise, and the work of a binary that is not optimized.
