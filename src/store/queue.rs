@@ -191,7 +191,10 @@ impl<W, A> Queue<W, A> {
             places = self.take_places(&state, holder, organization);
         }
         let places = places.map_err(|over| {
-            self.telemetry.refused();
+            // What is a caller's own doing need wake nobody.
+            if over == Over::Whole {
+                self.telemetry.refused();
+            }
             refusal(over)
         })?;
         let waiting = Waiting { work, organization, asker, _places: places };

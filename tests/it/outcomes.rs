@@ -161,7 +161,7 @@ async fn a_lost_or_silent_database_is_told_of_a_change_alone() {
 #[tokio::test]
 async fn whoever_calls_too_often_is_told_of_no_change() {
     for (setting, is_everyone) in
-        [("ORGD_RATE_LIMIT_SOURCE", true), ("ORGD_RATE_LIMIT_PRINCIPAL", false)]
+        [("ORGD_RATE_LIMIT_SOURCE", true), ("ORGD_RATE_LIMIT_USER", false)]
     {
         on_both_databases_with(&[(setting, "1")], async |service| {
             let token = if is_everyone { ADMINISTRATOR } else { USER };
