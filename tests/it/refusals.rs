@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::{
     grpc::python,
     harness::{
-        ADMINISTRATOR, Answer, Database, FOREIGN, OWN, Request, SUPPORT, Service, UNKNOWN, USER,
-        on_both_databases, on_both_databases_with,
+        ADMINISTRATOR, Answer, Database, FOREIGN, OWN, Request, SUPPORT, Service, UNCOUNTED,
+        UNKNOWN, USER, on_both_databases, on_both_databases_with,
     },
 };
 
@@ -67,9 +67,6 @@ fn rest_refusals(service: &Service) -> Vec<(&'static str, Request)> {
         ("PARAMETER_INVALID", at("/v1/organizations/90?validateOnly=1")),
     ]
 }
-
-/// Without the answers' word on how many calls are left, which is another one each time.
-const UNCOUNTED: (&str, &str) = ("ORGD_RATE_LIMIT_USER", "0");
 
 #[tokio::test]
 async fn whole_answers_are_the_recorded_ones() {

@@ -5,14 +5,14 @@ use std::{process::Command, sync::Arc};
 use sea_orm::ConnectionTrait;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::harness::{Database, FOREIGN, Service, orgd};
+use crate::harness::{Database, FOREIGN, Service, UNCOUNTED, orgd};
 
 /// One trial at a time: what is measured is what an abuse does to others, not what trials do.
 static TRIAL: Mutex<()> = Mutex::const_new(());
 
 /// With which users are not kept from calling as often as they like: what others get is then a matter of
 /// shares alone.
-pub const NO_RATE_LIMITS: [(&str, &str); 1] = [("ORGD_RATE_LIMIT_USER", "0")];
+pub const NO_RATE_LIMITS: [(&str, &str); 1] = [UNCOUNTED];
 
 /// Letters of one byte and of four: of a text as long as may be, the service makes long answers by either,
 /// and the larger ones cost it the least work for a byte.

@@ -42,6 +42,9 @@ pub const FOREIGN: i64 = 94;
 /// An organization that no database has.
 pub const UNKNOWN: i64 = 77;
 
+/// Users have no rate limit, and answers no word on how many calls are left, which is another one each time.
+pub const UNCOUNTED: (&str, &str) = ("ORGD_RATE_LIMIT_USER", "0");
+
 /// Limits of time that no load of the machine comes near: for a service whose requests are held until
 /// something else has been seen to happen. A request that is held looks like a client that has stalled.
 pub const PATIENT: [(&str, &str); 4] = [

@@ -20,7 +20,8 @@ use tokio::net::TcpStream;
 use tonic::Status;
 
 use crate::harness::{
-    ADMINISTRATOR, Answer, FOREIGN, OWN, Service, UNKNOWN, USER, authorized, on_both_databases,
+    ADMINISTRATOR, Answer, FOREIGN, OWN, Service, UNCOUNTED, UNKNOWN, USER, authorized,
+    on_both_databases_with,
 };
 
 /// Another organization that no database has.
@@ -59,7 +60,7 @@ const KEY: &str = "7e0b6a52-13f5-4b8e-8f57-0f6a1d3c2b10";
 
 #[tokio::test]
 async fn no_answer_to_a_user_tells_a_foreign_organization_from_an_unknown_one() {
-    on_both_databases(async |service| {
+    on_both_databases_with(&[UNCOUNTED], async |service| {
         // The foreign one has a history.
         let change = r#"{"name": "Renamed", "handshake": "h"}"#;
         assert_eq!(service.put(FOREIGN, ADMINISTRATOR, change).send().await.status(), 200);
@@ -292,7 +293,7 @@ async fn compare(
 
 /// Over both databases, with the calls that are named.
 async fn compare_times(pairs: usize, methods: &[&str], with_grpc: bool) {
-    on_both_databases(async |service| {
+    on_both_databases_with(&[UNCOUNTED], async |service| {
         Kept::with(service.http_addr(), async |mut rest| {
             // What the measure finds where there is nothing to find, and where there is something: the
             // caller's own organization is looked up, and all others are refused without a look.
