@@ -29,27 +29,28 @@ pub(super) struct Pools {
     /// The connection for upkeep.
     pub(super) upkeep: DatabaseConnection,
     administrators: Shares<Holder>,
-    /// Of all other callers.
-    others: Shares<Holder>,
+    /// Of all callers, and of administrators beside the one of their own.
+    callers: Shares<Holder>,
 }
 
 impl Pools {
-    /// Pools at which so many callers that are no administrators may be at once.
-    pub(super) fn new([writer, reader, upkeep]: [DatabaseConnection; 3], others: u32) -> Self {
+    /// Pools at which so many callers may be at once, and an administrator beside them.
+    pub(super) fn new([writer, reader, upkeep]: [DatabaseConnection; 3], callers: u32) -> Self {
         let places = |count| Shares::new(usize::try_from(count).unwrap_or(usize::MAX), PARTS);
-        let (administrators, others) = (places(ADMINISTRATORS), places(others));
-        Self { writer, reader, upkeep, administrators, others }
+        let (administrators, callers) = (places(ADMINISTRATORS), places(callers));
+        Self { writer, reader, upkeep, administrators, callers }
     }
 
     /// Waits for a caller's place at the pools, which it has as long as the answer lives. Refused where
     /// that takes long.
     pub(super) async fn place(&self, principal: &Principal) -> Result<Share<Holder>> {
-        let places = match principal.role {
-            Role::Administrator => &self.administrators,
-            Role::User | Role::Support => &self.others,
-        };
-        let place = places.wait_at_most(patience(), &holder(principal)).await;
-        place.map_err(refusal)
+        let holder = holder(principal);
+        if principal.role == Role::Administrator
+            && let Ok(place) = self.administrators.take(&holder, 1)
+        {
+            return Ok(place);
+        }
+        self.callers.wait_at_most(patience(), &holder).await.map_err(refusal)
     }
 
     pub(super) fn observe(&self) {
