@@ -3,6 +3,7 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
+COPY memory memory
 COPY migrations migrations
 COPY src src
 RUN cargo build --release --locked

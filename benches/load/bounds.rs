@@ -31,10 +31,10 @@ impl Bound {
     }
 }
 
-const RATE: Metric = |found| Some(found.report.rate);
+pub const RATE: Metric = |found| Some(found.report.rate);
 const P50: Metric = |found| Some(found.report.p50);
 pub const P99: Metric = |found| Some(found.report.p99);
-const SERVICE_CPU: Metric = |found| found.service_cpu;
+pub const SERVICE_CPU: Metric = |found| found.service_cpu;
 const DATABASE_CPU: Metric = |found| found.database_cpu;
 /// Of the service and of the database, where that has processes of its own.
 pub const CPU: Metric = |found: &Measurement| {

@@ -26,19 +26,19 @@ mod database;
 mod floor;
 mod histogram;
 mod measure;
+mod pairs;
 mod pgbench;
 #[path = "../../tests/it/harness/postgres.rs"]
 mod postgres;
 mod process;
 mod random;
 mod results;
-mod scale;
 mod systems;
 mod table;
 mod usage;
 mod worker;
 
-use std::{fs, thread};
+use std::{fs, path::PathBuf, thread};
 
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 
@@ -108,6 +108,9 @@ pub struct Options {
     /// Organizations of the large one
     #[arg(long, default_value_t = 5_000_000)]
     scale_organizations: u64,
+    /// Compare with another binary of orgd instead, such as one from before a change
+    #[arg(long, conflicts_with = "scale")]
+    other: Option<PathBuf>,
 }
 
 impl Options {
@@ -129,8 +132,12 @@ fn main() {
 async fn run(options: &Options) {
     let cluster = Cluster::start(&SETTINGS);
     let folder = tempfile::tempdir().unwrap();
-    if options.scale {
-        let (ratios, results, versions) = scale::run(&cluster, folder.path(), options).await;
+    let pair = match &options.other {
+        Some(other) => Some(pairs::binaries(other, options)),
+        None => options.scale.then(|| pairs::sizes(options)),
+    };
+    if let Some(pair) = pair {
+        let (ratios, results, versions) = pair.run(&cluster, folder.path(), options).await;
         print(options, &versions, &ratios.to_string(), &results);
         return;
     }

@@ -41,9 +41,13 @@ impl Addresses {
 
 impl Process {
     /// `orgd serve` over a database, and how long it took until it was ready.
-    pub fn orgd(database_url: &str, environment: &[(&str, &str)]) -> (Self, Duration) {
+    pub fn orgd(
+        binary: &Path,
+        database_url: &str,
+        environment: &[(&str, &str)],
+    ) -> (Self, Duration) {
         let any = "127.0.0.1:0";
-        let mut command = Command::new(orgd_binary());
+        let mut command = Command::new(binary);
         command
             .args(["serve", "--grpc-addr", any, "--http-addr", any, "--ops-addr", any])
             .env_clear()
@@ -106,6 +110,7 @@ impl Drop for Process {
     }
 }
 
+/// The binary that was built with this program.
 pub fn orgd_binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_orgd"))
 }

@@ -68,7 +68,7 @@ impl Systems {
         };
 
         for (database, suffix) in [(&in_postgres, "postgres"), (&in_sqlite, "sqlite")] {
-            let orgd = Rc::new(Process::orgd(&database.url, &[]).0);
+            let orgd = Rc::new(Process::orgd(process::orgd_binary(), &database.url, &[]).0);
             for (call, name) in [(Call::Put, "put"), (Call::Update, "grpc"), (Call::Get, "get")] {
                 let name = format!("orgd-{name}-{suffix}");
                 systems.add(&name, &orgd, call, Some(database), organizations);
@@ -76,7 +76,7 @@ impl Systems {
         }
         let singles = [(sqlite("single").await, "sqlite"), (postgres("single").await, "postgres")];
         for (database, suffix) in &singles {
-            let orgd = Rc::new(Process::orgd(&database.url, SINGLE).0);
+            let orgd = Rc::new(Process::orgd(process::orgd_binary(), &database.url, SINGLE).0);
             let name = format!("orgd-put-{suffix}-single");
             systems.add(&name, &orgd, Call::Put, Some(database), organizations);
         }
@@ -137,6 +137,8 @@ pub fn target(
 
 /// The median of several starts on a database that has its schema, in milliseconds.
 fn time_start(database: &Database) -> f64 {
-    let starts = (0..STARTS).map(|_| Process::orgd(&database.url, &[]).1.as_secs_f64() * 1000.0);
+    let starts = (0..STARTS).map(|_| {
+        Process::orgd(process::orgd_binary(), &database.url, &[]).1.as_secs_f64() * 1000.0
+    });
     median(starts.collect()).unwrap()
 }

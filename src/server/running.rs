@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::{
     net::TcpListener,
     runtime::{self, Handle},
-    task::{JoinError, JoinSet},
+    task::{JoinError, JoinSet, spawn_blocking},
     time::sleep,
 };
 use tokio_util::{
@@ -26,6 +26,10 @@ use crate::{
 
 /// How long operators' own requests may take at the end.
 const OPERATORS_GRACE: Duration = Duration::from_millis(100);
+
+/// How often memory that nobody uses goes back to the system. Soon after a flood, and yet so rarely that a busy
+/// service, which needs the same memory again at once, pays nothing that can be measured.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A thread for operators, who do not stand in line with clients: among thousands of requests `/readyz` would
 /// wait for its turn. It lasts as long as the value, which must outlive whatever was connected on it.
@@ -72,7 +76,7 @@ impl Running {
         readiness: Readiness,
         operators: &Operators,
     ) -> Result<Self> {
-        Ok(Self {
+        let mut running = Self {
             limits,
             proxies,
             held: HeldBytes::new(limits.held_bytes_max),
@@ -84,7 +88,9 @@ impl Running {
             ops_connections: TaskTracker::new(),
             stages: Stages::default(),
             ops_stop: CancellationToken::new(),
-        })
+        };
+        running.keep_for_operators(keep_giving_back());
+        Ok(running)
     }
 
     /// Runs a task without which the process is not whole: when it ends, the process does.
@@ -183,6 +189,13 @@ impl Running {
         self.ops_connections.wait().await;
         self.services.shutdown().await;
         failure.map_or(Ok(()), Err)
+    }
+}
+
+async fn keep_giving_back() -> Result<()> {
+    loop {
+        sleep(GIVE_BACK_INTERVAL).await;
+        spawn_blocking(orgd_memory::give_back).await?;
     }
 }
 
