@@ -20,7 +20,6 @@ use crate::{
         v1::{self, organization_service_client::OrganizationServiceClient},
     },
     rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
-    shares::{Source, X_FORWARDED_FOR},
     telemetry::TraceContext,
 };
 
@@ -111,12 +110,6 @@ impl Caller {
         }
         TraceContext::hand_on(&mut forwarded);
         forwarded.insert(request_id::HEADER, exchange.request_id.clone());
-        // For a service that trusts this gateway. The client's own lines of this name go no further.
-        let source =
-            exchange.source.map(|Source(source)| HeaderValue::try_from(source.to_string()));
-        if let Some(Ok(source)) = source {
-            forwarded.insert(X_FORWARDED_FOR, source);
-        }
         Self {
             client: Client::new(transport),
             metadata: MetadataMap::from_headers(forwarded),

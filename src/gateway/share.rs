@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderMap, Request, Response, Uri, request::Parts};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, Uri, request::Parts};
 use http_body_util::BodyExt;
 use moka::future::Cache;
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
@@ -23,7 +23,7 @@ use crate::{
         timeout as grpc_timeout,
         v1::{self, organization_service_client::OrganizationServiceClient},
     },
-    shares::{Over, Share, Shares, Source, patience, secret},
+    shares::{Over, Share, Shares, Source, X_FORWARDED_FOR, patience, secret},
 };
 
 /// The call that is answered by a stream.
@@ -75,7 +75,7 @@ pub fn is_stream(uri: &Uri) -> bool {
 }
 
 /// The network that a call comes from, for as long as its caller is not known.
-fn source(head: &Parts) -> Holder {
+fn network(head: &Parts) -> Holder {
     Holder::Source(head.extensions.get().map(|Source(source)| *source))
 }
 
@@ -96,7 +96,12 @@ impl Callers {
         transport: Transport,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        // For a service that trusts this gateway.
+        let source = head.extensions.get().map(|Source(source)| source.to_string());
+        if let Some(Ok(source)) = source.map(HeaderValue::try_from) {
+            head.headers.insert(X_FORWARDED_FOR, source);
+        }
         let digest = self.digest(&head.headers);
         let holder = match digest {
             Some(digest) => {
@@ -107,7 +112,7 @@ impl Callers {
                 }
                 Holder::Credential(digest)
             }
-            None => source(&head),
+            None => network(&head),
         };
         let place = if is_stream(&head.uri) {
             self.stream_place(&holder, &head).await?
@@ -126,7 +131,7 @@ impl Callers {
     /// Asks the service whether it takes a credential. A call of its own, which is short: the one that
     /// is meant may go on for long, and would be of its network's share all the while.
     async fn introduce(&self, transport: Transport, head: &Parts) -> Result<(), Status> {
-        let _place = self.call_place(&source(head), head).await?;
+        let _place = self.call_place(&network(head), head).await?;
         let mut request = tonic::Request::new(v1::WhoAmIRequest {});
         *request.metadata_mut() = MetadataMap::from_headers(head.headers.clone());
         match OrganizationServiceClient::new(transport).who_am_i(request).await {

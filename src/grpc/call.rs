@@ -162,7 +162,9 @@ async fn within_deadline(
         Ok(Err(refusal)) => {
             // Boxed, as the rare case: every call would carry its size.
             Box::pin(take_message(body, shared.limits.message_bytes_max, deadline)).await;
-            rest(&refusal, deadline).await;
+            if status::is_of_own_making(&refusal) {
+                Box::pin(rest(deadline)).await;
+            }
             return Err(refusal);
         }
         Err(_) => return Err(status::deadline_exceeded(false)),
@@ -178,7 +180,9 @@ async fn within_deadline(
     let response = response.map(Body::new);
     let mut response = match Status::from_header_map(response.headers()) {
         Some(refusal) => {
-            rest(&refusal, deadline).await;
+            if status::is_of_own_making(&refusal) {
+                Box::pin(rest(deadline)).await;
+            }
             status::in_our_words(refusal).into_http()
         }
         None => response,
@@ -190,12 +194,10 @@ async fn within_deadline(
 }
 
 /// A refusal of its caller's own making takes its time: a client that comes back at once, whatever it was
-/// told, would else use up the processors with refusals.
-async fn rest(refusal: &Status, deadline: Instant) {
-    if status::is_of_own_making(refusal) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        sleep(patience().min(left / 2)).await;
-    }
+/// told, would else use up the processors with refusals. Boxed by its callers: every call would carry its size.
+async fn rest(deadline: Instant) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    sleep(patience().min(left / 2)).await;
 }
 
 /// Who calls, and how the caller stands by its rate limits.
@@ -227,9 +229,8 @@ async fn admitted(
     Ok((principal, standings))
 }
 
-/// Counts a call of another service on the listener for its source: health, reflection, or one that is
-/// not here. The refusal where it is one too many; those of the organization service are counted as
-/// they are admitted.
+/// Counts a call of another service than ours for its source: health, reflection, or one that is not here.
+/// The refusal where it is one too many. Calls of ours are counted as they are admitted.
 pub async fn count_other<B>(
     limits: Option<&RateLimit<IpAddr>>,
     bytes_max: usize,
@@ -239,9 +240,6 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    if is_ours(request.uri().path()) {
-        return Ok(request);
-    }
     let extensions = request.extensions();
     let admitted = match (limits, extensions.get()) {
         _ if extensions.get().is_some_and(Holding::is_exhausted) => {
@@ -254,11 +252,6 @@ where
     let end = Instant::now() + MESSAGE_ON_ITS_WAY_MAX;
     take_message(Body::new(request.into_body()), bytes_max, end).await;
     Err(refusal.into_http())
-}
-
-fn is_ours(path: &str) -> bool {
-    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(SERVICE_NAME));
-    method.is_some_and(|method| method.starts_with('/'))
 }
 
 /// Takes the message of a call that is refused, where it is on its way. An answer before it would

@@ -69,18 +69,15 @@ impl PrincipalLimits {
     }
 }
 
-/// The services of the gRPC listener: ours, health, and reflection in both versions.
-pub fn routes(
-    organization: OrganizationGrpc,
-) -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
+/// The services of the gRPC listener beside ours: health, and reflection in both versions.
+pub fn other_services() -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let (reporter, health) = tonic_health::server::health_reporter();
-    let routes = Routes::new(organization)
-        .add_service(health)
+    let routes = Routes::new(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     Ok((routes, reporter))
