@@ -5,6 +5,7 @@ use std::{error::Error, time::Duration};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
 use bytes::Bytes;
 use http_body::Body as HttpBody;
+use orgd_listener::{Source, X_FORWARDED_FOR};
 use tokio::time::{Instant, sleep};
 use tokio_retry2::strategy::{ExponentialBackoff, jitter_with_bounds};
 use tonic::{
@@ -20,7 +21,6 @@ use crate::{
         v1::{self, organization_service_client::OrganizationServiceClient},
     },
     rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
-    shares::{Source, X_FORWARDED_FOR},
     telemetry::TraceContext,
 };
 

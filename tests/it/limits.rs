@@ -128,9 +128,9 @@ async fn a_stream_over_the_limit_is_refused() {
 
 #[tokio::test]
 async fn a_client_that_makes_the_service_reset_streams_is_closed() {
-    let service = with(&[("ORGD_LOCAL_RESETS_MAX", "10")]).await;
+    let service = with(&[]).await;
     let mut client = RawHttp2::connect(service.grpc_addr()).await;
-    for stream in (1..100).step_by(2) {
+    for stream in (1..3000).step_by(2) {
         // A window that grows too large is an error of the stream (CVE-2025-8671).
         if !client.call(stream, "/x/y", None).await
             || !client.send(kind::WINDOW_UPDATE, 0, stream, &i32::MAX.to_be_bytes()).await
@@ -145,7 +145,7 @@ async fn a_client_that_makes_the_service_reset_streams_is_closed() {
 
 #[tokio::test]
 async fn a_flood_of_pings_or_settings_is_closed() {
-    let service = with(&[("ORGD_STRAY_BYTES_MAX", "32768")]).await;
+    let service = with(&[]).await;
     for (kind, payload) in [(kind::PING, &[0; 8][..]), (kind::SETTINGS, &[])] {
         let mut client = RawHttp2::connect(service.grpc_addr()).await;
         // Not a client that says nothing: one with a request under way.
@@ -168,7 +168,7 @@ async fn a_flood_of_pings_or_settings_is_closed() {
             }
         };
         let sent = timeout(PATIENCE, flood).await.expect("the flood is ended");
-        assert!(sent > 1000, "{sent} frames are no flood yet");
+        assert!(sent > 10_000, "{sent} frames are no flood yet");
         is_served(&service).await;
     }
 }
