@@ -44,11 +44,14 @@ impl Requests {
         let source = self.source(request.headers());
         let Self { door, peer, activity, is_last, is_ending } = self;
         let guard = activity.begin_request(is_http1, &door.limits);
-        let (router, held) = (door.router.clone(), door.held.clone());
-        let mut holding = held.holding(source, request.headers());
+        let mut holding = door.held.holding(source, request.headers());
         let connection = activity.budget().clone();
-        let is_proxied = peer.is_proxy;
-        let origin = Origin { held, source, connection: connection.clone(), is_proxied };
+        let origin = Origin {
+            held: door.held.clone(),
+            source,
+            connection: connection.clone(),
+            is_proxied: peer.is_proxy,
+        };
         let (hold, is_within) = origin.hold(REQUEST_BYTES);
         if !is_within {
             holding.refuse();
@@ -66,7 +69,7 @@ impl Requests {
                 request.body_mut().look();
             }
             // Boxed, so that a long answer has not the size of what made it.
-            let mut response = Box::pin(router.oneshot(request)).await?;
+            let mut response = Box::pin(door.router.clone().oneshot(request)).await?;
             // hyper closes a connection of which it cannot read the next request, and does not say so.
             if is_http1 && (is_last.is_cancelled() || activity.is_body_arriving()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
