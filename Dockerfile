@@ -3,8 +3,10 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
+COPY listener listener
 COPY memory memory
 COPY migrations migrations
+COPY shares shares
 COPY src src
 RUN cargo build --release --locked
 

@@ -89,7 +89,7 @@ sbom: $(PYTHON) $(TOOLS)/bin/cargo-cyclonedx
 	mkdir -p target/sbom
 	$(CARGO_TOOL) cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --target $(TRIPLE)
 	mv orgd.cdx.json target/sbom/
-	rm migrations/*.cdx.json
+	rm */*.cdx.json
 	target/python/bin/python tests/python/sbom.py target/sbom/orgd.cdx.json
 
 # The peer below target/, with its packages.

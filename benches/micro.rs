@@ -17,9 +17,9 @@ use orgd::{
     gateway,
     grpc::convert,
     proto::v1,
-    shares::Holder,
     store::{Store, StoreOptions, now},
 };
+use orgd_shares::Holder;
 use prost_types::FieldMask;
 
 const BODY: &[u8] = br#"{"name": "Custom Name", "subscriptionId": "enterprise", "note": [1, 2]}"#;

@@ -21,6 +21,5 @@ pub mod grpc;
 pub mod proto;
 pub mod rate_limit;
 pub mod server;
-pub mod shares;
 pub mod store;
 pub mod telemetry;

@@ -1,14 +1,7 @@
 //! Rate limits: how often one caller may call, and what it is told of that. A leaf that both doors
 //! use: sources are counted where a request comes in, principals where they are authenticated.
 
-use std::{
-    fmt,
-    hash::Hash,
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, hash::Hash, num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{
     Quota, RateLimiter,
@@ -105,17 +98,5 @@ impl Standing {
                 headers.append(header, value);
             }
         }
-    }
-}
-
-/// Whom an address counts for: one IPv6 subscriber has a network of 64 bits at least.
-#[must_use]
-pub fn source(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(mapped) => mapped.into(),
-            None => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        },
     }
 }

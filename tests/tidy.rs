@@ -1,5 +1,6 @@
-//! The house's rules that no other tool holds: which room may name which, a head on every file, no
-//! unfinished thing, no long file, and no text that belongs to a machine.
+//! The house's rules that no other tool holds: which room may name which, a head on every file, no long file, no
+//! test that is left out silently, and no text that belongs to a machine. What a workspace crate may name, its
+//! `Cargo.toml` holds.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -9,14 +10,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A file is one room's one subject; longer ones hide a second.
+/// A file is one room's one subject; longer ones hide a second. `gateway/problem.rs` did, at 401 lines: what a
+/// refusal is, and how it is rendered.
 const FILE_LINES_MAX: usize = 400;
 
 /// Rooms below `src/`, and the words that no file there may have (docs/ARCHITECTURE.md).
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     (
         "domain",
         &[
+            "orgd_listener",
             "tokio",
             "tonic",
             "prost",
@@ -38,6 +41,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     (
         "store",
         &[
+            "orgd_listener",
             "tonic",
             "prost",
             "axum",
@@ -54,6 +58,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     (
         "auth",
         &[
+            "orgd_listener",
             "tonic",
             "axum",
             "sea_orm",
@@ -69,6 +74,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     (
         "app",
         &[
+            "orgd_listener",
             "tonic",
             "prost",
             "axum",
@@ -120,39 +126,12 @@ const ARROWS: [(&str, &[&str]); 11] = [
         ],
     ),
     ("rate_limit.rs", &["tonic", "axum", "crate::domain", "crate::grpc", "crate::gateway"]),
-    (
-        "shares",
-        &[
-            "tonic",
-            "axum",
-            "sea_orm",
-            "crate::domain",
-            "crate::app",
-            "crate::auth",
-            "crate::store",
-            "crate::grpc",
-            "crate::gateway",
-            "crate::proto",
-            "crate::server",
-            "crate::cli",
-            "crate::config",
-        ],
-    ),
 ];
 
 /// Words that only some files below `src/` may have: what the architecture's invariants say.
 const ONLY_IN: [(&str, &[&str]); 6] = [
     ("env = \"ORGD_", &["config"]),
-    (
-        "spawn(",
-        &[
-            "server/running.rs",
-            "server/accept.rs",
-            "server/connection.rs",
-            "store/mod.rs",
-            "store/lane.rs",
-        ],
-    ),
+    ("spawn(", &["server/running.rs", "store/mod.rs", "store/lane.rs"]),
     (
         "Code::",
         &[
@@ -168,14 +147,11 @@ const ONLY_IN: [(&str, &[&str]); 6] = [
     ("sea_orm", &["store"]),
 ];
 
-/// Marks of what is not done, or of one machine. Written apart, so that this file has none.
-const NOWHERE: [&str; 7] = [
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
+/// A test that is left out silently, as the first long one was, and paths of one machine, which come into pages with
+/// what a tool printed there. Written apart, so that this file has none.
+const NOWHERE: [&str; 3] = [
     // But for what takes long, which a target of the Makefile runs.
     concat!("#[ig", "nore"),
-    concat!("todo", "!("),
-    concat!("unimplemented", "!("),
     concat!("/wo", "rk/"),
     concat!("/ho", "me/"),
 ];
@@ -249,7 +225,17 @@ fn what_one_place_decides_is_decided_nowhere_else() {
 
 #[test]
 fn every_file_says_what_it_holds_and_is_short() {
-    for folder in ["src", "migrations", "tests", "benches", "examples", "fuzz"] {
+    for folder in [
+        "src",
+        "listener",
+        "memory",
+        "migrations",
+        "shares",
+        "tests",
+        "benches",
+        "examples",
+        "fuzz",
+    ] {
         for (name, text) in rust_files(folder) {
             assert!(text.starts_with("//! "), "{folder}/{name} does not begin with //!");
             let lines = text.lines().count();
@@ -280,7 +266,7 @@ fn every_package_but_one_forbids_unsafe_code() {
         let forbids = forbids(lints) || (inherits && name != "fuzz/Cargo.toml");
         assert_eq!(forbids, name != "memory/Cargo.toml", "{name}");
     }
-    assert_eq!(manifests.len(), 4, "{:?}", manifests.keys());
+    assert_eq!(manifests.len(), 6, "{:?}", manifests.keys());
     let of_memory = |(name, _): &(String, String)| name.starts_with("memory/");
     let memory = files().into_iter().filter(of_memory).map(|(_, text)| text).collect::<String>();
     assert_eq!(memory.matches("unsafe extern").count(), 1, "{memory}");
@@ -288,7 +274,7 @@ fn every_package_but_one_forbids_unsafe_code() {
 }
 
 #[test]
-fn nothing_is_unfinished_and_nothing_names_a_machine() {
+fn no_test_is_left_out_silently_and_nothing_names_a_machine() {
     for (name, text) in files() {
         let text = text.replace(LONG, "");
         for mark in NOWHERE {

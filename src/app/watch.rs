@@ -6,6 +6,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::stream::{Stream, try_unfold};
+use orgd_shares::{Holder, Share, Shares};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,6 @@ use crate::{
         ChangeEntry, Error, OrganizationId, Page, PageSize, Principal, Result, Violation, policy,
         reason,
     },
-    shares::{Holder, Share, Shares},
     store::{Store, now},
 };
 

@@ -7,12 +7,12 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use moka::future::Cache;
+use orgd_shares::Holder;
 use time::OffsetDateTime;
 
 use super::header::presented_secret;
 use crate::{
     domain::{CredentialDigest, Error, Principal, Result},
-    shares::Holder,
     store::{Store, now},
     telemetry::metrics::{self, AuthMetrics},
 };

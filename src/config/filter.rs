@@ -12,7 +12,7 @@ use super::may_be_url;
 const CRATES: &str = include_str!("../../Cargo.lock");
 
 /// What follows `orgd::` in our own targets: the rooms, and those that have a name of their own.
-const OURS: [&str; 15] = [
+const OURS: [&str; 14] = [
     "app",
     "audit",
     "auth",
@@ -25,7 +25,6 @@ const OURS: [&str; 15] = [
     "rate_limit",
     "request",
     "server",
-    "shares",
     "store",
     "telemetry",
 ];
@@ -90,6 +89,8 @@ mod tests {
             "orgd::request=info",
             "orgd::store::lane=trace",
             "orgd_migrations=debug",
+            "orgd_listener=debug",
+            "orgd_listener::connection=trace",
             "opentelemetry-otlp=debug",
             "opentelemetry_sdk",
             "sqlx::query=info,h2=off,tonic_health=info",
@@ -106,6 +107,7 @@ mod tests {
             ("warning", "warning is neither a level"),
             ("warn,inof", "inof is neither a level"),
             ("ordg=info", "ordg is neither a level"),
+            ("orgd_listner=info", "orgd_listner is neither a level"),
             ("orgd::reqest=info", "orgd::reqest is neither a level"),
             ("orgd.request=info", "orgd.request is neither a level"),
             ("orgd:request=info", "orgd:request is neither a level"),

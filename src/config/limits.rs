@@ -38,9 +38,6 @@ pub struct Limits {
         value_parser = RangedU64ValueParser::<usize>::new().range(131_072..=1 << 40)
     )]
     pub held_bytes_max: usize,
-    /// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset")
-    #[arg(long, env = "ORGD_LOCAL_RESETS_MAX", default_value = "1024", value_name = "NUMBER")]
-    pub local_resets_max: usize,
     /// Bytes of a request's headers, counted as HTTP/2 counts them
     #[arg(
         long,
@@ -59,15 +56,6 @@ pub struct Limits {
         value_parser = RangedU64ValueParser::<u32>::new().range(1024..=16_777_216)
     )]
     pub body_bytes_max: u32,
-    /// Bytes that a connection may send beside its requests before it is closed, as floods of PING and SETTINGS do; 4 KiB a second come back
-    #[arg(
-        long,
-        env = "ORGD_STRAY_BYTES_MAX",
-        default_value = "262144",
-        value_name = "BYTES",
-        value_parser = RangedU64ValueParser::<u32>::new().range(32_768..=u32::MAX.into())
-    )]
-    pub stray_bytes_max: u32,
     /// From the first byte of a request, or from the begin of the connection for the first one, to the end of its headers
     #[arg(
         long,
@@ -149,4 +137,23 @@ pub struct Limits {
         value_parser = time_span_or_none
     )]
     pub drain_deadline: Duration,
+}
+
+impl Limits {
+    /// Those of each listener.
+    #[must_use]
+    pub fn of_listener(&self) -> orgd_listener::Limits {
+        orgd_listener::Limits {
+            connections_max: self.connections_max.get(),
+            streams_max: self.streams_max,
+            header_bytes_max: self.header_bytes_max,
+            body_bytes_max: self.body_bytes_max,
+            header_read_timeout: self.header_read_timeout,
+            idle_timeout: self.idle_timeout,
+            stall_timeout: self.stall_timeout,
+            connection_age_max: self.connection_age_max,
+            connection_age_grace: self.connection_age_grace,
+            request_deadline: self.request_deadline,
+        }
+    }
 }

@@ -23,7 +23,7 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 pub use limits::Limits;
-pub use proxies::{Networks, ProxyArgs, networks};
+pub use proxies::ProxyArgs;
 use secrecy::SecretString;
 pub use show::{effective, page};
 

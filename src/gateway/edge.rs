@@ -14,6 +14,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use orgd_listener::{Holding, Source};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
@@ -21,7 +22,6 @@ use super::{RequestLimits, headers, problem::Problem, request::organization_id};
 use crate::{
     proto::{request_id, timeout},
     rate_limit::Standing,
-    shares::{Holding, Source},
     telemetry::{RequestRecord, TraceContext},
 };
 

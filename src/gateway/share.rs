@@ -14,16 +14,15 @@ use std::{
 use axum::http::{HeaderMap, HeaderValue, Request, Response, Uri, request::Parts};
 use http_body_util::BodyExt;
 use moka::future::Cache;
+use orgd_listener::{Source, X_FORWARDED_FOR, secret};
+use orgd_shares::{Over, Share, Shares, patience};
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 
 use super::{client::Transport, problem};
-use crate::{
-    proto::{
-        timeout as grpc_timeout,
-        v1::{self, organization_service_client::OrganizationServiceClient},
-    },
-    shares::{Over, Share, Shares, Source, X_FORWARDED_FOR, patience, secret},
+use crate::proto::{
+    timeout as grpc_timeout,
+    v1::{self, organization_service_client::OrganizationServiceClient},
 };
 
 /// The call that is answered by a stream.
@@ -177,12 +176,13 @@ mod tests {
     use axum::http::{Request, Response, header::AUTHORIZATION};
     use bytes::Bytes;
     use futures_util::{FutureExt, stream};
+    use orgd_listener::Source;
     use tonic::{Status, body::Body};
     use tonic_types::StatusExt;
     use tower::{ServiceExt, service_fn};
 
     use super::{Transport, WATCH, in_shares};
-    use crate::{gateway::transport, shares::Source};
+    use crate::gateway::transport;
 
     /// A service that takes the credentials that begin with `good`, answers calls with a body that has no
     /// end, and does not answer at all who calls slowly.

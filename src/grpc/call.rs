@@ -15,6 +15,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
+use orgd_listener::{Holding, Source};
+use orgd_shares::{Holder, patience};
 use prost_reflect::DescriptorPool;
 use tokio::time::{sleep, timeout_at};
 use tonic::{Status, body::Body, server::NamedService};
@@ -31,7 +33,6 @@ use crate::{
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
     },
     rate_limit::{RateLimit, Standing},
-    shares::{Holder, Holding, Source, patience},
     store::Store,
     telemetry::{RequestRecord, TraceContext, metrics},
 };

@@ -3,6 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use orgd_listener::AnswerBytes;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -12,7 +13,6 @@ use crate::{
     app::{organizations, watch::Watches},
     domain::{Call, Error, EtagCondition, Organization, Principal},
     proto::{request_id, v1},
-    shares::AnswerBytes,
     store::Store,
     telemetry::RequestRecord,
 };

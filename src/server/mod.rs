@@ -1,22 +1,12 @@
 //! The composition root: binds, wires the rooms together, serves, and drains.
 //!
-//! Architecture invariant: only this room spawns tasks and holds lifetimes.
+//! Architecture invariant: tasks are spawned here, by `orgd_listener` for connections, and by `store` for its lanes.
+//! Each waits for the end of its own.
 
-pub mod accept;
-mod activity;
-mod connection;
-mod forwarded;
-mod framing;
-mod held;
-mod linger;
-mod pem;
 mod readiness;
 mod running;
-mod seats;
 mod signals;
-mod tls;
 mod upstream;
-mod watched;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -32,6 +22,7 @@ use axum::{
     response::Response,
     routing::get,
 };
+use orgd_listener::{HeldBytes, Networks, Protocol, Tls};
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval},
@@ -40,25 +31,19 @@ use tonic::service::Routes;
 
 pub use self::upstream::{Peer, channel, endpoint};
 use self::{
-    accept::Protocol,
     readiness::Readiness,
     running::{Operators, Running},
-    tls::Tls,
     upstream::Upstream,
 };
 use crate::{
     app::watch::Watches,
     auth::Authenticator,
-    config::{
-        AuthArgs, HttpListenArgs, Limits, ListenArgs, Networks, RateLimitArgs, TlsArgs,
-        UpstreamArgs,
-    },
+    config::{AuthArgs, HttpListenArgs, Limits, ListenArgs, RateLimitArgs, TlsArgs, UpstreamArgs},
     gateway::{self, RequestLimits},
     grpc::{self, CallLimits, OrganizationGrpc, PrincipalLimits},
     rate_limit::RateLimit,
-    shares::HeldBytes,
     store::Store,
-    telemetry::metrics::{self, Metrics, RateScope, SUM_UP_INTERVAL},
+    telemetry::metrics::{Metrics, RateScope, SUM_UP_INTERVAL},
 };
 
 /// What a message may have over a REST body of the same content: mask, id, etag and key.
@@ -146,7 +131,7 @@ pub async fn serve(
     let Serving { limits, rates, proxies, tls } = serving;
     let addresses = listeners.addresses()?;
     let metrics = Metrics::start()?;
-    let tls = Tls::load(&tls).await?;
+    let tls = certificate(tls).await?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
     let of_role = |per_second| RateLimit::new(RateScope::Principal, per_second);
     let principals = PrincipalLimits {
@@ -237,7 +222,7 @@ pub async fn serve_gateway(
     let Serving { limits, rates, proxies, tls } = serving;
     let (http, ops) = (listeners.http.local_addr()?, listeners.ops.local_addr()?);
     let metrics = Metrics::start()?;
-    let tls = Tls::load(&tls).await?;
+    let tls = certificate(tls).await?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
     let UpstreamArgs { upstream, upstream_ca } = upstream;
     let ca = upstream_ca.as_deref();
@@ -268,6 +253,12 @@ pub async fn serve_gateway(
     running.until_stopped().await
 }
 
+/// The certificate that the settings name; none where they name none.
+async fn certificate(TlsArgs { tls_cert, tls_key }: TlsArgs) -> Result<Option<Arc<Tls>>> {
+    let (Some(cert), Some(key)) = (tls_cert, tls_key) else { return Ok(None) };
+    Tls::load(("--tls-cert", cert), ("--tls-key", key)).await.map(Some)
+}
+
 /// Keeps what counts requests from growing.
 async fn keep_house(
     metrics: Metrics,
@@ -279,7 +270,7 @@ async fn keep_house(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        metrics::held_bytes(held.taken());
+        held.measure();
         metrics.sum_up();
         if let Some(sources) = &sources {
             sources.forget_quiet();

@@ -3,6 +3,7 @@
 use std::{io, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
+use orgd_listener::{Door, HeldBytes, Networks, Protocol, Stages, accept_loop};
 use tokio::{
     net::TcpListener,
     runtime::{self, Handle},
@@ -14,15 +15,8 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::{
-    accept::{Door, Protocol, Stages, accept_loop},
-    readiness::Readiness,
-    signals::Signals,
-};
-use crate::{
-    config::{Limits, Networks},
-    shares::HeldBytes,
-};
+use super::{readiness::Readiness, signals::Signals};
+use crate::config::Limits;
 
 /// How long operators' own requests may take at the end.
 const OPERATORS_GRACE: Duration = Duration::from_millis(100);
@@ -122,7 +116,7 @@ impl Running {
         router: axum::Router,
         protocol: Protocol,
     ) -> Door {
-        let (limits, stages) = (self.limits, self.stages.clone());
+        let (limits, stages) = (self.limits.of_listener(), self.stages.clone());
         let (held, proxies) = (self.held.clone(), self.proxies.clone());
         Door { name, protocol, tls: None, router, limits, held, proxies, stages }
     }

@@ -5,6 +5,7 @@ use std::{iter, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use http::{Request, Uri};
+use orgd_listener::pem;
 use tonic::{
     body::Body,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
@@ -14,7 +15,6 @@ use tonic_health::pb::{
 };
 use tower::{ServiceExt, service_fn};
 
-use super::pem;
 use crate::{
     gateway::{self, Transport},
     proto::v1::organization_service_server::SERVICE_NAME,

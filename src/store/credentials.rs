@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use orgd_shares::Holder;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -14,12 +15,9 @@ use super::{
     STATEMENT_TIMEOUT_MAX, Store, attempt::ANSWER_TIME, clock, entity::credentials, pools::holder,
     reader,
 };
-use crate::{
-    domain::{
-        Call, Credential, CredentialDigest, Error, OrganizationId, Principal, Result,
-        StoredCredential, Violation, reason,
-    },
-    shares::Holder,
+use crate::domain::{
+    Call, Credential, CredentialDigest, Error, OrganizationId, Principal, Result, StoredCredential,
+    Violation, reason,
 };
 
 /// The columns of a credential. By their names, as `*` would be others once a later version has added

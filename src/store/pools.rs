@@ -4,11 +4,11 @@
 //! connections: a holder has one part of the places that others leave. Administrators have a place, and
 //! upkeep (the probe, metrics, the state of the schema) has a connection, that no client can take.
 
+use orgd_shares::{Holder, Over, Share, Shares, patience};
 use sea_orm::{DatabaseConnection, DbBackend, DbErr};
 
 use crate::{
     domain::{Error, Principal, Result, Role},
-    shares::{Holder, Over, Share, Shares, patience},
     telemetry::metrics,
 };
 

@@ -17,13 +17,13 @@ use std::{
     time::Instant,
 };
 
+use orgd_shares::{Holder, Line, Over, Share, Shares};
 use tokio::sync::{Notify, oneshot};
 use tracing::Instrument;
 
 use super::pools::refusal;
 use crate::{
     domain::{Error, OrganizationId, Result},
-    shares::{Holder, Line, Over, Share, Shares},
     telemetry::metrics::QueueTelemetry,
 };
 

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use orgd_shares::Holder;
 use sea_orm::DbErr;
 use tokio::time::sleep;
 
@@ -12,10 +13,7 @@ use super::{
     queue::Queue,
     row::Row,
 };
-use crate::{
-    domain::{Error, Result},
-    shares::Holder,
-};
+use crate::domain::{Error, Result};
 
 /// Keys whose rows are waited for.
 pub(super) type Reads<K, M> = Queue<K, Result<Option<M>>>;

@@ -17,9 +17,6 @@ const RPC_CALL: &str = "rpc_server_call_duration_seconds";
 const DB_OPERATION: &str = "db_client_operation_duration_seconds";
 const DB_CONNECTIONS: &str = "db_client_connection_count";
 const DB_CONNECTIONS_MAX: &str = "db_client_connection_max";
-const CONNECTIONS: &str = "orgd_connections";
-const CONNECTIONS_CLOSED: &str = "orgd_connections_closed_total";
-const HELD_BYTES: &str = "orgd_held_bytes";
 const RATE_LIMIT_REFUSALS: &str = "orgd_rate_limit_refusals_total";
 const QUEUE_WAITING: &str = "orgd_queue_waiting";
 const QUEUE_REFUSALS: &str = "orgd_queue_refusals_total";
@@ -95,15 +92,7 @@ fn describe() {
     describe_histogram!(DB_OPERATION, seconds, "Time of a batch in the database");
     describe_gauge!(DB_CONNECTIONS, "Connections to the database");
     describe_gauge!(DB_CONNECTIONS_MAX, "Connections to the database at most");
-    describe_gauge!(CONNECTIONS, "Connections of clients");
-    describe_counter!(
-        CONNECTIONS_CLOSED,
-        "Connections closed because of a share, by what was over it"
-    );
-    describe_gauge!(
-        HELD_BYTES,
-        "Bytes that clients hold: requests under way, and answers not taken"
-    );
+    orgd_listener::describe_metrics();
     describe_counter!(RATE_LIMIT_REFUSALS, "Requests over a rate limit");
     describe_gauge!(QUEUE_WAITING, "Work that waits for the database");
     describe_counter!(QUEUE_REFUSALS, "Work refused because too much waited");
@@ -181,66 +170,6 @@ pub fn rpc_call(method: &'static str, code: &'static str, time: Duration) {
         "rpc_response_status_code" => code,
     )
     .record(time);
-}
-
-/// A client's connection to a listener, for as long as the value lives.
-#[derive(Debug)]
-pub struct ConnectionGauge(metrics::Gauge);
-
-impl ConnectionGauge {
-    /// One more.
-    #[must_use]
-    pub fn begin(listener: &'static str) -> Self {
-        let gauge = gauge!(CONNECTIONS, "listener" => listener);
-        gauge.increment(1.0);
-        Self(gauge)
-    }
-}
-
-impl Drop for ConnectionGauge {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
-/// A listener that has no connection yet.
-pub fn no_connections(listener: &'static str) {
-    gauge!(CONNECTIONS, "listener" => listener).set(0.0);
-    for closed in [Closed::Idle, Closed::Refused, Closed::Holding] {
-        counter!(CONNECTIONS_CLOSED, "listener" => listener, "reason" => closed.name())
-            .increment(0);
-    }
-}
-
-/// Why a connection is closed so that others have their share.
-#[derive(Clone, Copy, Debug)]
-pub enum Closed {
-    /// It was idle for longest, and its source has a new one.
-    Idle,
-    /// It was new, and its source has no idle one.
-    Refused,
-    /// Its client holds more than its share of bytes.
-    Holding,
-}
-
-impl Closed {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Refused => "refused",
-            Self::Holding => "holding",
-        }
-    }
-}
-
-/// A connection is closed so that others have their share.
-pub fn connection_closed(listener: &'static str, closed: Closed) {
-    counter!(CONNECTIONS_CLOSED, "listener" => listener, "reason" => closed.name()).increment(1);
-}
-
-/// So many bytes are held by clients now.
-pub fn held_bytes(bytes: usize) {
-    gauge!(HELD_BYTES).set(number(bytes));
 }
 
 /// What is told of a queue: what it counts, and the span of whoever waits for it.

@@ -197,8 +197,8 @@ async fn a_revoked_credential_does_not_write_whatever_was_checked_before() {
     use orgd::{
         app::organizations,
         domain::{Call, Change, Error, Patch, Update},
-        shares::Holder,
     };
+    use orgd_shares::Holder;
 
     on_both_databases(async |service| {
         let store = service.database().store().await;

@@ -10,8 +10,8 @@ use orgd::{
         ListChangesRequest, ListOrganizationsRequest,
         organization_service_client::OrganizationServiceClient,
     },
-    shares::AnswerBytes,
 };
+use orgd_listener::AnswerBytes;
 use prost::Message;
 use sea_orm::ConnectionTrait;
 use tokio_util::sync::CancellationToken;

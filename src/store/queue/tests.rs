@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use orgd_shares::Holder;
 use tokio::sync::oneshot;
 
 use super::{Queue, QueueLimits, Turn};
 use crate::{
     domain::{Error, OrganizationId},
-    shares::Holder,
     telemetry::metrics::QueueTelemetry,
 };
 

@@ -20,18 +20,14 @@ use hyper_util::rt::TokioIo;
 use orgd::{
     app::watch::Watches,
     auth::Authenticator,
-    config::{Limits, Networks},
+    config::Limits,
     gateway::{self, RequestLimits, Transport},
     grpc::{CallLimits, OrganizationGrpc, PrincipalLimits},
     proto::v1::UpdateOrganizationRequest,
-    server::{
-        Peer,
-        accept::{Door, Listener, Protocol, Stages, accept_loop},
-        endpoint,
-    },
-    shares::HeldBytes,
+    server::{Peer, endpoint},
     store::Store,
 };
+use orgd_listener::{Door, HeldBytes, Listener, Networks, Protocol, Stages, accept_loop};
 use prost::Message;
 use tokio::{runtime::Handle, time::sleep};
 use tokio_util::task::TaskTracker;
@@ -203,7 +199,7 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
         protocol,
         tls: None,
         router,
-        limits,
+        limits: limits.of_listener(),
         held: held.clone(),
         proxies: Networks::default(),
         stages: stages.clone(),
@@ -234,7 +230,7 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
         protocol: Protocol::Any,
         tls: None,
         router,
-        limits: limits(),
+        limits: limits().of_listener(),
         held: HeldBytes::new(limits().held_bytes_max),
         proxies: Networks::default(),
         stages,

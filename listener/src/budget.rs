@@ -7,21 +7,17 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, HeaderName, Response, header::AUTHORIZATION};
+use http::{HeaderMap, Response, header::AUTHORIZATION};
 use http_body::Body;
+use orgd_shares::{Over, Share, Shares};
 
-use super::{AnswerBytes, Over, Share, Shares};
+use crate::{forwarded::Source, metrics};
 
+/// What a request counts for from its headers to the end of its answer, and a body and an answer up to this
+/// with it: a message that does not come, with its handler and the buffer for it, was measured at 7 to 15 KB.
+pub(crate) const REQUEST_BYTES: usize = 16 * 1024;
 /// A source address or a caller has one of so many parts of what others leave.
 const PARTS: usize = 2;
-
-/// For whom a proxy asks: the addresses through which a request came to it, the last one last.
-pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// Where a request comes from: an extension of every request that a listener takes, which its rate limit
-/// goes by. A network, as [`crate::rate_limit::source`] has it.
-#[derive(Clone, Copy, Debug)]
-pub struct Source(pub IpAddr);
 
 /// The secret that a request presents: all spellings of the header end with it, and all are one caller's.
 #[must_use]
@@ -29,9 +25,14 @@ pub fn secret(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get_all(AUTHORIZATION).iter().next()?.as_bytes().rsplit(|byte| *byte == b' ').next()
 }
 
+/// How many bytes an answer takes while it waits to be taken, where its body does not say so; an
+/// extension of the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerBytes(pub usize);
+
 /// Whose share something comes out of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Client {
+pub(crate) enum Client {
     /// For requests, and for answers to whoever presents no credential.
     Source(IpAddr),
     /// For answers: a hash of what is presented, as it is not known yet what that is worth.
@@ -55,21 +56,18 @@ impl HeldBytes {
     }
 
     /// How much there may be in all.
-    #[must_use]
-    pub fn max(&self) -> usize {
+    pub(crate) fn max(&self) -> usize {
         self.max
     }
 
-    /// How much is held.
-    #[must_use]
-    pub fn taken(&self) -> usize {
-        self.shares.taken()
+    /// Sets the gauge of what is held.
+    pub fn measure(&self) {
+        metrics::held_bytes(self.shares.taken());
     }
 
     /// Takes what a request costs. Where that is more than its source's share it is counted all the same,
     /// as the request is there, and the second value is false.
-    #[must_use]
-    pub fn request(&self, Source(source): Source, bytes: usize) -> (Share<Client>, bool) {
+    pub(crate) fn request(&self, Source(source): Source, bytes: usize) -> (Share<Client>, bool) {
         let client = Client::Source(source);
         match self.shares.take(&client, bytes) {
             Ok(share) => (share, true),
@@ -77,14 +75,13 @@ impl HeldBytes {
         }
     }
 
-    /// What goes with a request to whoever makes its answer; `free` is what the request itself counts for.
-    #[must_use]
-    pub fn holding(&self, Source(source): Source, headers: &HeaderMap, free: usize) -> Holding {
+    /// What goes with a request to whoever makes its answer.
+    pub(crate) fn holding(&self, Source(source): Source, headers: &HeaderMap) -> Holding {
         let client = match secret(headers) {
             Some(secret) => Client::Caller(self.hasher.hash_one(secret)),
             None => Client::Source(source),
         };
-        Holding { shares: self.shares.clone(), client, free, is_refused: false }
+        Holding { shares: self.shares.clone(), client, is_refused: false }
     }
 }
 
@@ -93,22 +90,21 @@ impl HeldBytes {
 pub struct Holding {
     shares: Shares<Client>,
     client: Client,
-    free: usize,
     is_refused: bool,
 }
 
 /// An extension of an answer that is counted.
 #[derive(Clone, Debug)]
-pub struct AnswerShare {
+pub(crate) struct AnswerShare {
     /// Given back when the last of the answer is out.
-    pub share: Arc<Share<Client>>,
+    pub(crate) share: Arc<Share<Client>>,
     /// How much that is.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Holding {
     /// The request's source has more than its share.
-    pub fn refuse(&mut self) {
+    pub(crate) fn refuse(&mut self) {
         self.is_refused = true;
     }
 
@@ -125,7 +121,7 @@ impl Holding {
         let bytes = told.unwrap_or_else(|| {
             usize::try_from(answer.body().size_hint().lower()).unwrap_or(usize::MAX)
         });
-        let bytes = bytes.saturating_sub(self.free);
+        let bytes = bytes.saturating_sub(REQUEST_BYTES);
         if bytes > 0 {
             let share = Arc::new(self.shares.take(&self.client, bytes)?);
             answer.extensions_mut().insert(AnswerShare { share, bytes });
@@ -134,9 +130,8 @@ impl Holding {
     }
 
     /// Counts a part of an answer that has no end of its own.
-    #[must_use]
-    pub fn count(&self, bytes: usize) -> Option<AnswerShare> {
-        let bytes = bytes.checked_sub(self.free).filter(|bytes| *bytes > 0)?;
+    pub(crate) fn count(&self, bytes: usize) -> Option<AnswerShare> {
+        let bytes = bytes.checked_sub(REQUEST_BYTES).filter(|bytes| *bytes > 0)?;
         Some(AnswerShare { share: Arc::new(self.shares.count(&self.client, bytes)), bytes })
     }
 }

@@ -1,11 +1,11 @@
-//! Fair shares of what is scarce: places in a queue, connections, bytes, watches. A leaf that every room
-//! may use. Knows nothing of what is shared.
+//! Fair shares of what is scarce: places in a queue, connections, bytes, watches. Knows nothing of what is shared.
 //!
 //! A holder's share is one part, of so many, of what all others leave. So nobody can take all, however
 //! many try: with two parts one holder has half at most, two have a third each, ten have an eleventh each,
 //! and the next who comes finds as much free. Nobody need be told how many holders there are.
 
-mod held;
+#![forbid(unsafe_code)]
+
 mod line;
 
 use std::{
@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-pub use held::{AnswerShare, Client, HeldBytes, Holding, Source, X_FORWARDED_FOR, secret};
 pub use line::Line;
 use tokio::{sync::oneshot, time::timeout};
 
@@ -47,16 +46,11 @@ pub fn spread(time: Duration, Range { start, end }: Range<f64>) -> Duration {
 pub enum Holder {
     /// A caller that is known, by its subject.
     Principal(Arc<str>),
-    /// A caller that is not known yet, by the network that it comes from ([`crate::rate_limit::source`]).
+    /// A caller that is not known yet, by the network that it comes from.
     Source(IpAddr),
     /// The process itself.
     Process,
 }
-
-/// How many bytes an answer takes while it waits to be taken, where its body does not say so; an
-/// extension of the response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AnswerBytes(pub usize);
 
 /// Why there is nothing more for a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

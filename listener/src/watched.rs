@@ -9,7 +9,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::activity::Activity;
+use crate::activity::Activity;
 
 /// Bytes that a connection reads in one turn of its task. What these begin is counted before it reads
 /// on: h2 would take all streams that there are first, and the others wait meanwhile.
@@ -17,7 +17,7 @@ const TURN_BYTES_MAX: usize = 4096;
 
 pin_project! {
     /// A connection's bytes, which note when they move.
-    pub(super) struct WatchedIo<I> {
+    pub(crate) struct WatchedIo<I> {
         #[pin]
         io: I,
         activity: Activity,
@@ -25,7 +25,7 @@ pin_project! {
 }
 
 impl<I> WatchedIo<I> {
-    pub(super) fn new(io: I, activity: Activity) -> Self {
+    pub(crate) fn new(io: I, activity: Activity) -> Self {
         Self { io, activity }
     }
 }

@@ -1,28 +1,65 @@
-//! For whom a trusted proxy asks: the last address of X-Forwarded-For that is not such a proxy's own.
+//! Where a request comes from. Where a trusted proxy asks, that is the last address of X-Forwarded-For that is not
+//! such a proxy's own.
 
-use std::net::{IpAddr, SocketAddr};
-
-use http::HeaderMap;
-
-use crate::{
-    config::Networks,
-    rate_limit,
-    shares::{Source, X_FORWARDED_FOR},
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+/// For whom a proxy asks: the addresses through which a request came to it, the last one last.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Where a request comes from: an extension of every request that a listener takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Source(pub IpAddr);
+
+impl Source {
+    /// Whom an address counts for: one IPv6 subscriber has a network of 64 bits at least.
+    pub(crate) fn of(address: IpAddr) -> Self {
+        let IpAddr::V6(long) = address else { return Self(address) };
+        let network = Ipv6Addr::from_bits(long.to_bits() & (u128::MAX << 64));
+        Self(long.to_ipv4_mapped().map_or_else(|| network.into(), IpAddr::from))
+    }
+}
+
+/// Networks, none by default.
+#[derive(Clone, Debug, Default)]
+pub struct Networks(Arc<[IpNet]>);
+
+impl Networks {
+    /// Reads networks with commas between them, each an address with or without a length.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let network =
+            |text: &str| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let parts = text.split(',').map(str::trim).filter(|_| !text.is_empty());
+        let networks = parts.map(network).collect::<Result<_, _>>();
+        networks.map(Self).map_err(|_| "must be networks such as 10.0.0.0/8, or addresses".into())
+    }
+
+    /// Whether an address is in one of them.
+    #[must_use]
+    pub fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
 
 /// The source of a request that has come from a proxy. What stands before the address that the last proxy
 /// added is the client's own word, and counts for nothing.
-pub(super) fn source(proxy: IpAddr, headers: &HeaderMap, trusted: &Networks) -> Source {
+pub(crate) fn source(proxy: IpAddr, headers: &HeaderMap, trusted: &Networks) -> Source {
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
     let entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
     for entry in entries {
         match address(entry) {
             Some(address) if trusted.contain(address) => {}
-            Some(address) => return Source(rate_limit::source(address)),
+            Some(address) => return Source::of(address),
             None => break,
         }
     }
-    Source(rate_limit::source(proxy))
+    Source::of(proxy)
 }
 
 /// An address, with or without a port, and that of IPv6 in brackets or not.
@@ -38,11 +75,10 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::config::networks;
 
     #[test]
     fn the_last_address_that_is_no_proxy_counts() {
-        let trusted = networks("10.0.0.0/8, fd00::/16,192.0.2.7").unwrap_or_default();
+        let trusted = Networks::parse("10.0.0.0/8, fd00::/16,192.0.2.7").unwrap_or_default();
         let proxy = "10.0.0.1";
         for (lines, expected) in [
             (&[][..], proxy),
@@ -85,7 +121,7 @@ mod tests {
             ("127.0.0.1", Some("127.0.0.1"), Some("127.0.0.2")),
             ("127.0.0.1,fd00::/8", Some("fd12::1"), Some("fe80::1")),
         ] {
-            let networks = networks(text).unwrap();
+            let networks = Networks::parse(text).unwrap();
             let contain = |address: Option<&str>| {
                 address.map(|address| networks.contain(address.parse().unwrap()))
             };
@@ -93,7 +129,7 @@ mod tests {
             assert_ne!(contain(outside), Some(true), "{text}");
         }
         for text in [",", "10.0.0.0/8,", "10.0.0.0/33", "example.org", "10.0.0.1:80", "*"] {
-            assert!(networks(text).is_err(), "{text}");
+            assert!(Networks::parse(text).is_err(), "{text}");
         }
     }
 }

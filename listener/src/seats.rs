@@ -10,13 +10,11 @@ use std::{
     },
 };
 
+use orgd_shares::{Over, Share, Shares};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    shares::{Over, Share, Shares},
-    telemetry::metrics::{self, Closed},
-};
+use crate::metrics::{self, Closed};
 
 /// A source has one of so many parts of what others leave.
 const PARTS: usize = 2;
@@ -33,7 +31,7 @@ type Owner = Option<IpAddr>;
 
 /// The connections of a listener.
 #[derive(Clone, Debug)]
-pub(super) struct Seats(Arc<Shared>);
+pub(crate) struct Seats(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -54,7 +52,7 @@ struct Lines {
 
 /// What a connection and its line both know.
 #[derive(Clone, Debug)]
-pub(super) struct Place(Arc<Known>);
+pub(crate) struct Place(Arc<Known>);
 
 #[derive(Debug)]
 struct Known {
@@ -67,7 +65,7 @@ struct Known {
 
 /// A connection's place, which ends with the value.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     seats: Seats,
     owner: Owner,
     number: u64,
@@ -77,14 +75,14 @@ pub(super) struct Seat {
 
 impl Seats {
     /// At most so many, none yet.
-    pub(super) fn new(listener: &'static str, max: usize) -> Self {
+    pub(crate) fn new(listener: &'static str, max: usize) -> Self {
         metrics::no_connections(listener);
         let (shares, begin) = (Shares::new(max, PARTS), Instant::now());
         Self(Arc::new(Shared { listener, max, shares, begin, lines: Mutex::default() }))
     }
 
     /// A place for a new connection; none where it must be closed at once.
-    pub(super) fn admit(&self, owner: Owner) -> Option<Seat> {
+    pub(crate) fn admit(&self, owner: Owner) -> Option<Seat> {
         let Shared { max, shares, .. } = &*self.0;
         let over = match owner {
             Some(_) => match shares.take(&owner, 1) {
@@ -147,7 +145,7 @@ impl Seats {
 }
 
 impl Seat {
-    pub(super) fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         self.place.clone()
     }
 }
@@ -165,17 +163,17 @@ impl Drop for Seat {
 
 impl Place {
     /// A request is under way.
-    pub(super) fn busy(&self) {
+    pub(crate) fn busy(&self) {
         self.0.idle_since.store(BUSY, Ordering::Relaxed);
     }
 
     /// None is any more.
-    pub(super) fn idle(&self) {
+    pub(crate) fn idle(&self) {
         self.0.idle_since.store(since(self.0.begin), Ordering::Relaxed);
     }
 
     /// Ends once the connection is to make place for another.
-    pub(super) async fn leave(&self) {
+    pub(crate) async fn leave(&self) {
         self.0.leave.cancelled().await;
     }
 }

@@ -6,7 +6,7 @@
 /// hyper takes a bare LF for the end of a line, as it may (RFC 9112 §2.2). A proxy in front that takes it
 /// for a part of a value would then send us a request, or a length, that it never saw.
 #[derive(Debug, Default)]
-pub(super) struct Framing {
+pub(crate) struct Framing {
     /// Bytes of content that are still to come before the next line.
     content: u64,
     next: Line,
@@ -42,13 +42,13 @@ const NOT_FOLLOWED: u64 = u64::MAX;
 
 impl Framing {
     /// Whether a head has begun and is not complete.
-    pub(super) fn is_in_head(&self) -> bool {
+    pub(crate) fn is_in_head(&self) -> bool {
         self.next == Line::Field || self.next == Line::Request && !self.line.is_empty()
     }
 
     /// Takes what was read. A bare LF in a head or a trailer becomes a NUL, which hyper refuses there in
     /// its turn: what came before is still answered.
-    pub(super) fn follow(&mut self, mut bytes: &mut [u8]) {
+    pub(crate) fn follow(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             let content = usize::try_from(self.content).unwrap_or(usize::MAX).min(bytes.len());
             self.content -= u64::try_from(content).unwrap_or(0);

@@ -22,7 +22,7 @@ const DER_SEQUENCE: u8 = 0x30;
 type Section = (SectionKind, Vec<u8>);
 
 /// The file's bytes. A FIFO, whose opening may wait for ever, is refused unopened.
-pub(super) fn read(flag: &str, path: &Path) -> Result<Vec<u8>> {
+pub fn read(flag: &str, path: &Path) -> Result<Vec<u8>> {
     let cannot_read = || format!("cannot read {flag} {}", path.display());
     let about = fs::metadata(path).with_context(cannot_read)?;
     ensure!(about.is_file(), "{flag} {} is not a regular file", path.display());
@@ -35,7 +35,7 @@ pub(super) fn read(flag: &str, path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The certificates in a file, of which there is one at least.
-pub(super) fn certificates(flag: &str, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
+pub fn certificates(flag: &str, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let sections = sections(flag, bytes)?;
     let has_key = is_encrypted(bytes) || sections.iter().any(|section| key(section).is_some());
     let chain = sections.into_iter().filter(|(kind, _)| *kind == SectionKind::Certificate);
@@ -46,7 +46,7 @@ pub(super) fn certificates(flag: &str, bytes: &[u8]) -> Result<Vec<CertificateDe
 }
 
 /// The first private key in a file.
-pub(super) fn private_key(flag: &str, bytes: &[u8]) -> Result<PrivateKeyDer<'static>> {
+pub(crate) fn private_key(flag: &str, bytes: &[u8]) -> Result<PrivateKeyDer<'static>> {
     if is_encrypted(bytes) {
         bail!(
             "the private key of {flag} is encrypted, and there is no passphrase to be given: \

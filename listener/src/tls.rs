@@ -1,7 +1,7 @@
 //! TLS on the listeners: the certificate, which is read again when its files change.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -21,21 +21,18 @@ use tokio_rustls::{
     },
 };
 
-use super::pem;
-use crate::config::TlsArgs;
-
-/// The flags that name the files.
-const CERT: &str = "--tls-cert";
-const KEY: &str = "--tls-key";
+use crate::pem;
 
 /// How often the files are looked at. They are compared as a whole, because those who renew
 /// certificates replace files, links or whole folders.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The setting that names a file, for what is said of it, and the file.
+type Named = (&'static str, PathBuf);
+
 /// The certificate of the listeners.
-pub(super) struct Tls {
-    cert: PathBuf,
-    key: PathBuf,
+pub struct Tls {
+    paths: Paths,
     /// What they held at the start.
     first: Files,
     provider: Arc<CryptoProvider>,
@@ -52,6 +49,12 @@ impl ResolvesServerCert for Current {
     }
 }
 
+#[derive(Clone)]
+struct Paths {
+    cert: Named,
+    key: Named,
+}
+
 #[derive(Clone, PartialEq, Eq)]
 struct Files {
     cert: Vec<u8>,
@@ -59,20 +62,18 @@ struct Files {
 }
 
 impl Tls {
-    /// The certificate that the settings name; none where they name none.
-    pub(super) async fn load(args: &TlsArgs) -> Result<Option<Arc<Self>>> {
-        let (Some(cert), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else {
-            return Ok(None);
-        };
+    /// The certificate and its key in PEM files, each with the setting that names it.
+    pub async fn load(cert: Named, key: Named) -> Result<Arc<Self>> {
         let provider = Arc::new(ring::default_provider());
-        let first = read(&cert, &key).await?;
-        let current = certified(&first, &provider)?;
+        let paths = Paths { cert, key };
+        let first = read(&paths).await?;
+        let current = certified(&paths, &first, &provider)?;
         let current = Arc::new(Current(RwLock::new(current.into())));
-        Ok(Some(Arc::new(Self { cert, key, first, provider, current })))
+        Ok(Arc::new(Self { paths, first, provider, current }))
     }
 
     /// Speaks TLS on connections, over which one of `protocols` is spoken.
-    pub(super) fn acceptor(&self, protocols: &[&str]) -> Result<TlsAcceptor> {
+    pub fn acceptor(&self, protocols: &[&str]) -> Result<TlsAcceptor> {
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
@@ -84,9 +85,9 @@ impl Tls {
 
     /// Takes a new certificate for new connections whenever the files have one. What cannot be used
     /// is reported, and the last good one stays.
-    pub(super) async fn keep_fresh(self: Arc<Self>) -> Result<()> {
+    pub async fn keep_fresh(self: Arc<Self>) -> Result<()> {
         let look = async || {
-            let files = read(&self.cert, &self.key).await;
+            let files = read(&self.paths).await;
             files.map_err(|error| format!("{error:#}"))
         };
         let mut last = Ok(self.first.clone());
@@ -99,7 +100,8 @@ impl Tls {
                 continue;
             }
             let certified = match &files {
-                Ok(files) => certified(files, &self.provider).map_err(|error| format!("{error:#}")),
+                Ok(files) => certified(&self.paths, files, &self.provider)
+                    .map_err(|error| format!("{error:#}")),
                 Err(error) => Err(error.clone()),
             };
             match certified {
@@ -119,18 +121,19 @@ impl Tls {
 }
 
 /// Reads both files on a thread where they may take their time: a stop does not wait for it.
-async fn read(cert: &Path, key: &Path) -> Result<Files> {
-    let (cert, key) = (cert.to_owned(), key.to_owned());
-    spawn_blocking(move || Ok(Files { cert: pem::read(CERT, &cert)?, key: pem::read(KEY, &key)? }))
-        .await?
+async fn read(paths: &Paths) -> Result<Files> {
+    let Paths { cert, key } = paths.clone();
+    let read = |(flag, path): Named| pem::read(flag, &path);
+    spawn_blocking(move || Ok(Files { cert: read(cert)?, key: read(key)? })).await?
 }
 
-fn certified(files: &Files, provider: &CryptoProvider) -> Result<CertifiedKey> {
-    let chain = pem::certificates(CERT, &files.cert)?;
-    let key = pem::private_key(KEY, &files.key)?;
+fn certified(paths: &Paths, files: &Files, provider: &CryptoProvider) -> Result<CertifiedKey> {
+    let Paths { cert: (cert, _), key: (key_name, _) } = paths;
+    let chain = pem::certificates(cert, &files.cert)?;
+    let key = pem::private_key(key_name, &files.key)?;
     let key = provider.key_provider.load_private_key(key).map_err(|_| {
         anyhow!(
-            "the private key of {KEY} is broken, or of a kind that cannot be used; RSA from 2048 bits, \
+            "the private key of {key_name} is broken, or of a kind that cannot be used; RSA from 2048 bits, \
              ECDSA over P-256 or P-384, and Ed25519 can"
         )
     })?;
@@ -139,8 +142,10 @@ fn certified(files: &Files, provider: &CryptoProvider) -> Result<CertifiedKey> {
         // Not every key tells.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(Error::InconsistentKeys(_)) => {
-            bail!("the certificate of {CERT} and the private key of {KEY} do not belong together")
+            bail!(
+                "the certificate of {cert} and the private key of {key_name} do not belong together"
+            )
         }
-        Err(_) => bail!("the certificate of {CERT} is broken"),
+        Err(_) => bail!("the certificate of {cert} is broken"),
     }
 }

@@ -25,7 +25,7 @@ pin_project! {
     /// A socket that is closed while bytes still come answers them with a reset, and the client's next
     /// write fails. A client that writes before it reads then never sees the GOAWAY by which it could
     /// tell which of its requests were not looked at, nor the answer to a body that was refused.
-    pub(super) struct Lingering<I> {
+    pub(crate) struct Lingering<I> {
         #[pin]
         io: I,
         // Since our side is closed.
@@ -34,7 +34,7 @@ pin_project! {
 }
 
 impl<I> Lingering<I> {
-    pub(super) fn new(io: I) -> Self {
+    pub(crate) fn new(io: I) -> Self {
         Self { io, until: None }
     }
 }

@@ -1,0 +1,136 @@
+//! An answer's body, which costs memory until its client has taken it.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::{
+    activity::RequestGuard,
+    arriving::with,
+    budget::{AnswerShare, Holding},
+    charge::{ConnectionBudget, Hold},
+};
+
+/// Answers are handed over in pieces, so that a stream lasts as long as its client has not taken most of it.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// What is held until an answer is out.
+#[derive(Debug)]
+struct Holds {
+    _request: Hold,
+    _answer: Option<Hold>,
+}
+
+/// A piece of an answer. It is dropped when it is written to the connection, or never will be: hyper and h2
+/// keep it until then, long after they have asked for more.
+struct Piece {
+    bytes: Bytes,
+    _holds: Arc<Holds>,
+    _part: Option<Arc<Hold>>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+pin_project! {
+    /// An answer's body, with which the request ends.
+    pub(crate) struct GuardedBody<B> {
+        #[pin]
+        body: B,
+        connection: ConnectionBudget,
+        guard: RequestGuard,
+        holding: Holding,
+        holds: Arc<Holds>,
+        // Whether the answer was counted as a whole.
+        is_counted: bool,
+        // What of the last frame was not asked for yet, and what is held for that frame.
+        rest: Bytes,
+        part: Option<Arc<Hold>>,
+    }
+}
+
+impl<B: Body> GuardedBody<B> {
+    /// The answer to a request for which so much is held.
+    pub(crate) fn guard(
+        response: Response<B>,
+        connection: ConnectionBudget,
+        mut guard: RequestGuard,
+        (holding, request): (Holding, Hold),
+    ) -> Response<Self> {
+        let answer = response.extensions().get::<AnswerShare>().cloned();
+        let is_counted = answer.is_some();
+        let answer =
+            answer.map(|AnswerShare { share, bytes }| Hold::begin(&connection, share, bytes));
+        guard.answered();
+        guard.note_untaken(!response.body().is_end_stream());
+        let holds = Arc::new(Holds { _request: request, _answer: answer });
+        let (rest, part) = (Bytes::new(), None);
+        response.map(|body| Self {
+            body,
+            connection,
+            guard,
+            holding,
+            holds,
+            is_counted,
+            rest,
+            part,
+        })
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut this = self.project();
+        if this.rest.is_empty() {
+            // Whoever asks for more has taken what there was; from here on it waits for us.
+            this.guard.note_untaken(false);
+            *this.part = None;
+            let frame = match ready!(this.body.as_mut().poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                end => return Poll::Ready(end),
+            };
+            match frame.into_data() {
+                Ok(data) => *this.rest = data,
+                Err(trailers) => {
+                    this.guard.note_untaken(true);
+                    return Poll::Ready(Some(Ok(trailers)));
+                }
+            }
+            if !*this.is_counted
+                && let Some(AnswerShare { share, bytes }) = this.holding.count(this.rest.len())
+            {
+                *this.part = Some(Arc::new(Hold::begin(this.connection, share, bytes)));
+            }
+        }
+        // Also of the last one: whoever has sent it drops the body.
+        this.guard.note_untaken(true);
+        let bytes = this.rest.split_to(this.rest.len().min(PIECE_BYTES));
+        let piece = Piece { bytes, _holds: this.holds.clone(), _part: this.part.clone() };
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = u64::try_from(self.rest.len()).unwrap_or(u64::MAX);
+        with(&self.body.size_hint(), rest)
+    }
+}

@@ -1,0 +1,154 @@
+//! A request's body, which may not be here yet and costs memory for as long as its client likes.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use crate::{
+    activity::Activity,
+    budget::REQUEST_BYTES,
+    charge::{Hold, Origin},
+};
+
+/// A body that is not all here.
+struct Arriving {
+    origin: Origin,
+    activity: Activity,
+    since: Instant,
+    patience: Duration,
+    /// How much is here, and how much of that counts beside the request.
+    passed: usize,
+    holds: Vec<Hold>,
+}
+
+impl Arriving {
+    fn pass(&mut self, frame: &Frame<Bytes>) {
+        self.passed = self.passed.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        while self.passed > REQUEST_BYTES * (self.holds.len() + 1) {
+            let (hold, _) = self.origin.hold(REQUEST_BYTES);
+            self.holds.push(hold);
+        }
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if self.since.elapsed() >= self.patience {
+            self.activity.note_slow();
+        }
+    }
+}
+
+pin_project! {
+    /// A request's body, which notes when all of it is here.
+    pub(crate) struct ArrivingBody {
+        #[pin]
+        body: Incoming,
+        // What had come with the request.
+        first: Option<Result<Frame<Bytes>, hyper::Error>>,
+        arriving: Option<Arriving>,
+        activity: Activity,
+    }
+}
+
+impl ArrivingBody {
+    /// Whoever spends `patience` on sending it is slow.
+    pub(crate) fn new(
+        body: Incoming,
+        is_http1: bool,
+        activity: &Activity,
+        (origin, patience): (Origin, Duration),
+    ) -> Self {
+        let mut this = Self { body, first: None, arriving: None, activity: activity.clone() };
+        // Over HTTP/1 it is handed over later.
+        if !is_http1 {
+            this.look();
+        }
+        if !this.body.is_end_stream() {
+            activity.note_body(true);
+            let (activity, since) = (activity.clone(), Instant::now());
+            let (passed, holds) = (0, Vec::new());
+            this.arriving = Some(Arriving { origin, activity, since, patience, passed, holds });
+        }
+        this
+    }
+
+    /// Takes what is here. A body that waits to be asked for is asked for by this.
+    pub(crate) fn look(&mut self) {
+        if self.first.is_some() || self.body.is_end_stream() {
+            return;
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(&mut context) {
+            self.first = frame;
+        }
+        if matches!(self.first, Some(Err(_))) {
+            self.activity.note_broken();
+        }
+        if self.body.is_end_stream() {
+            arrived(&mut self.arriving);
+        }
+    }
+}
+
+/// All of a body is here.
+fn arrived(arriving: &mut Option<Arriving>) {
+    if let Some(mut arrived) = arriving.take() {
+        arrived.patience = Duration::MAX;
+        arrived.activity.note_body(false);
+    }
+}
+
+impl Body for ArrivingBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut this = self.project();
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        let frame = ready!(this.body.as_mut().poll_frame(context));
+        if matches!(frame, Some(Err(_))) {
+            this.activity.note_broken();
+        }
+        if frame.is_none() || this.body.is_end_stream() {
+            arrived(this.arriving);
+        } else if let (Some(arriving), Some(Ok(frame))) = (this.arriving, &frame) {
+            arriving.pass(frame);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = self.first.as_ref().and_then(|first| first.as_ref().ok());
+        let first = first.and_then(Frame::data_ref).map_or(0, Bytes::len);
+        let first = u64::try_from(first).unwrap_or(u64::MAX);
+        with(&self.body.size_hint(), first)
+    }
+}
+
+/// A hint of so many bytes more.
+pub(crate) fn with(hint: &SizeHint, more: u64) -> SizeHint {
+    let mut all = SizeHint::new();
+    all.set_lower(hint.lower().saturating_add(more));
+    if let Some(upper) = hint.upper() {
+        all.set_upper(upper.saturating_add(more));
+    }
+    all
+}

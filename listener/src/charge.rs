@@ -1,0 +1,99 @@
+//! What is counted for a client as long as it holds it: for its source or its caller, and for its connection.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use orgd_shares::Share;
+use tokio::sync::Notify;
+
+use crate::{
+    budget::{Client, HeldBytes},
+    forwarded::Source,
+};
+
+/// What a client holds by one connection, and how much it may.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionBudget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    max: usize,
+    held: AtomicUsize,
+    is_greedy: AtomicBool,
+    greedy: Notify,
+}
+
+impl ConnectionBudget {
+    pub(crate) fn new(max: usize) -> Self {
+        let (held, is_greedy) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self(Arc::new(Shared { max, held, is_greedy, greedy: Notify::new() }))
+    }
+
+    /// The client holds more than its share, and this connection is its own.
+    fn note_greedy(&self) {
+        self.0.is_greedy.store(true, Ordering::Relaxed);
+        self.0.greedy.notify_one();
+    }
+
+    /// Whether the client was found to hold more than its share.
+    pub(crate) fn is_greedy(&self) -> bool {
+        self.0.is_greedy.load(Ordering::Relaxed)
+    }
+
+    /// Ends once the client holds more than its share.
+    pub(crate) async fn greedy(&self) {
+        self.0.greedy.notified().await;
+    }
+}
+
+/// Bytes that a client holds by a connection.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    connection: ConnectionBudget,
+    bytes: usize,
+    _share: Arc<Share<Client>>,
+}
+
+impl Hold {
+    pub(crate) fn begin(
+        connection: &ConnectionBudget,
+        share: Arc<Share<Client>>,
+        bytes: usize,
+    ) -> Self {
+        let before = connection.0.held.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > connection.0.max {
+            connection.note_greedy();
+        }
+        Self { connection: connection.clone(), bytes, _share: share }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.connection.0.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Whose request it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) held: HeldBytes,
+    pub(crate) source: Source,
+    pub(crate) connection: ConnectionBudget,
+    /// Whether the connection is a proxy's, which does not end for what one of its clients does.
+    pub(crate) is_proxied: bool,
+}
+
+impl Origin {
+    /// Counts so much for the source, and tells whether it has its share of it. Its own connection ends where
+    /// it has not.
+    pub(crate) fn hold(&self, bytes: usize) -> (Hold, bool) {
+        let (share, is_within) = self.held.request(self.source, bytes);
+        if !is_within && !self.is_proxied {
+            self.connection.note_greedy();
+        }
+        (Hold::begin(&self.connection, share.into(), bytes), is_within)
+    }
+}

@@ -1,0 +1,58 @@
+//! What all connections of a listener have in common, and whose each of them is.
+
+use std::{fmt, net::IpAddr};
+
+use axum::Router;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    budget::HeldBytes, forwarded::Networks, limits::Limits, protocol::Protocol, seats::Place,
+};
+
+/// How connections are told to end, one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Stages {
+    /// Answers over HTTP/1 say that they are their connection's last: else a client could send its
+    /// next request just when the connection is closed.
+    pub leave: CancellationToken,
+    /// No new connection, no new request.
+    pub stop: CancellationToken,
+    /// Whatever is still under way ends.
+    pub end: CancellationToken,
+}
+
+/// What all connections of a listener have in common.
+pub struct Door {
+    /// The listener's name in logs and metrics.
+    pub name: &'static str,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// None where plain text is spoken.
+    pub tls: Option<TlsAcceptor>,
+    /// What answers.
+    pub router: Router,
+    /// What a client may take.
+    pub limits: Limits,
+    /// What clients hold, here and elsewhere.
+    pub held: HeldBytes,
+    /// Who is believed about where a request comes from.
+    pub proxies: Networks,
+    /// When it ends.
+    pub stages: Stages,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Door").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Whose connection it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    /// A trusted proxy's has many clients, and does not end for what one of them does.
+    pub(crate) is_proxy: bool,
+    pub(crate) place: Place,
+}

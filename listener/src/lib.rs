@@ -1,0 +1,35 @@
+//! An accept loop for HTTP/1.1 and HTTP/2 in which everything that a client may take has a limit. `README.md`
+//! says which, and why no library has them.
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod activity;
+mod answer;
+mod arriving;
+mod budget;
+mod charge;
+mod connection;
+mod door;
+mod flood;
+mod forwarded;
+mod framing;
+mod limits;
+mod linger;
+mod metrics;
+pub mod pem;
+mod protocol;
+mod requests;
+mod seats;
+mod tls;
+mod under_way;
+mod watched;
+
+pub use accept::{Listener, accept_loop};
+pub use budget::{AnswerBytes, HeldBytes, Holding, secret};
+pub use door::{Door, Stages};
+pub use forwarded::{Networks, Source, X_FORWARDED_FOR};
+pub use limits::Limits;
+pub use metrics::describe_metrics;
+pub use protocol::Protocol;
+pub use tls::Tls;

@@ -1,0 +1,81 @@
+//! What listeners count.
+
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+
+const CONNECTIONS: &str = "orgd_connections";
+const CONNECTIONS_CLOSED: &str = "orgd_connections_closed_total";
+const HELD_BYTES: &str = "orgd_held_bytes";
+
+/// Gives the metrics their help texts.
+pub fn describe_metrics() {
+    describe_gauge!(CONNECTIONS, "Connections of clients");
+    describe_counter!(
+        CONNECTIONS_CLOSED,
+        "Connections closed because of a share, by what was over it"
+    );
+    describe_gauge!(
+        HELD_BYTES,
+        "Bytes that clients hold: requests under way, and answers not taken"
+    );
+}
+
+/// A client's connection to a listener, for as long as the value lives.
+#[derive(Debug)]
+pub(crate) struct ConnectionGauge(metrics::Gauge);
+
+impl ConnectionGauge {
+    /// One more.
+    pub(crate) fn begin(listener: &'static str) -> Self {
+        let gauge = gauge!(CONNECTIONS, "listener" => listener);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for ConnectionGauge {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// A listener that has no connection yet.
+pub(crate) fn no_connections(listener: &'static str) {
+    gauge!(CONNECTIONS, "listener" => listener).set(0.0);
+    for closed in [Closed::Idle, Closed::Refused, Closed::Holding] {
+        counter!(CONNECTIONS_CLOSED, "listener" => listener, "reason" => closed.name())
+            .increment(0);
+    }
+}
+
+/// Why a connection is closed so that others have their share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Closed {
+    /// It was idle for longest, and its source has a new one.
+    Idle,
+    /// It was new, and its source has no idle one.
+    Refused,
+    /// Its client holds more than its share of bytes.
+    Holding,
+}
+
+impl Closed {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Refused => "refused",
+            Self::Holding => "holding",
+        }
+    }
+}
+
+/// A connection is closed so that others have their share.
+pub(crate) fn connection_closed(listener: &'static str, closed: Closed) {
+    counter!(CONNECTIONS_CLOSED, "listener" => listener, "reason" => closed.name()).increment(1);
+}
+
+/// So many bytes are held by clients now.
+pub(crate) fn held_bytes(bytes: usize) {
+    // Far below what a float has exactly.
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    gauge!(HELD_BYTES).set(bytes);
+}

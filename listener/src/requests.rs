@@ -1,0 +1,88 @@
+//! What becomes of a request: it is counted, answered, and counted until its answer is out.
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{
+    HeaderMap, HeaderValue, Request, Response, Version,
+    header::{CONNECTION, EXPECT},
+};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{
+    activity::Activity,
+    answer::GuardedBody,
+    arriving::ArrivingBody,
+    budget::REQUEST_BYTES,
+    charge::Origin,
+    door::{Door, Peer},
+    forwarded::{Source, source},
+};
+
+/// What the requests of a connection have in common.
+#[derive(Clone)]
+pub(crate) struct Requests {
+    pub(crate) door: Arc<Door>,
+    pub(crate) peer: Peer,
+    pub(crate) activity: Activity,
+    /// Whether each may be the connection's last.
+    pub(crate) is_last: CancellationToken,
+    /// When the connection takes no new requests, and what has no end of its own is to end.
+    pub(crate) is_ending: CancellationToken,
+}
+
+impl Requests {
+    /// What a request counts for is counted before this returns: one turn of a connection may bring
+    /// as many as there may be.
+    pub(crate) fn answer(
+        self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<GuardedBody<axum::body::Body>>, Infallible>> {
+        let is_http1 = request.version() < Version::HTTP_2;
+        let is_asked_for = request.headers().contains_key(EXPECT);
+        let source = self.source(request.headers());
+        let Self { door, peer, activity, is_last, is_ending } = self;
+        let guard = activity.begin_request(is_http1, &door.limits);
+        let mut holding = door.held.holding(source, request.headers());
+        let connection = activity.budget().clone();
+        let origin = Origin {
+            held: door.held.clone(),
+            source,
+            connection: connection.clone(),
+            is_proxied: peer.is_proxy,
+        };
+        let (hold, is_within) = origin.hold(REQUEST_BYTES);
+        if !is_within {
+            holding.refuse();
+        }
+        let patience = door.limits.request_deadline;
+        let mut request =
+            request.map(|body| ArrivingBody::new(body, is_http1, &activity, (origin, patience)));
+        // For its rate limit.
+        request.extensions_mut().insert(source);
+        request.extensions_mut().insert(holding.clone());
+        // For answers that have no end of their own.
+        request.extensions_mut().insert(is_ending);
+        async move {
+            if is_http1 && !is_asked_for {
+                request.body_mut().look();
+            }
+            // Boxed, so that a long answer has not the size of what made it.
+            let mut response = Box::pin(door.router.clone().oneshot(request)).await?;
+            // hyper closes a connection of which it cannot read the next request, and does not say so.
+            if is_http1 && (is_last.is_cancelled() || activity.is_body_arriving()) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(GuardedBody::guard(response, connection, guard, (holding, hold)))
+        }
+    }
+
+    fn source(&self, headers: &HeaderMap) -> Source {
+        if self.peer.is_proxy {
+            source(self.peer.address, headers, &self.door.proxies)
+        } else {
+            Source::of(self.peer.address)
+        }
+    }
+}
