@@ -149,7 +149,7 @@ const ONLY_IN: [(&str, &[&str]); 6] = [
             "server/running.rs",
             "server/accept.rs",
             "server/connection.rs",
-            "store/mod.rs",
+            "store/connect.rs",
             "store/lane.rs",
         ],
     ),
@@ -161,6 +161,8 @@ const ONLY_IN: [(&str, &[&str]); 6] = [
             "gateway/client.rs",
             "gateway/share.rs",
             "cli/remote.rs",
+            // Names them, and chooses none.
+            "proto/code.rs",
         ],
     ),
     ("StatusCode::", &["gateway", "server/readiness.rs", "cli/healthcheck.rs", "grpc/call.rs"]),

@@ -126,22 +126,6 @@ pub(super) struct Dialect {
     pub(super) now_in_seconds: &'static str,
 }
 
-/// The condition under which anything is written: the caller's credential still proves what it proved
-/// when the call was authenticated, and the caller made no change under the same key.
-pub(super) fn may_write(Dialect { now_in_seconds, .. }: &Dialect) -> String {
-    format!(
-        "(asked.credential IS NULL OR EXISTS ( \
-           SELECT 1 FROM credentials AS held WHERE held.digest = asked.credential \
-             AND held.role = asked.role \
-             AND held.organization_id IS NOT DISTINCT FROM asked.member_of \
-             AND held.revoked_at IS NULL \
-             AND (held.expires_at IS NULL OR held.expires_at > {now_in_seconds}))) \
-         AND (asked.idempotency_key IS NULL OR NOT EXISTS ( \
-           SELECT 1 FROM organization_changes AS made \
-           WHERE made.subject = asked.subject AND made.idempotency_key = asked.idempotency_key))"
-    )
-}
-
 /// Records in the change log what the organizations of `source` are since. The source has the columns
 /// of the organization as `stored`, and the caller's as `asked`.
 pub(super) fn record(source: &str) -> String {

@@ -7,7 +7,10 @@
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 
-use super::asked::{Asked, Dialect, may_write};
+use super::{
+    asked::{Asked, Dialect},
+    predicates::may_write,
+};
 use crate::domain::OrganizationId;
 
 /// Ids from here on are given by the store's users alone: one of them costs the others no id.

@@ -6,16 +6,16 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tracing::Instrument;
 
 use super::{
-    ORGANIZATIONS, Store,
+    Store,
     asked::{Asked, Write},
     attempt::{RETRIES_MAX, attempt},
     create,
-    entity::{organization_changes, organizations},
-    error::is_taken,
-    internal, only, page,
-    pools::Pools,
-    pools::holder,
+    entity::{ORGANIZATIONS, organization_changes, organizations},
+    error::{internal, is_taken},
+    page,
+    pools::{Pools, holder},
     reader,
+    row::only,
     writer::Outcome,
 };
 use crate::domain::{

@@ -15,13 +15,12 @@ use sea_orm::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    StoreOptions,
     asked::{ASKED, Asked, Dialect, ORGANIZATION, Times, Write, in_order, record},
     attempt::no_answer,
     create,
-    credentials::CREDENTIAL,
-    entity::organizations,
+    entity::{credentials::CREDENTIAL, organizations},
     error::{is_broken, is_outlived},
+    options::StoreOptions,
     renewal::Renewal,
     row::{self, CredentialRow, OrganizationRow},
     update,

@@ -17,7 +17,7 @@ use sea_orm::{
 };
 use tokio::time::timeout;
 
-use super::{STATEMENT_TIMEOUT_MAX, attempt::ANSWER_TIME, only};
+use super::{attempt::ANSWER_TIME, options::STATEMENT_TIMEOUT_MAX, row::only};
 
 /// How long a connection may have been quiet before it is asked for a sign of life: one that the
 /// server has closed meanwhile is then replaced before a statement is lost on it.

@@ -28,6 +28,11 @@ pub(super) fn credentials(
     rows.into_iter().map(|row| decoded(&row, "digest", name)).collect()
 }
 
+/// The one row, where there is one.
+pub(super) fn only<T>(rows: Vec<T>) -> Option<T> {
+    rows.into_iter().next()
+}
+
 fn decoded<K: TryGetable, M: FromQueryResult>(
     row: &QueryResult,
     key: &str,

@@ -25,8 +25,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     asked::{ASKED, Asked, Dialect, ORGANIZATION, Times, Write, in_order, record},
     create,
-    credentials::CREDENTIAL,
-    entity::organizations,
+    entity::{credentials::CREDENTIAL, organizations},
     error::is_locked,
     files::Files,
     row::{self, CredentialRow, OrganizationRow},

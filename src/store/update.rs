@@ -5,7 +5,7 @@
 //! a credential: [`Store::outlast_older_writes`](super::Store::outlast_older_writes) says what a
 //! revocation does in place of waiting for such locks.
 
-use super::asked::{Dialect, may_write};
+use super::{asked::Dialect, predicates::may_write};
 
 /// Updates every organization of `asked` whose version is the one asked for, that would really
 /// change, and whose caller may write it. Others are left alone.
