@@ -150,7 +150,7 @@ const ONLY_IN: [(&str, &[&str]); 6] = [
             "server/accept.rs",
             "server/connection.rs",
             "store/connect.rs",
-            "store/lane.rs",
+            "store/batch/lane.rs",
         ],
     ),
     (

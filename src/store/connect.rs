@@ -8,18 +8,20 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     Store,
     asked::Write,
+    batch::{
+        lane::{Lane, Lanes},
+        queue::{Queue, QueueLimits},
+        reader, writer,
+    },
     entity::ORGANIZATIONS,
     files::Files,
-    lane::{Lane, Lanes},
     migrate,
     options::StoreOptions,
     pools::{ADMINISTRATORS, Pools, UPKEEP},
     postgres::{self, Kept},
-    queue::{Queue, QueueLimits},
-    reader,
     renewal::Renewal,
     sqlite::{self, connect_when_free},
-    url, writer,
+    url,
 };
 use crate::{
     domain::{CredentialDigest, OrganizationId},

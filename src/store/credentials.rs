@@ -11,8 +11,8 @@ use sea_orm::{
 use tokio::time::sleep;
 
 use super::{
-    Store, attempt::ANSWER_TIME, clock, entity::credentials, options::STATEMENT_TIMEOUT_MAX,
-    pools::holder, predicates::holds, reader,
+    Store, attempt::ANSWER_TIME, batch::reader, clock, entity::credentials,
+    options::STATEMENT_TIMEOUT_MAX, pools::holder, predicates::holds,
 };
 use crate::{
     domain::{

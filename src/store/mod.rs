@@ -8,6 +8,7 @@
 
 mod asked;
 mod attempt;
+mod batch;
 mod changes;
 mod clock;
 mod connect;
@@ -16,8 +17,6 @@ mod credentials;
 mod entity;
 mod error;
 mod files;
-mod health;
-mod lane;
 mod migrate;
 mod options;
 mod organizations;
@@ -25,8 +24,6 @@ mod page;
 mod pools;
 mod postgres;
 mod predicates;
-mod queue;
-mod reader;
 mod renewal;
 mod row;
 mod sqlite;
@@ -34,7 +31,6 @@ mod statements;
 mod update;
 mod upkeep;
 mod url;
-mod writer;
 
 use std::sync::Arc;
 
@@ -43,8 +39,10 @@ pub use migrate::MigrationStep;
 pub use options::{STATEMENT_TIMEOUT_MAX, StoreOptions};
 
 use self::{
-    files::Files, health::Health, lane::Lanes, pools::Pools, reader::Reads, renewal::Renewal,
-    writer::Writes,
+    batch::{health::Health, lane::Lanes, reader::Reads, writer::Writes},
+    files::Files,
+    pools::Pools,
+    renewal::Renewal,
 };
 use crate::domain::{self, CredentialDigest, OrganizationId, Result};
 

@@ -9,14 +9,13 @@ use super::{
     Store,
     asked::{Asked, Write},
     attempt::{RETRIES_MAX, attempt},
+    batch::{reader, writer::Outcome},
     create,
     entity::{ORGANIZATIONS, organization_changes, organizations},
     error::{internal, is_taken},
     page,
     pools::{Pools, holder},
-    reader,
     row::only,
-    writer::Outcome,
 };
 use crate::domain::{
     Call, Creation, Error, IdempotencyKey, Organization, OrganizationId, Page, PageSize, Principal,

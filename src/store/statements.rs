@@ -8,8 +8,8 @@ use tracing::Span;
 use super::{
     Store,
     attempt::{self, RETRIES_MAX},
+    batch::lane::Lane,
     error,
-    lane::Lane,
     postgres::Kept,
     sqlite::immediate,
 };
