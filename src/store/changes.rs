@@ -9,8 +9,11 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tracing::Instrument;
 
 use super::{
-    Store, entity::organization_changes, error::internal, page, predicates::is_made_under,
-    row::only,
+    Store,
+    entity::organization_changes,
+    error::internal,
+    page,
+    sql::{predicates::is_made_under, row::only},
 };
 use crate::domain::{
     Call, ChangeEntry, Error, Field, FieldChange, IdempotencyKey, OrganizationId, Page, PageSize,

@@ -7,7 +7,6 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Store,
-    asked::Write,
     batch::{
         lane::{Lane, Lanes},
         queue::{Queue, QueueLimits},
@@ -18,9 +17,12 @@ use super::{
     migrate,
     options::StoreOptions,
     pools::{ADMINISTRATORS, Pools, UPKEEP},
-    postgres::{self, Kept},
     renewal::Renewal,
-    sqlite::{self, connect_when_free},
+    sql::{
+        asked::Write,
+        postgres::{self, Kept},
+        sqlite::{self, connect_when_free},
+    },
     url,
 };
 use crate::{

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::{
     Store, attempt::ANSWER_TIME, batch::reader, clock, entity::credentials,
-    options::STATEMENT_TIMEOUT_MAX, pools::holder, predicates::holds,
+    options::STATEMENT_TIMEOUT_MAX, pools::holder, sql::predicates::holds,
 };
 use crate::{
     domain::{

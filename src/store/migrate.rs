@@ -3,7 +3,7 @@
 use orgd_migrations::{Migrator, MigratorTrait, applied_steps, known_steps, works_with};
 use sea_orm::{ConnectOptions, DatabaseConnection, DbErr, sqlx};
 
-use super::sqlite::{STARTUP_LOCK_TIMEOUT, connect_when_free, durable};
+use super::sql::sqlite::{STARTUP_LOCK_TIMEOUT, connect_when_free, durable};
 
 /// How long a step waits for its lock before it lets those pass that wait behind it: less than the
 /// `lock_timeout` of the lanes.

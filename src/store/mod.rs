@@ -6,13 +6,11 @@
 //! Architecture invariant: no statement reads a row in order to write it back, and every write
 //! goes through [`Store::write`] or `writer`, which report a failing commit.
 
-mod asked;
 mod attempt;
 mod batch;
 mod changes;
 mod clock;
 mod connect;
-mod create;
 mod credentials;
 mod entity;
 mod error;
@@ -22,13 +20,9 @@ mod options;
 mod organizations;
 mod page;
 mod pools;
-mod postgres;
-mod predicates;
 mod renewal;
-mod row;
-mod sqlite;
+mod sql;
 mod statements;
-mod update;
 mod upkeep;
 mod url;
 

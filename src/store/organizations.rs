@@ -7,15 +7,17 @@ use tracing::Instrument;
 
 use super::{
     Store,
-    asked::{Asked, Write},
     attempt::{RETRIES_MAX, attempt},
     batch::{reader, writer::Outcome},
-    create,
     entity::{ORGANIZATIONS, organization_changes, organizations},
     error::{internal, is_taken},
     page,
     pools::{Pools, holder},
-    row::only,
+    sql::{
+        asked::{Asked, Write},
+        create,
+        row::only,
+    },
 };
 use crate::domain::{
     Call, Creation, Error, IdempotencyKey, Organization, OrganizationId, Page, PageSize, Principal,

@@ -10,8 +10,7 @@ use super::{
     attempt::{self, RETRIES_MAX},
     batch::lane::Lane,
     error,
-    postgres::Kept,
-    sqlite::immediate,
+    sql::{postgres::Kept, sqlite::immediate},
 };
 use crate::{
     domain::{Principal, Result},

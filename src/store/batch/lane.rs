@@ -12,13 +12,15 @@ use super::health::Health;
 use crate::{
     domain::{self, CredentialDigest, OrganizationId},
     store::{
-        asked::{Asked, Write},
         entity::organizations,
         error::is_outlived,
         files::Files,
-        postgres::{self, Kept},
-        row::{CredentialRow, OrganizationRow},
-        sqlite,
+        sql::{
+            asked::{Asked, Write},
+            postgres::{self, Kept},
+            row::{CredentialRow, OrganizationRow},
+            sqlite,
+        },
     },
     telemetry::metrics,
 };

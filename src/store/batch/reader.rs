@@ -15,7 +15,7 @@ use crate::{
     store::{
         attempt::rests,
         error::{is_about_a_row, is_cut_off, is_lost_to_another, is_outlived, is_unreachable},
-        row::Row,
+        sql::row::Row,
     },
 };
 

@@ -12,9 +12,9 @@ use super::{
 use crate::{
     domain::Error,
     store::{
-        asked::{Asked, Write},
         entity::organizations,
         error::{is_about_a_row, is_unreachable},
+        sql::asked::{Asked, Write},
     },
 };
 
