@@ -15,7 +15,7 @@ impl CredentialDigest {
     /// The id of the credential, by which people name it: the hexadecimal digits of the digest.
     #[must_use]
     pub fn id(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        self.0.iter().fold(String::new(), |id, byte| format!("{id}{byte:02x}"))
     }
 
     /// As many digits of the id as tell a company's credentials apart.
