@@ -20,6 +20,7 @@ pub mod gateway;
 pub mod grpc;
 pub mod proto;
 pub mod rate_limit;
+mod rests;
 pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -75,7 +75,7 @@ fn credential_event(action: &'static str, credential: &Credential) {
     tracing::info!(
         target: "orgd::audit",
         action,
-        credential = super::credentials::short_id(credential.digest),
+        credential = credential.digest.short_id(),
         holder = credential.subject,
         role = credential.role.as_str(),
         organization = credential.organization.map(OrganizationId::get),

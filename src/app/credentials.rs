@@ -8,8 +8,8 @@ use super::audit;
 use crate::{
     auth::Secret,
     domain::{
-        Credential, CredentialDigest, Error, OrganizationId, Result, Role, StoredCredential,
-        TEXT_CODE_POINTS_MAX, Violation, reason,
+        Credential, Error, OrganizationId, Result, Role, StoredCredential, TEXT_CODE_POINTS_MAX,
+        Violation, reason,
     },
     store::{Store, now},
 };
@@ -54,7 +54,7 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
         }
     }
     let digest = secret.digest();
-    let subject = subject.unwrap_or_else(|| format!("{}-{}", role.as_str(), short_id(digest)));
+    let subject = subject.unwrap_or_else(|| format!("{}-{}", role.as_str(), digest.short_id()));
     let expires_at = expires_in.map(|time| {
         let end = now().checked_add(time.try_into().ok()?)?;
         // Rounded up, so that it holds at least as long as was asked.
@@ -106,18 +106,6 @@ pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
             Err(invalid("id", reason::CREDENTIAL_NOT_FOUND, description))
         }
     }
-}
-
-/// The id of a credential, by which people name it: the digits of its digest.
-#[must_use]
-pub fn id(digest: CredentialDigest) -> String {
-    HEXLOWER.encode(&digest.0)
-}
-
-/// As many digits of the id as tell a company's credentials apart.
-#[must_use]
-pub fn short_id(digest: CredentialDigest) -> String {
-    id(digest).chars().take(12).collect()
 }
 
 fn digest_range(id: &str) -> Result<std::ops::RangeInclusive<[u8; 32]>> {

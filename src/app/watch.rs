@@ -195,16 +195,17 @@ impl Watch {
 
     /// A stream goes on for long: its credential must prove the same as long as it does.
     async fn check_credential(&mut self) -> Result<()> {
-        let left = self.principal.expires_at.map(|end| end - now());
-        if left.is_some_and(|left| left <= time::Duration::ZERO) {
+        let now = now();
+        if !self.principal.holds(now) {
             return Err(Error::CredentialInvalid);
         }
         let Some(digest) = self.principal.credential else { return Ok(()) };
         if self.check_at > Instant::now() {
             return Ok(());
         }
-        let left = left.and_then(|left| Duration::try_from(left).ok()).unwrap_or(Duration::MAX);
-        self.check_at = Instant::now() + CREDENTIAL_INTERVAL.min(left);
+        let left = self.principal.expires_at.and_then(|end| Duration::try_from(end - now).ok());
+        let interval = left.map_or(CREDENTIAL_INTERVAL, |left| CREDENTIAL_INTERVAL.min(left));
+        self.check_at = Instant::now() + interval;
         let holder = Holder::Principal(self.principal.subject.clone());
         match self.store.find_principal(&holder, &digest).await {
             Ok(Some(proved)) if proved == *self.principal => Ok(()),

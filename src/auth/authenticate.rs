@@ -8,7 +8,6 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderMap;
 use moka::future::Cache;
 use orgd_shares::Holder;
-use time::OffsetDateTime;
 
 use super::header::presented_secret;
 use crate::{
@@ -71,7 +70,8 @@ impl Authenticator {
             }
             None => Box::pin(self.look_up(cache, holder, digest)).await?,
         };
-        if holds(&principal) { Ok(principal) } else { Err(Error::CredentialInvalid) }
+        // An expiry is exact also inside the cache.
+        if principal.holds(now()) { Ok(principal) } else { Err(Error::CredentialInvalid) }
     }
 
     /// Sets the metrics that are states rather than events.
@@ -109,9 +109,4 @@ impl Authenticator {
 
 async fn find(store: &Store, holder: &Holder, digest: CredentialDigest) -> Result<Arc<Principal>> {
     store.find_principal(holder, &digest).await?.map(Arc::new).ok_or(Error::CredentialInvalid)
-}
-
-/// An expiry is exact also inside the cache.
-fn holds(principal: &Principal) -> bool {
-    principal.expires_at.is_none_or(|end: OffsetDateTime| end > now())
 }

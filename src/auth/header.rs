@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, header::AUTHORIZATION};
 
-use super::Secret;
+use super::secret::Secret;
 use crate::domain::{CredentialKind, Error, Result, Violation, reason};
 
 const BEARER: &str = "Bearer";

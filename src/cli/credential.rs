@@ -1,12 +1,17 @@
 //! `orgd credential`: credentials, straight in the database. A secret is printed once, at issue,
 //! and read from standard input alone.
 
-use std::io::{Read, stdin};
+use std::{
+    io::{Read, stdin},
+    str::FromStr,
+};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 use super::{open, open_to_read, organization::organization_id, output};
 use crate::{
@@ -33,14 +38,18 @@ pub(super) enum CredentialCommand {
 #[derive(Args, Debug)]
 pub(super) struct IssueArgs {
     /// What kind of caller the holder is
-    #[arg(long, value_enum)]
-    role: RoleArg,
+    #[arg(long, value_parser = named::<Role>(Role::ALL.map(Role::as_str)))]
+    role: Role,
     /// The organization that a user belongs to
     #[arg(long, value_parser = organization_id, required_if_eq("role", "user"))]
     organization: Option<OrganizationId>,
     /// The form of the secret
-    #[arg(long, value_enum, default_value_t = KindArg::Bearer)]
-    kind: KindArg,
+    #[arg(
+        long,
+        value_parser = named::<CredentialKind>(CredentialKind::ALL.map(CredentialKind::as_str)),
+        default_value = CredentialKind::Bearer.as_str()
+    )]
+    kind: CredentialKind,
     /// How long it holds, such as 30d or 12h; without it, until it is revoked
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     expires_in: Option<std::time::Duration>,
@@ -83,36 +92,11 @@ pub(super) struct RevokeArgs {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum RoleArg {
-    User,
-    Support,
-    Administrator,
-}
-
-impl From<RoleArg> for Role {
-    fn from(role: RoleArg) -> Self {
-        match role {
-            RoleArg::User => Self::User,
-            RoleArg::Support => Self::Support,
-            RoleArg::Administrator => Self::Administrator,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum KindArg {
-    Bearer,
-    ApiKey,
-}
-
-impl From<KindArg> for CredentialKind {
-    fn from(kind: KindArg) -> Self {
-        match kind {
-            KindArg::Bearer => Self::Bearer,
-            KindArg::ApiKey => Self::ApiKey,
-        }
-    }
+/// One of these names.
+fn named<T: FromStr<Err = &'static str> + Clone + Send + Sync + 'static>(
+    names: impl IntoIterator<Item = &'static str>,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(names).try_map(|name| name.parse())
 }
 
 pub(super) async fn run(command: CredentialCommand) -> Result<()> {
@@ -124,7 +108,7 @@ pub(super) async fn run(command: CredentialCommand) -> Result<()> {
 }
 
 async fn issue(args: IssueArgs) -> Result<()> {
-    let kind = args.kind.into();
+    let kind = args.kind;
     let secret = if args.secret_stdin {
         imported_secret(kind)?
     } else {
@@ -138,7 +122,7 @@ async fn issue(args: IssueArgs) -> Result<()> {
         return Ok(store.close().await?);
     }
     let grant = Grant {
-        role: args.role.into(),
+        role: args.role,
         organization: args.organization,
         subject: args.subject,
         description: args.description,
@@ -151,7 +135,7 @@ async fn issue(args: IssueArgs) -> Result<()> {
     if let (Some(secret), Some(members)) = (shown, value.as_object_mut()) {
         members.insert("secret".to_owned(), secret.into());
     }
-    let id = credentials::short_id(credential.digest);
+    let id = credential.digest.short_id();
     let printed = output::value(args.json, &value, || match shown {
         Some(secret) => format!(
             "{secret}\nThis is the secret of credential {id}. Keep it: it is not shown again."
@@ -200,7 +184,7 @@ async fn revoke(args: RevokeArgs) -> Result<()> {
     let store = open(&args.database).await?;
     let revoked = credentials::revoke(&store, &args.id).await?.credential;
     output::value(args.json, &as_json(&revoked), || {
-        let id = credentials::short_id(revoked.digest);
+        let id = revoked.digest.short_id();
         format!("Credential {id} of {} is revoked.", revoked.subject)
     })?;
     Ok(store.close().await?)
@@ -209,26 +193,15 @@ async fn revoke(args: RevokeArgs) -> Result<()> {
 fn row(stored: &StoredCredential) -> Vec<String> {
     let credential = &stored.credential;
     vec![
-        credentials::short_id(credential.digest),
+        credential.digest.short_id(),
         credential.kind.as_str().to_owned(),
         credential.role.as_str().to_owned(),
         credential.organization.map_or_else(|| "-".to_owned(), |id| id.to_string()),
         credential.subject.clone(),
         output::time(stored.created_at),
         credential.expires_at.map_or_else(|| "-".to_owned(), output::time),
-        state(stored).to_owned(),
+        stored.state(now()).as_str().to_owned(),
     ]
-}
-
-fn state(stored: &StoredCredential) -> &'static str {
-    let has_expired = |end: OffsetDateTime| end <= now();
-    if stored.revoked_at.is_some() {
-        "revoked"
-    } else if stored.credential.expires_at.is_some_and(has_expired) {
-        "expired"
-    } else {
-        "valid"
-    }
 }
 
 fn stored_as_json(stored: &StoredCredential) -> Value {
@@ -236,14 +209,14 @@ fn stored_as_json(stored: &StoredCredential) -> Value {
     if let Some(members) = value.as_object_mut() {
         members.insert("createdAt".to_owned(), output::time(stored.created_at).into());
         members.insert("revokedAt".to_owned(), stored.revoked_at.map(output::time).into());
-        members.insert("state".to_owned(), state(stored).into());
+        members.insert("state".to_owned(), stored.state(now()).as_str().into());
     }
     value
 }
 
 fn as_json(credential: &Credential) -> Value {
     json!({
-        "id": credentials::id(credential.digest),
+        "id": credential.digest.id(),
         "kind": credential.kind.as_str(),
         "role": credential.role.as_str(),
         "organization": credential.organization.map(OrganizationId::get),

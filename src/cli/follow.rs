@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::{sleep, timeout};
-use tokio_retry2::strategy::{ExponentialBackoff, jitter_with_bounds};
 use tonic::{Status, Streaming};
 
 use super::remote::{DEADLINE, Service, is_refusal};
-use crate::proto::v1;
+use crate::{proto::v1, rests::rests};
 
 /// How long a stream may be quiet before it counts as lost: the service sends a sign of life every 20 s
 /// at least.
 const QUIET_MAX: Duration = Duration::from_secs(60);
-/// The longest rest before another try.
+/// The rests before a retry, at most: whoever lost the same service does not come back at one moment.
+const REST_FIRST: Duration = Duration::from_millis(100);
 const REST_MAX: Duration = Duration::from_secs(30);
 
 /// Shows the changes of an organization after a version, as they are made. Connections grow old and
@@ -26,29 +26,22 @@ pub(super) async fn follow(
     show: impl Fn(v1::Change) -> Result<()>,
 ) -> Result<()> {
     let mut following = Following { service, id, after, stream: None, has_begun: false };
-    let mut rests = rests();
+    let mut retries = rests(REST_FIRST, REST_MAX);
     loop {
         match following.next().await {
             Ok(change) => {
-                rests = self::rests();
+                retries = rests(REST_FIRST, REST_MAX);
                 if !change.heartbeat {
                     following.after = change.version;
                     show(change)?;
                 }
             }
             Err(status) if following.has_begun && !is_refusal(&status) => {
-                sleep(rests.next().unwrap_or(REST_MAX)).await;
+                sleep(retries.next().unwrap_or(REST_MAX)).await;
             }
             Err(status) => return Err(status.into()),
         }
     }
-}
-
-/// At most 100, 200, 400 ms and so on, with full jitter: whoever lost the same service does not come
-/// back at one moment.
-fn rests() -> impl Iterator<Item = Duration> {
-    let longest = ExponentialBackoff::from_millis(2).factor(50).max_delay(REST_MAX);
-    longest.map(jitter_with_bounds(0.0, 1.0))
 }
 
 struct Following {

@@ -274,7 +274,10 @@ async fn open_for_many(database: &DatabaseArgs, pool: &PoolArgs) -> Result<Store
         creates: true,
         batch_max: pool.write_batch_max.get(),
         queue_max: pool.write_queue_max.get(),
+        #[cfg(debug_assertions)]
         batch_hold: pool.write_batch_hold.get(),
+        #[cfg(not(debug_assertions))]
+        batch_hold: 1,
     };
     up_to_date(database, options).await
 }

@@ -155,6 +155,7 @@ pub struct PoolArgs {
     )]
     pub write_queue_max: NonZeroUsize,
     /// For tests: updates, or creations, that must wait before the first is done
+    #[cfg(debug_assertions)] // Not in a release: no test can hold a worker on PostgreSQL for longer than 1.4 s.
     #[arg(
         long,
         env = "ORGD_WRITE_BATCH_HOLD",

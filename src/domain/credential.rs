@@ -1,6 +1,6 @@
 //! What a credential is, apart from its secret: the store knows the digest only.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use time::OffsetDateTime;
 
@@ -10,6 +10,20 @@ use super::{OrganizationId, Role};
 /// must not be.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CredentialDigest(pub [u8; 32]);
+
+impl CredentialDigest {
+    /// The id of the credential, by which people name it: the hexadecimal digits of the digest.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.0.iter().fold(String::new(), |id, byte| format!("{id}{byte:02x}"))
+    }
+
+    /// As many digits of the id as tell a company's credentials apart.
+    #[must_use]
+    pub fn short_id(&self) -> String {
+        self.id().chars().take(12).collect()
+    }
+}
 
 impl fmt::Debug for CredentialDigest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,12 +41,63 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
-    /// The kind's name, as people write it.
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Bearer, Self::ApiKey];
+
+    /// The kind's name, as people write it and as it is stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Bearer => "bearer",
             Self::ApiKey => "api-key",
+        }
+    }
+}
+
+impl FromStr for CredentialKind {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or("no kind has this name")
+    }
+}
+
+/// Whether a credential holds, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialState {
+    /// It holds.
+    Valid,
+    /// It has ended by itself.
+    Expired,
+    /// It was revoked.
+    Revoked,
+}
+
+impl CredentialState {
+    /// The state at a time. Statements decide the same in the database (`holds` of the store's
+    /// predicates).
+    #[must_use]
+    pub fn at(
+        now: OffsetDateTime,
+        expires_at: Option<OffsetDateTime>,
+        revoked_at: Option<OffsetDateTime>,
+    ) -> Self {
+        if revoked_at.is_some() {
+            Self::Revoked
+        } else if expires_at.is_some_and(|end| end <= now) {
+            Self::Expired
+        } else {
+            Self::Valid
+        }
+    }
+
+    /// The state's name, as people read it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -65,4 +130,38 @@ pub struct StoredCredential {
     pub created_at: OffsetDateTime,
     /// When it was revoked.
     pub revoked_at: Option<OffsetDateTime>,
+}
+
+impl StoredCredential {
+    /// Whether it holds at a time.
+    #[must_use]
+    pub fn state(&self, now: OffsetDateTime) -> CredentialState {
+        CredentialState::at(now, self.credential.expires_at, self.revoked_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::{Duration, OffsetDateTime};
+
+    use super::CredentialState::{self, Expired, Revoked, Valid};
+
+    #[test]
+    fn a_credential_holds_until_its_end_or_its_revocation() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let in_seconds = |seconds| now + Duration::seconds(seconds);
+        for (expires, revoked, expected) in [
+            (None, None, Valid),
+            (Some(1), None, Valid),
+            (Some(0), None, Expired),
+            (Some(-1), None, Expired),
+            (None, Some(-1), Revoked),
+            // By another instance, whose clock is ahead.
+            (None, Some(1), Revoked),
+            (Some(-1), Some(-2), Revoked),
+        ] {
+            let [expires_at, revoked_at] = [expires, revoked].map(|at| at.map(in_seconds));
+            assert_eq!(CredentialState::at(now, expires_at, revoked_at), expected);
+        }
+    }
 }

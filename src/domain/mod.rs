@@ -15,7 +15,9 @@ mod principal;
 
 pub use change::{ChangeEntry, FieldChange, Values};
 pub use condition::EtagCondition;
-pub use credential::{Credential, CredentialDigest, CredentialKind, StoredCredential};
+pub use credential::{
+    Credential, CredentialDigest, CredentialKind, CredentialState, StoredCredential,
+};
 pub use error::{Cause, Error, Result, Violation, reason};
 pub use organization::{Etag, Field, Organization, OrganizationId, TEXT_CODE_POINTS_MAX, Text};
 pub use page::{Page, PageSize};

@@ -1,10 +1,10 @@
 //! Who a caller proved to be.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use time::OffsetDateTime;
 
-use super::{CredentialDigest, OrganizationId};
+use super::{CredentialDigest, CredentialState, OrganizationId};
 
 /// What kind of caller a principal is. Rights do not grow along an order of roles; the rights
 /// table in `policy` names each role.
@@ -22,7 +22,7 @@ impl Role {
     /// Every role.
     pub const ALL: [Self; 3] = [Self::User, Self::Support, Self::Administrator];
 
-    /// The role's name, as people write it.
+    /// The role's name, as people write it and as it is stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -30,6 +30,14 @@ impl Role {
             Self::Support => "support",
             Self::Administrator => "administrator",
         }
+    }
+}
+
+impl FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|role| role.as_str() == name).ok_or("no role has this name")
     }
 }
 
@@ -60,6 +68,12 @@ impl Principal {
             credential: None,
             expires_at: None,
         }
+    }
+
+    /// Whether the credential has not ended by itself. A revocation is known to the database alone.
+    #[must_use]
+    pub fn holds(&self, now: OffsetDateTime) -> bool {
+        CredentialState::at(now, self.expires_at, None) == CredentialState::Valid
     }
 }
 

@@ -6,7 +6,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::
 use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tokio::time::{Instant, sleep};
-use tokio_retry2::strategy::{ExponentialBackoff, jitter_with_bounds};
 use tonic::{
     Code, ConnectError, Status, Streaming, TimeoutExpired, body::Body, metadata::MetadataMap,
 };
@@ -20,6 +19,7 @@ use crate::{
         v1::{self, organization_service_client::OrganizationServiceClient},
     },
     rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
+    rests::rests,
     telemetry::TraceContext,
 };
 
@@ -33,6 +33,8 @@ const FORWARDED: [HeaderName; 3] =
 /// How often a call is made again: more than one connection may be ending, and a service that
 /// restarts needs a moment.
 const RETRIES_MAX: usize = 7;
+/// The rest before the first of these at most, twice that before the second and so on: 640 ms.
+const REST_FIRST: Duration = Duration::from_millis(10);
 
 type Client = OrganizationServiceClient<Transport>;
 
@@ -47,12 +49,6 @@ where
 {
     let service = service.map_response(|response| response.map(Body::new));
     BoxCloneSyncService::new(service.map_err(|error| transport_status(error.into())))
-}
-
-/// The rests before a call is made again: at most 10, 20, 40 … 640 ms, with full jitter.
-fn rests() -> impl Iterator<Item = Duration> {
-    let longest = ExponentialBackoff::from_millis(2).factor(5);
-    longest.map(jitter_with_bounds(0.0, 1.0)).take(RETRIES_MAX)
 }
 
 /// An error and what caused it.
@@ -195,7 +191,7 @@ impl Caller {
         let begin = Instant::now();
         // Whoever cannot be served is to be told in time.
         let give_up_at = begin + self.exchange.deadline.saturating_duration_since(begin) / 2;
-        let mut rests = rests();
+        let mut rests = rests(REST_FIRST, Duration::MAX).take(RETRIES_MAX);
         loop {
             let answer = send(&mut self.client.clone(), self.request(message.clone())).await;
             match (answer, rests.next()) {

@@ -212,10 +212,7 @@ fn add_refusals(document: &mut Value) {
 
 /// The form of texts, and who may write and read a field, as the proto declares it.
 fn add_field_rules(document: &mut Value) {
-    let roles = |roles: &[Role]| -> Vec<String> {
-        let name = |role: &Role| role.as_str_name().trim_start_matches("ROLE_").to_lowercase();
-        roles.iter().map(name).collect()
-    };
+    let roles = |roles: &[Role]| -> Vec<String> { roles.iter().copied().map(Role::name).collect() };
     for declared in rights::declared().unwrap_or_default() {
         let member = resource::member(&declared.field);
         let rights = json!({"write": roles(&declared.write), "read": roles(&declared.read)});

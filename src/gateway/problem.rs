@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::field_error::{self, FieldError};
-use crate::proto::ERROR_DOMAIN;
+use crate::proto::{ERROR_DOMAIN, timeout};
 
 /// Errors that a problem lists at most.
 pub(super) const ERRORS_MAX: usize = 16;
@@ -166,14 +166,10 @@ impl Problem {
 
     /// With `is_change`, while a change may have been under way.
     pub(super) fn deadline_exceeded(is_change: bool) -> Self {
-        let detail = if is_change {
-            "The deadline has passed; whether a change was stored is not known. \
-                Read the organization before you try again."
-        } else {
-            "The deadline has passed. Try again, or give the request more time."
-        };
         let status = StatusCode::GATEWAY_TIMEOUT;
-        Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", detail)
+        let mut problem = Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "");
+        problem.detail = timeout::passed("request", is_change).into();
+        problem
     }
 
     pub(super) fn rate_limited(wait: Duration) -> Self {

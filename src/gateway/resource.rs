@@ -109,7 +109,7 @@ pub(super) struct FieldChange {
 
 impl From<v1::Change> for Change {
     fn from(change: v1::Change) -> Self {
-        let role = change.role().as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase();
+        let role = change.role().name();
         let field = |change: v1::FieldChange| FieldChange {
             field: member(&change.field),
             old_value: change.old_value,

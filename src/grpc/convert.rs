@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    app::{credentials, watch::News},
+    app::watch::News,
     domain::{
         Change, ChangeEntry, Creation, Error, Etag, Field, FieldChange, Organization,
         OrganizationId, Patch, Principal, Result, Role, Update, Violation, policy, reason,
@@ -197,7 +197,7 @@ pub(super) fn caller(principal: &Principal) -> v1::Caller {
         subject: subject.to_string(),
         role: self::role(*role).into(),
         organization_id: organization.map(OrganizationId::get),
-        credential_id: credential.map(credentials::id).unwrap_or_default(),
+        credential_id: credential.map(|digest| digest.id()).unwrap_or_default(),
         expire_time: expires_at.map(timestamp),
         writable_fields: writable_fields(principal),
     }

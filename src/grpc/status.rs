@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
     domain::{Error, Violation, reason},
-    proto::ERROR_DOMAIN,
+    proto::{ERROR_DOMAIN, code, timeout},
     rate_limit::Standing,
 };
 
@@ -133,13 +133,8 @@ pub(super) fn unknown_service() -> Status {
 
 /// The deadline has passed; with `is_change`, while a change was under way.
 pub(super) fn deadline_exceeded(is_change: bool) -> Status {
-    let message = if is_change {
-        "The deadline has passed; whether a change was stored is not known. \
-            Read the organization before you try again."
-    } else {
-        "The deadline has passed. Try again, or give the call more time."
-    };
-    plain(Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED, message)
+    let message = timeout::passed("call", is_change);
+    plain(Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED, &message)
 }
 
 /// One call too many of a caller, whose standing is told beside.
@@ -171,27 +166,9 @@ pub(super) fn is_of_own_making(refusal: &Status) -> bool {
             .is_some_and(|info| REASONS.contains(&info.reason.as_str()))
 }
 
-/// The code that an answer has, as google/rpc/code.proto spells it; of one that streams, OK.
+/// The name of the code that an answer has; of one that streams, OK.
 pub(super) fn code_name(headers: &HeaderMap) -> &'static str {
-    match Status::from_header_map(headers).map_or(Code::Ok, |status| status.code()) {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
+    code::name(Status::from_header_map(headers).map_or(Code::Ok, |status| status.code()))
 }
 
 /// A handler that panicked.

@@ -1,6 +1,7 @@
 //! What both ends of the wire share: the generated code, its descriptor set, and the grammar of the
 //! metadata that travels beside a message. No behaviour of either end.
 
+pub mod code;
 pub mod request_id;
 pub mod rights;
 pub mod timeout;
@@ -15,6 +16,14 @@ pub mod timeout;
 )]
 pub mod v1 {
     tonic::include_proto!("organization.v1");
+}
+
+impl v1::Role {
+    /// The role's name, as people write it.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase()
+    }
 }
 
 /// The descriptor set of `proto/`, custom options and comments included.

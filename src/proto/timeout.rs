@@ -22,6 +22,19 @@ pub fn of(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
     }
 }
 
+/// What a caller is told whose time has passed: that of its `call`, or as else it knows what it sent;
+/// with `is_change`, while a change was under way.
+#[must_use]
+pub fn passed(call: &str, is_change: bool) -> String {
+    if is_change {
+        "The deadline has passed; whether a change was stored is not known. \
+            Read the organization before you try again."
+            .to_owned()
+    } else {
+        format!("The deadline has passed. Try again, or give the {call} more time.")
+    }
+}
+
 fn parse(line: &[u8]) -> Option<Duration> {
     let (unit, digits) = line.split_last()?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {

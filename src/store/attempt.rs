@@ -5,9 +5,9 @@ use std::{io, time::Duration};
 
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use tokio::time::{sleep, timeout};
-use tokio_retry2::strategy::{ExponentialBackoff, jitter_with_bounds};
 
 use super::error::is_lost_to_another;
+use crate::rests;
 
 /// How long the database's work on a statement and the answer's way may take beside its own limit,
 /// and how long a connection's sign of life may take.
@@ -15,11 +15,9 @@ pub(super) const ANSWER_TIME: Duration = Duration::from_millis(400);
 /// How often a statement is tried again.
 pub(super) const RETRIES_MAX: usize = 5;
 
-/// The rests before a statement is tried again: at most 10, 20, 40, 80 and 160 ms, with full jitter,
-/// so that two which lost to each other do not meet again.
+/// The rests before a statement is tried again: at most 10, 20, 40, 80 and 160 ms.
 pub(super) fn rests() -> impl Iterator<Item = Duration> {
-    let longest = ExponentialBackoff::from_millis(2).factor(5);
-    longest.map(jitter_with_bounds(0.0, 1.0)).take(RETRIES_MAX)
+    rests::rests(Duration::from_millis(10), Duration::MAX).take(RETRIES_MAX)
 }
 
 /// Does a statement, or a transaction, and does it again where it lost to another transaction, so

@@ -8,7 +8,13 @@ use organization_changes::Column;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tracing::Instrument;
 
-use super::{Store, entity::organization_changes, internal, only, page};
+use super::{
+    Store,
+    entity::organization_changes,
+    error::internal,
+    page,
+    sql::{predicates::is_made_under, row::only},
+};
 use crate::domain::{
     Call, ChangeEntry, Error, Field, FieldChange, IdempotencyKey, OrganizationId, Page, PageSize,
     Principal, Result, Values,
@@ -53,9 +59,11 @@ impl Store {
         call: &Call,
         idempotency: &IdempotencyKey,
     ) -> Result<Option<organization_changes::Model>> {
-        let query = organization_changes::Entity::find()
-            .filter(Column::Subject.eq(&*call.principal.subject))
-            .filter(Column::IdempotencyKey.eq(&idempotency.key));
+        let query = organization_changes::Entity::find().filter(is_made_under(
+            self.pools.backend(),
+            &call.principal.subject,
+            &idempotency.key,
+        ));
         let rows =
             self.attempt_for(&call.principal, || query.clone().all(&self.pools.reader)).await?;
         let Some(row) = only(rows) else { return Ok(None) };
@@ -104,7 +112,7 @@ fn entry(
         version: row.version,
         date: row.date,
         subject: row.subject.clone(),
-        role: row.role.into(),
+        role: row.role.parse().map_err(|_| internal("a stored role is unknown"))?,
         request_id: row.request_id.clone(),
         fields,
     })

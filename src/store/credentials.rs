@@ -5,25 +5,20 @@ use std::ops::RangeInclusive;
 use orgd_shares::Holder;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, SqlErr,
-    sea_query::{Expr, ExprTrait as _, Query},
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, SqlErr, Statement,
+    sea_query::{Expr, Query},
 };
 use tokio::time::sleep;
 
 use super::{
-    STATEMENT_TIMEOUT_MAX, Store, attempt::ANSWER_TIME, clock, entity::credentials, pools::holder,
-    reader,
+    Store, attempt::ANSWER_TIME, batch::reader, clock, entity::credentials,
+    options::STATEMENT_TIMEOUT_MAX, pools::holder, sql::predicates::holds,
 };
 use crate::domain::{
-    Call, Credential, CredentialDigest, Error, OrganizationId, Principal, Result, StoredCredential,
-    Violation, reason,
+    Call, Credential, CredentialDigest, CredentialState, Error, OrganizationId, Principal, Result,
+    StoredCredential, Violation, reason,
 };
-
-/// The columns of a credential. By their names, as `*` would be others once a later version has added
-/// one, and a statement that is kept prepared has those of before.
-pub(super) const CREDENTIAL: &str = "digest, kind, subject, role, organization_id, expires_at, \
-    revoked_at, description, created_at";
 
 impl Store {
     /// Who the credential with this digest proves its holder to be, while it holds. Looked up for whoever
@@ -35,8 +30,8 @@ impl Store {
     ) -> Result<Option<Principal>> {
         let found = reader::find(&self.credentials, holder, *digest).await?;
         let Some(row) = found else { return Ok(None) };
-        let ends = row.revoked_at.or(row.expires_at.filter(|end| *end <= clock::now()));
-        if ends.is_some() {
+        let state = CredentialState::at(clock::now(), row.expires_at, row.revoked_at);
+        if state != CredentialState::Valid {
             return Ok(None);
         }
         let Credential { digest, subject, role, organization, expires_at, .. } =
@@ -60,9 +55,9 @@ impl Store {
     pub async fn issue_credential(&self, credential: &Credential) -> Result<()> {
         let row = credentials::ActiveModel {
             digest: Set(credential.digest.0.to_vec()),
-            kind: Set(credential.kind.into()),
+            kind: Set(credential.kind.as_str().to_owned()),
             subject: Set(credential.subject.clone()),
-            role: Set(credential.role.into()),
+            role: Set(credential.role.as_str().to_owned()),
             organization_id: Set(credential.organization.map(OrganizationId::get)),
             expires_at: Set(credential.expires_at),
             revoked_at: NotSet,
@@ -102,15 +97,16 @@ impl Store {
 
     /// Whether a subject has a credential that holds.
     pub async fn has_credential(&self, subject: &str) -> Result<bool> {
-        let held = credentials::Entity::find()
-            .filter(credentials::Column::Subject.eq(subject))
-            .filter(holds())
-            .limit(1);
-        Ok(!self.attempt(|| held.clone().all(&self.pools.reader)).await?.is_empty())
+        let holds = holds("$2");
+        let held = format!("SELECT 1 FROM credentials WHERE subject = $1 AND {holds} LIMIT 1");
+        let values = [subject.into(), clock::now_in_seconds().into()];
+        let held = Statement::from_sql_and_values(self.pools.backend(), held, values);
+        let found = self.attempt(|| self.pools.reader.query_all_raw(held.clone())).await?;
+        Ok(!found.is_empty())
     }
 
-    /// Ends a credential, which cannot be taken up again. Answers whether it had not been revoked
-    /// before. Writes that began earlier may still be under way:
+    /// Ends a credential, which cannot be taken up again, an expired one too. Answers whether it had
+    /// not been revoked before. Writes that began earlier may still be under way:
     /// [`Store::outlast_older_writes`] waits for their end.
     pub async fn revoke_credential(&self, digest: CredentialDigest) -> Result<bool> {
         let revoke = credentials::Entity::update_many()
@@ -133,7 +129,7 @@ impl Store {
     /// stalled disk or standby can hold it. Commits are flushed and replicated in their order, so one
     /// more commit ends after it. SQLite has one writer: whoever writes after the change sees it.
     pub async fn outlast_older_writes(&self, digest: CredentialDigest) -> Result<()> {
-        if self.pools.writer.get_database_backend() == DbBackend::Sqlite {
+        if self.pools.backend() == DbBackend::Sqlite {
             return Ok(());
         }
         sleep(STATEMENT_TIMEOUT_MAX + ANSWER_TIME).await;
@@ -145,14 +141,6 @@ impl Store {
         self.write(&touch).await?;
         Ok(())
     }
-}
-
-/// The condition that a credential is neither revoked nor expired.
-fn holds() -> Condition {
-    let expires_at = credentials::Column::ExpiresAt;
-    Condition::all()
-        .add(credentials::Column::RevokedAt.is_null())
-        .add(expires_at.is_null().or(expires_at.gt(clock::now_in_seconds())))
 }
 
 fn stored(rows: Vec<credentials::Model>) -> Result<Vec<StoredCredential>> {

@@ -20,6 +20,11 @@ impl From<DbErr> for Error {
     }
 }
 
+/// A fault of ours, or of what is stored.
+pub(super) fn internal(text: &'static str) -> Error {
+    Error::Internal(text.into())
+}
+
 /// The error of sqlx's, where it is one.
 fn of_sqlx(error: &DbErr) -> Option<&sqlx::Error> {
     match error {

@@ -1,13 +1,9 @@
 //! The schema: brought up to date under a lease, and its state.
 
 use orgd_migrations::{Migrator, MigratorTrait, applied_steps, known_steps, works_with};
-use sea_orm::{DbErr, sqlx};
-use secrecy::SecretString;
+use sea_orm::{ConnectOptions, DatabaseConnection, DbErr, sqlx};
 
-use super::{
-    Store, StoreOptions,
-    sqlite::{STARTUP_LOCK_TIMEOUT, connect_when_free, durable},
-};
+use super::sql::sqlite::{STARTUP_LOCK_TIMEOUT, connect_when_free, durable};
 
 /// How long a step waits for its lock before it lets those pass that wait behind it: less than the
 /// `lock_timeout` of the lanes.
@@ -24,52 +20,43 @@ pub struct MigrationStep {
     pub known: bool,
 }
 
-impl Store {
-    /// Applies every step that the database does not have, whoever else does so at the same time.
-    /// A database with steps of a later version is left as it is; fails where one of them, or the
-    /// lack of one of ours, means that this version cannot work with it.
-    ///
-    /// Over connections of its own, without the time limits of calls but for locks: an index on a large
-    /// table takes its time. Two of them, so that the lease is renewed while a step runs.
-    pub async fn migrate(url: &SecretString) -> Result<(), DbErr> {
-        let mut options = Self::options(url, &StoreOptions::default())?;
-        options
-            .max_connections(2)
-            .map_sqlx_sqlite_opts(|sqlite| durable(sqlite, STARTUP_LOCK_TIMEOUT))
-            .map_sqlx_postgres_pool_opts(|pool| {
-                pool.after_connect(|connection, _| {
-                    let brief = sqlx::raw_sql(BRIEF_LOCKS).execute(connection);
-                    Box::pin(async { brief.await.map(drop) })
-                })
-            });
-        let connection = connect_when_free(options).await?;
-        let steps = steps(&applied_steps(&connection).await?);
-        if steps.iter().all(|step| step.known) {
-            Migrator::up(&connection, None).await?;
-        } else {
-            check_newer(&steps)?;
-        }
-        connection.close().await
+/// Applies every step that the database does not have.
+pub(super) async fn up(mut options: ConnectOptions) -> Result<(), DbErr> {
+    options
+        // Two, so that the lease is renewed while a step runs.
+        .max_connections(2)
+        .map_sqlx_sqlite_opts(|sqlite| durable(sqlite, STARTUP_LOCK_TIMEOUT))
+        .map_sqlx_postgres_pool_opts(|pool| {
+            pool.after_connect(|connection, _| {
+                let brief = sqlx::raw_sql(BRIEF_LOCKS).execute(connection);
+                Box::pin(async { brief.await.map(drop) })
+            })
+        });
+    let connection = connect_when_free(options).await?;
+    let steps = steps(&applied_steps(&connection).await?);
+    if steps.iter().all(|step| step.known) {
+        Migrator::up(&connection, None).await?;
+    } else {
+        check_newer(&steps)?;
     }
+    connection.close().await
+}
 
-    /// Fails where this version cannot work with the schema as it is; writes nothing.
-    pub async fn check_schema(&self) -> Result<(), DbErr> {
-        let steps = self.migration_steps().await?;
-        if steps.iter().any(|step| !step.known) {
-            return check_newer(&steps);
-        }
-        if steps.iter().all(|step| step.applied) {
-            return Ok(());
-        }
-        let text = "the database lacks steps of the schema; `orgd migrate` applies them";
-        Err(DbErr::Migration(text.to_owned()))
-    }
+/// Every step in order, those of later versions last, and whether a database has it; writes nothing.
+pub(super) async fn find(database: &DatabaseConnection) -> Result<Vec<MigrationStep>, DbErr> {
+    Ok(steps(&applied_steps(database).await?))
+}
 
-    /// Every step in order, those of later versions last, and whether the database has it; writes
-    /// nothing.
-    pub async fn migration_steps(&self) -> Result<Vec<MigrationStep>, DbErr> {
-        Ok(steps(&self.files.around(applied_steps(&self.pools.upkeep)).await?))
+/// Fails where this version cannot work with a schema that has these steps.
+pub(super) fn check(steps: &[MigrationStep]) -> Result<(), DbErr> {
+    if steps.iter().any(|step| !step.known) {
+        return check_newer(steps);
     }
+    if steps.iter().all(|step| step.applied) {
+        return Ok(());
+    }
+    let text = "the database lacks steps of the schema; `orgd migrate` applies them";
+    Err(DbErr::Migration(text.to_owned()))
 }
 
 fn steps(applied: &[String]) -> Vec<MigrationStep> {

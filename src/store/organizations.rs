@@ -6,17 +6,18 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tracing::Instrument;
 
 use super::{
-    ORGANIZATIONS, Store,
-    asked::{Asked, Write},
+    Store,
     attempt::{RETRIES_MAX, attempt},
-    create,
-    entity::{organization_changes, organizations},
-    error::is_taken,
-    internal, only, page,
-    pools::Pools,
-    pools::holder,
-    reader,
-    writer::Outcome,
+    batch::{reader, writer::Outcome},
+    entity::{ORGANIZATIONS, organization_changes, organizations},
+    error::{internal, is_taken},
+    page,
+    pools::{Pools, holder},
+    sql::{
+        asked::{Asked, Write},
+        create,
+        row::only,
+    },
 };
 use crate::domain::{
     Call, Creation, Error, IdempotencyKey, Organization, OrganizationId, Page, PageSize, Principal,

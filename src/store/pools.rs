@@ -53,8 +53,17 @@ impl Pools {
         self.callers.wait_at_most(patience(), &holder).await.map_err(refusal)
     }
 
+    pub(super) fn backend(&self) -> DbBackend {
+        self.writer.get_database_backend()
+    }
+
+    /// The database system as OpenTelemetry names it.
+    pub(super) fn system(&self) -> &'static str {
+        if self.backend() == DbBackend::Sqlite { "sqlite" } else { "postgresql" }
+    }
+
     pub(super) fn observe(&self) {
-        if self.writer.get_database_backend() == DbBackend::Sqlite {
+        if self.backend() == DbBackend::Sqlite {
             observe("writer", &self.writer);
             observe("readers", &self.reader);
         } else {

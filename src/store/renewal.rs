@@ -17,7 +17,7 @@ use sea_orm::{
 };
 use tokio::time::timeout;
 
-use super::{STATEMENT_TIMEOUT_MAX, attempt::ANSWER_TIME, only};
+use super::{attempt::ANSWER_TIME, options::STATEMENT_TIMEOUT_MAX};
 
 /// How long a connection may have been quiet before it is asked for a sign of life: one that the
 /// server has closed meanwhile is then replaced before a statement is lost on it.
@@ -125,7 +125,7 @@ async fn unfit(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Er
         current_setting('server_encoding') AS encoding";
     // One round trip, as a ping would be, and nothing is kept prepared.
     let rows = sqlx::raw_sql(settings).fetch_all(connection).await?;
-    let row = only(rows).ok_or(sqlx::Error::RowNotFound)?;
+    let row = rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
     let reason = if row.try_get::<String, _>("read_only")? == "on" {
         "the server takes no writes: it is a standby, or default_transaction_read_only is on"
     } else if row.try_get::<String, _>("encoding")? != "UTF8" {
@@ -142,7 +142,7 @@ async fn unfit(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Er
 async fn unlimited(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
     let limit = "SELECT setting FROM pg_settings WHERE name = 'statement_timeout'";
     let rows = sqlx::raw_sql(limit).fetch_all(connection).await?;
-    let limit = only(rows).ok_or(sqlx::Error::RowNotFound)?.try_get::<String, _>(0)?;
+    let limit = rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?.try_get::<String, _>(0)?;
     let limit_max = STATEMENT_TIMEOUT_MAX.as_millis();
     if limit.parse().is_ok_and(|limit| (1..=limit_max).contains(&limit)) {
         return Ok(None);

@@ -1,9 +1,13 @@
 //! What the process asks for itself, on a connection that no client can take: whether it can do its
-//! work, and its metrics.
+//! work, its metrics, and the state of the schema.
 
-use sea_orm::{EntityTrait, QuerySelect};
+use sea_orm::{DbErr, EntityTrait, QuerySelect};
 
-use super::{Store, entity::organizations};
+use super::{
+    Store,
+    entity::organizations,
+    migrate::{self, MigrationStep},
+};
 use crate::{domain::Result, telemetry::metrics};
 
 impl Store {
@@ -19,6 +23,17 @@ impl Store {
         let probe = || probe.clone().into_tuple::<i64>();
         self.attempt(|| probe().all(&self.pools.upkeep)).await?;
         Ok(())
+    }
+
+    /// Fails where this version cannot work with the schema as it is; writes nothing.
+    pub async fn check_schema(&self) -> std::result::Result<(), DbErr> {
+        migrate::check(&self.migration_steps().await?)
+    }
+
+    /// Every step in order, those of later versions last, and whether the database has it; writes
+    /// nothing.
+    pub async fn migration_steps(&self) -> std::result::Result<Vec<MigrationStep>, DbErr> {
+        self.files.around(migrate::find(&self.pools.upkeep)).await
     }
 
     /// Sets the metrics that are states rather than events.

@@ -262,7 +262,7 @@ async fn asking_who_one_is_costs_nothing_of_a_principals_limit() {
             assert_eq!((caller.role(), caller.expire_time), (Role::User, None));
             assert_eq!(caller.writable_fields, ["name"]);
             let secret = orgd::auth::Secret::parse(USER).unwrap();
-            assert_eq!(caller.credential_id, orgd::app::credentials::id(secret.digest()));
+            assert_eq!(caller.credential_id, secret.digest().id());
         }
         let unknown = service.grpc().who_am_i(authorized("x", WhoAmIRequest {})).await;
         assert_eq!(unknown.unwrap_err().code(), Code::Unauthenticated);

@@ -11,10 +11,9 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use tonic::Code;
 
 use super::{ERRORS_MAX, FieldError, Problem};
-use crate::proto::ERROR_DOMAIN;
+use crate::proto::{ERROR_DOMAIN, code};
 
 /// Bytes of a problem at most; the last of its errors give way.
 const BODY_BYTES_MAX: usize = 4096;
@@ -29,7 +28,7 @@ struct Rendered<'a> {
     status: u16,
     detail: &'a str,
     instance: &'a str,
-    code: String,
+    code: &'static str,
     reason: &'a str,
     domain: &'a str,
     request_id: &'a str,
@@ -68,7 +67,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             instance: path.split_at(path.floor_char_boundary(INSTANCE_BYTES_MAX)).0,
-            code: code_name(self.code),
+            code: code::name(self.code),
             reason: &self.reason,
             domain: ERROR_DOMAIN,
             request_id: request_id.to_str().unwrap_or_default(),
@@ -98,16 +97,4 @@ fn title(status: StatusCode) -> &'static str {
 
 fn kebab(reason: &str) -> String {
     reason.to_ascii_lowercase().replace('_', "-")
-}
-
-/// The code as google/rpc/code.proto spells it.
-fn code_name(code: Code) -> String {
-    let mut name = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_uppercase());
-    }
-    name
 }

@@ -4,6 +4,11 @@ use sea_orm::entity::prelude::*;
 
 use crate::domain;
 
+/// The columns. By their names, as `*` would be others once a later version has added one, and a
+/// statement that is kept prepared has those of before.
+pub const CREDENTIAL: &str = "digest, kind, subject, role, organization_id, expires_at, \
+    revoked_at, description, created_at";
+
 /// A stored credential.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "credentials")]
@@ -11,12 +16,12 @@ pub struct Model {
     /// SHA-256 of the secret.
     #[sea_orm(primary_key, auto_increment = false)]
     pub digest: Vec<u8>,
-    /// The secret's form.
-    pub kind: Kind,
+    /// The name of a [`domain::CredentialKind`].
+    pub kind: String,
     /// The holder's own name.
     pub subject: String,
-    /// What kind of caller the holder is.
-    pub role: Role,
+    /// The name of a [`domain::Role`].
+    pub role: String,
     /// The organization that a user belongs to.
     pub organization_id: Option<i64>,
     /// When it ends by itself, in whole seconds.
@@ -35,71 +40,6 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// [`domain::CredentialKind`] as a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
-#[sea_orm(rs_type = "String", db_type = "Text")]
-pub enum Kind {
-    /// A lower-case UUID version 4.
-    #[sea_orm(string_value = "bearer")]
-    Bearer,
-    /// A prefix, random characters and a checksum.
-    #[sea_orm(string_value = "api-key")]
-    ApiKey,
-}
-
-/// [`domain::Role`] as a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
-#[sea_orm(rs_type = "String", db_type = "Text")]
-pub enum Role {
-    /// A member of one organization.
-    #[sea_orm(string_value = "user")]
-    User,
-    /// Support staff.
-    #[sea_orm(string_value = "support")]
-    Support,
-    /// An administrator.
-    #[sea_orm(string_value = "administrator")]
-    Administrator,
-}
-
-impl From<domain::CredentialKind> for Kind {
-    fn from(kind: domain::CredentialKind) -> Self {
-        match kind {
-            domain::CredentialKind::Bearer => Self::Bearer,
-            domain::CredentialKind::ApiKey => Self::ApiKey,
-        }
-    }
-}
-
-impl From<Kind> for domain::CredentialKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Bearer => Self::Bearer,
-            Kind::ApiKey => Self::ApiKey,
-        }
-    }
-}
-
-impl From<domain::Role> for Role {
-    fn from(role: domain::Role) -> Self {
-        match role {
-            domain::Role::User => Self::User,
-            domain::Role::Support => Self::Support,
-            domain::Role::Administrator => Self::Administrator,
-        }
-    }
-}
-
-impl From<Role> for domain::Role {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::User => Self::User,
-            Role::Support => Self::Support,
-            Role::Administrator => Self::Administrator,
-        }
-    }
-}
-
 impl TryFrom<Model> for domain::StoredCredential {
     type Error = domain::Error;
 
@@ -113,9 +53,9 @@ impl TryFrom<Model> for domain::StoredCredential {
         Ok(Self {
             credential: domain::Credential {
                 digest: domain::CredentialDigest(digest),
-                kind: model.kind.into(),
+                kind: model.kind.parse().map_err(|_| corrupt("kind"))?,
                 subject: model.subject,
-                role: model.role.into(),
+                role: model.role.parse().map_err(|_| corrupt("role"))?,
                 organization,
                 expires_at: model.expires_at,
                 description: model.description,

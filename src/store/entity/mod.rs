@@ -2,6 +2,9 @@
 
 #![allow(unreachable_pub, reason = "SeaORM's derives make public items")]
 
+/// The table of organizations.
+pub(super) const ORGANIZATIONS: &str = "organizations";
+
 pub(super) mod credentials;
 pub(super) mod organization_changes;
 pub(super) mod organizations;

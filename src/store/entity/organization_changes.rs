@@ -2,8 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-use super::credentials::Role;
-
 /// What an organization was at one version, and who made it so.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "organization_changes")]
@@ -18,8 +16,8 @@ pub struct Model {
     pub date: TimeDateTimeWithTimeZone,
     /// The name of who changed it.
     pub subject: String,
-    /// What kind of caller that was.
-    pub role: Role,
+    /// What kind of caller that was, by its name.
+    pub role: String,
     /// The id of the request that changed it.
     pub request_id: String,
     /// The name at this version.

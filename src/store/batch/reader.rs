@@ -7,19 +7,23 @@ use sea_orm::DbErr;
 use tokio::time::sleep;
 
 use super::{
-    attempt::rests,
-    error::{is_about_a_row, is_cut_off, is_lost_to_another, is_outlived, is_unreachable},
     lane::{Lane, caught},
     queue::Queue,
-    row::Row,
 };
-use crate::domain::{Error, Result};
+use crate::{
+    domain::{Error, Result},
+    store::{
+        attempt::rests,
+        error::{is_about_a_row, is_cut_off, is_lost_to_another, is_outlived, is_unreachable},
+        sql::row::Row,
+    },
+};
 
 /// Keys whose rows are waited for.
-pub(super) type Reads<K, M> = Queue<K, Result<Option<M>>>;
+pub(in crate::store) type Reads<K, M> = Queue<K, Result<Option<M>>>;
 
 /// The row that has a key, looked up for a holder.
-pub(super) async fn find<K, M>(
+pub(in crate::store) async fn find<K, M>(
     reads: &Arc<Reads<K, M>>,
     holder: &Holder,
     key: K,
@@ -29,7 +33,7 @@ pub(super) async fn find<K, M>(
 }
 
 /// Does the work of the queue until it is closed and empty. `is_key` tells whether a row has a key.
-pub(super) async fn serve<K: Copy, R, M: Clone>(
+pub(in crate::store) async fn serve<K: Copy, R, M: Clone>(
     reads: Arc<Reads<K, M>>,
     mut lane: Lane,
     look_up: impl AsyncFn(&mut Lane, &[K]) -> std::result::Result<Vec<Row<R, M>>, DbErr>,

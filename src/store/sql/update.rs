@@ -2,14 +2,14 @@
 //!
 //! Architecture invariant: no row is read in order to be written back. What a column becomes, and
 //! whether the row is touched at all, is decided inside the statement. No statement locks the row of
-//! a credential: [`Store::outlast_older_writes`](super::Store::outlast_older_writes) says what a
+//! a credential: [`Store::outlast_older_writes`](crate::store::Store::outlast_older_writes) says what a
 //! revocation does in place of waiting for such locks.
 
-use super::asked::{Dialect, may_write};
+use super::{asked::Dialect, predicates::may_write};
 
 /// Updates every organization of `asked` whose version is the one asked for, that would really
 /// change, and whose caller may write it. Others are left alone.
-pub(super) fn changes(dialect: &Dialect) -> String {
+pub(in crate::store) fn changes(dialect: &Dialect) -> String {
     let Dialect { asked, now_or_later, .. } = dialect;
     let may_write = may_write(dialect);
     format!(

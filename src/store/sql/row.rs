@@ -6,26 +6,33 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use data_encoding::HEXLOWER;
 use sea_orm::{DbErr, FromQueryResult, QueryResult, TryGetable};
 
-use super::entity::{credentials, organizations};
-use crate::domain::{self, Error};
+use crate::{
+    domain::{self, Error},
+    store::entity::{credentials, organizations},
+};
 
 /// A row's key, and what it is, where it can be decoded.
-pub(super) type Row<K, M> = (K, domain::Result<M>);
+pub(in crate::store) type Row<K, M> = (K, domain::Result<M>);
 
-pub(super) type OrganizationRow = Row<i64, organizations::Model>;
-pub(super) type CredentialRow = Row<Vec<u8>, credentials::Model>;
+pub(in crate::store) type OrganizationRow = Row<i64, organizations::Model>;
+pub(in crate::store) type CredentialRow = Row<Vec<u8>, credentials::Model>;
 
-pub(super) fn organizations(
+pub(in crate::store) fn organizations(
     rows: impl IntoIterator<Item = QueryResult>,
 ) -> Result<Vec<OrganizationRow>, DbErr> {
     rows.into_iter().map(|row| decoded(&row, "id", |id| format!("organization {id}"))).collect()
 }
 
-pub(super) fn credentials(
+pub(in crate::store) fn credentials(
     rows: impl IntoIterator<Item = QueryResult>,
 ) -> Result<Vec<CredentialRow>, DbErr> {
     let name = |digest: &Vec<u8>| format!("credential {}", HEXLOWER.encode(digest));
     rows.into_iter().map(|row| decoded(&row, "digest", name)).collect()
+}
+
+/// The one row, where there is one.
+pub(in crate::store) fn only<T>(rows: Vec<T>) -> Option<T> {
+    rows.into_iter().next()
 }
 
 fn decoded<K: TryGetable, M: FromQueryResult>(

@@ -3,31 +3,34 @@
 
 use time::OffsetDateTime;
 
-use super::{clock, entity::organizations, row::OrganizationRow};
-use crate::domain::{self, Call, Change, Etag, Field, IdempotencyKey, OrganizationId, Patch, Text};
+use super::row::OrganizationRow;
+use crate::{
+    domain::{self, Call, Change, Etag, Field, IdempotencyKey, OrganizationId, Patch, Text},
+    store::{clock, entity::organizations},
+};
 
 /// What a batch does.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Write {
+pub(in crate::store) enum Write {
     Update,
     Create,
 }
 
 /// One update or creation: who asks, for what, and under which key.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub(super) call: Call,
+pub(in crate::store) struct Asked {
+    pub(in crate::store) call: Call,
     /// Which organization; none: one that is created under an id of the store's choice.
-    pub(super) id: Option<OrganizationId>,
-    pub(super) patch: Patch<Text>,
+    pub(in crate::store) id: Option<OrganizationId>,
+    pub(in crate::store) patch: Patch<Text>,
     /// The version that the organization must have.
-    pub(super) etag: Option<Etag>,
-    pub(super) idempotency: Option<IdempotencyKey>,
+    pub(in crate::store) etag: Option<Etag>,
+    pub(in crate::store) idempotency: Option<IdempotencyKey>,
 }
 
 impl Asked {
     /// Whether the patch names a field, and the value that the field is to have.
-    pub(super) fn field(&self, field: Field) -> (bool, Option<&str>) {
+    pub(in crate::store) fn field(&self, field: Field) -> (bool, Option<&str>) {
         match self.patch.change(field) {
             Change::Keep => (false, None),
             Change::Clear => (true, None),
@@ -35,26 +38,26 @@ impl Asked {
         }
     }
 
-    pub(super) fn version(&self) -> Option<i64> {
+    pub(in crate::store) fn version(&self) -> Option<i64> {
         self.etag.map(Etag::version)
     }
 
-    pub(super) fn credential(&self) -> Option<&[u8]> {
+    pub(in crate::store) fn credential(&self) -> Option<&[u8]> {
         self.call.principal.credential.as_ref().map(|digest| digest.0.as_slice())
     }
 
     /// The organization that the caller must still be a member of.
-    pub(super) fn member_of(&self) -> Option<i64> {
+    pub(in crate::store) fn member_of(&self) -> Option<i64> {
         self.call.principal.organization.map(OrganizationId::get)
     }
 
-    pub(super) fn idempotency_key(&self) -> Option<&str> {
+    pub(in crate::store) fn idempotency_key(&self) -> Option<&str> {
         self.idempotency.as_ref().map(|idempotency| idempotency.key.as_str())
     }
 
     /// About how many bytes the change log has of this once it is stored: those of the row's values, each
     /// number and date counted as eight. `touched` is the organization as it is then, where it is known.
-    pub(super) fn recorded_bytes(&self, touched: Option<&organizations::Model>) -> usize {
+    pub(in crate::store) fn recorded_bytes(&self, touched: Option<&organizations::Model>) -> usize {
         const NUMBERS_AND_DATE: usize = 4 * 8;
         let principal = &self.call.principal;
         let name = touched.map_or(0, |touched| touched.name.len());
@@ -69,28 +72,28 @@ impl Asked {
             + self.request_digest().map_or(0, <[u8]>::len)
     }
 
-    pub(super) fn request_digest(&self) -> Option<&[u8]> {
+    pub(in crate::store) fn request_digest(&self) -> Option<&[u8]> {
         self.idempotency.as_ref().map(|idempotency| idempotency.request_digest.as_slice())
     }
 }
 
 /// The times that a batch is done at: one for all its rows.
-pub(super) struct Times {
+pub(in crate::store) struct Times {
     /// When the organizations change.
-    pub(super) now: OffsetDateTime,
+    pub(in crate::store) now: OffsetDateTime,
     /// What the end of a credential is compared with.
-    pub(super) now_in_seconds: OffsetDateTime,
+    pub(in crate::store) now_in_seconds: OffsetDateTime,
 }
 
 impl Times {
-    pub(super) fn read() -> Self {
+    pub(in crate::store) fn read() -> Self {
         Self { now: clock::now(), now_in_seconds: clock::now_in_seconds() }
     }
 }
 
 /// The columns of `asked`, the relation that has a row for each update or creation of a batch, with
 /// their types.
-pub(super) const ASKED: [(&str, &str); 15] = [
+pub(in crate::store) const ASKED: [(&str, &str); 15] = [
     ("id", "bigint"),
     ("sets_name", "bool"),
     ("name", "text"),
@@ -110,41 +113,25 @@ pub(super) const ASKED: [(&str, &str); 15] = [
 ];
 
 /// The columns of an organization.
-pub(super) const ORGANIZATION: &str = "id, name, subscription_id, handshake, handshake_version, \
+pub(in crate::store) const ORGANIZATION: &str = "id, name, subscription_id, handshake, handshake_version, \
     version, date_created, date_modified";
 
 /// What of a dialect stands inside the statements.
-pub(super) struct Dialect {
+pub(in crate::store) struct Dialect {
     /// The relation `asked`.
-    pub(super) asked: String,
+    pub(in crate::store) asked: String,
     /// The placeholder of [`Times::now`].
-    pub(super) now: &'static str,
+    pub(in crate::store) now: &'static str,
     /// The later of that and `stored.date_modified`: the clocks of instances differ, and the dates of
     /// an organization's versions do not go backwards.
-    pub(super) now_or_later: &'static str,
+    pub(in crate::store) now_or_later: &'static str,
     /// The placeholder of [`Times::now_in_seconds`].
-    pub(super) now_in_seconds: &'static str,
-}
-
-/// The condition under which anything is written: the caller's credential still proves what it proved
-/// when the call was authenticated, and the caller made no change under the same key.
-pub(super) fn may_write(Dialect { now_in_seconds, .. }: &Dialect) -> String {
-    format!(
-        "(asked.credential IS NULL OR EXISTS ( \
-           SELECT 1 FROM credentials AS held WHERE held.digest = asked.credential \
-             AND held.role = asked.role \
-             AND held.organization_id IS NOT DISTINCT FROM asked.member_of \
-             AND held.revoked_at IS NULL \
-             AND (held.expires_at IS NULL OR held.expires_at > {now_in_seconds}))) \
-         AND (asked.idempotency_key IS NULL OR NOT EXISTS ( \
-           SELECT 1 FROM organization_changes AS made \
-           WHERE made.subject = asked.subject AND made.idempotency_key = asked.idempotency_key))"
-    )
+    pub(in crate::store) now_in_seconds: &'static str,
 }
 
 /// Records in the change log what the organizations of `source` are since. The source has the columns
 /// of the organization as `stored`, and the caller's as `asked`.
-pub(super) fn record(source: &str) -> String {
+pub(in crate::store) fn record(source: &str) -> String {
     format!(
         "INSERT INTO organization_changes (organization_id, version, date, name, subscription_id, \
            handshake_version, subject, role, request_id, idempotency_key, request_digest) \
@@ -155,7 +142,7 @@ pub(super) fn record(source: &str) -> String {
 }
 
 /// What was touched, in the order of the rows' ids.
-pub(super) fn in_order(
+pub(in crate::store) fn in_order(
     ids: &[i64],
     mut touched: Vec<OrganizationRow>,
 ) -> Vec<Option<domain::Result<organizations::Model>>> {

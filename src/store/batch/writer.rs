@@ -6,17 +6,21 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    asked::{Asked, Write},
-    entity::organizations,
-    error::{is_about_a_row, is_unreachable},
     lane::{Lane, caught},
     queue::Queue,
 };
-use crate::domain::Error;
+use crate::{
+    domain::Error,
+    store::{
+        entity::organizations,
+        error::{is_about_a_row, is_unreachable},
+        sql::asked::{Asked, Write},
+    },
+};
 
 /// What became of one row of a batch.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(in crate::store) enum Outcome {
     /// The organization as it is since.
     Changed(organizations::Model),
     /// A condition did not hold; which one, the statement does not tell.
@@ -28,10 +32,10 @@ pub(super) enum Outcome {
 }
 
 /// Updates, or creations, that wait for a lane.
-pub(super) type Writes = Queue<Arc<Asked>, Outcome>;
+pub(in crate::store) type Writes = Queue<Arc<Asked>, Outcome>;
 
 /// Does the work of the queue until it is closed and empty.
-pub(super) async fn serve(writes: Arc<Writes>, write: Write, mut lane: Lane) {
+pub(in crate::store) async fn serve(writes: Arc<Writes>, write: Write, mut lane: Lane) {
     let health = lane.health.clone();
     while let Some(mut jobs) = health.next(&writes).await {
         // The order in which every batch locks its rows.

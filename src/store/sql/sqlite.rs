@@ -25,17 +25,20 @@ use tokio::time::{Instant, sleep};
 use super::{
     asked::{ASKED, Asked, Dialect, ORGANIZATION, Times, Write, in_order, record},
     create,
-    credentials::CREDENTIAL,
-    entity::organizations,
-    error::is_locked,
-    files::Files,
     row::{self, CredentialRow, OrganizationRow},
     update,
 };
-use crate::domain::{self, CredentialDigest, Field, OrganizationId};
+use crate::{
+    domain::{self, CredentialDigest, Field, OrganizationId},
+    store::{
+        entity::{credentials::CREDENTIAL, organizations},
+        error::is_locked,
+        files::Files,
+    },
+};
 
 /// How long a start waits for others that start on the same file, and how often it looks.
-pub(super) const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
+pub(in crate::store) const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
 const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Bytes that the log keeps on the disk once it is written from the start again, which SQLite does when
@@ -51,7 +54,7 @@ const NOW_OR_LATER: &str = "CASE WHEN \
 
 /// Connects, and waits while another process has the file for itself: the first of several that start
 /// together turns it to WAL, during which SQLite refuses the others without waiting.
-pub(super) async fn connect_when_free(
+pub(in crate::store) async fn connect_when_free(
     options: ConnectOptions,
 ) -> Result<DatabaseConnection, DbErr> {
     let give_up = Instant::now() + STARTUP_LOCK_TIMEOUT;
@@ -66,7 +69,7 @@ pub(super) async fn connect_when_free(
 }
 
 /// The same for a file that is there; it is left as it is.
-pub(super) fn existing(
+pub(in crate::store) fn existing(
     options: SqliteConnectOptions,
     lock_timeout: Duration,
 ) -> SqliteConnectOptions {
@@ -74,7 +77,7 @@ pub(super) fn existing(
 }
 
 /// What every connection has.
-pub(super) fn durable(
+pub(in crate::store) fn durable(
     options: SqliteConnectOptions,
     lock_timeout: Duration,
 ) -> SqliteConnectOptions {
@@ -89,12 +92,15 @@ pub(super) fn durable(
 
 /// Keeps connections until the end: SQLite removes its log, which is one of the files that must stay,
 /// when the last is closed.
-pub(super) fn without_end(options: &mut ConnectOptions) -> &mut ConnectOptions {
+pub(in crate::store) fn without_end(options: &mut ConnectOptions) -> &mut ConnectOptions {
     options.idle_timeout(None).max_lifetime(None)
 }
 
 /// Notes the files of a database that these pools have open.
-pub(super) async fn opened(url: &str, pools: [&DatabaseConnection; 2]) -> Result<Files, DbErr> {
+pub(in crate::store) async fn opened(
+    url: &str,
+    pools: [&DatabaseConnection; 2],
+) -> Result<Files, DbErr> {
     for pool in pools {
         // SQLite opens the log at the first look into the file.
         pool.execute_unprepared("SELECT name FROM sqlite_schema LIMIT 1").await?;
@@ -104,7 +110,7 @@ pub(super) async fn opened(url: &str, pools: [&DatabaseConnection; 2]) -> Result
 }
 
 /// Fails where there is no file.
-pub(super) fn find(url: &str) -> Result<(), DbErr> {
+pub(in crate::store) fn find(url: &str) -> Result<(), DbErr> {
     let path = path(url)?;
     if path.exists() {
         return Ok(());
@@ -121,7 +127,7 @@ fn path(url: &str) -> Result<PathBuf, DbErr> {
 
 /// A transaction that writes: it waits for another process's lock where it begins, where waiting is
 /// possible.
-pub(super) fn immediate() -> TransactionOptions {
+pub(in crate::store) fn immediate() -> TransactionOptions {
     TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()
@@ -146,7 +152,9 @@ fn asked() -> String {
 /// A full or failing disk makes SQLite end the transaction by itself. sqlx, whose COMMIT and then ROLLBACK
 /// failed, still counts it as open, and would do all that follows in savepoints of a transaction that
 /// nobody commits: success would be reported, and nothing stored.
-pub(super) fn without_lost_transactions(options: PoolOptions<Sqlite>) -> PoolOptions<Sqlite> {
+pub(in crate::store) fn without_lost_transactions(
+    options: PoolOptions<Sqlite>,
+) -> PoolOptions<Sqlite> {
     options.after_release(|connection, _| {
         Box::pin(async {
             if connection.is_in_transaction() {
@@ -160,7 +168,7 @@ pub(super) fn without_lost_transactions(options: PoolOptions<Sqlite>) -> PoolOpt
 
 /// Does a batch, which has each organization once, and records the changes, in one transaction.
 /// Answers for each row what its organization is since, where it was touched, once it is committed.
-pub(super) async fn write(
+pub(in crate::store) async fn write(
     database: &DatabaseConnection,
     write: Write,
     rows: &[&Asked],
@@ -237,7 +245,7 @@ fn as_array(id: i64, row: &Asked) -> impl Serialize {
 }
 
 /// The organizations that have these ids.
-pub(super) async fn organizations(
+pub(in crate::store) async fn organizations(
     database: &DatabaseConnection,
     ids: &[OrganizationId],
 ) -> Result<Vec<OrganizationRow>, DbErr> {
@@ -252,7 +260,7 @@ pub(super) async fn organizations(
 }
 
 /// The credentials that have these digests.
-pub(super) async fn credentials(
+pub(in crate::store) async fn credentials(
     database: &DatabaseConnection,
     digests: &[CredentialDigest],
 ) -> Result<Vec<CredentialRow>, DbErr> {

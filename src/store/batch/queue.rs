@@ -21,9 +21,9 @@ use orgd_shares::{Holder, Line, Over, Share, Shares};
 use tokio::sync::{Notify, oneshot};
 use tracing::Instrument;
 
-use super::pools::refusal;
 use crate::{
     domain::{Error, OrganizationId, Result},
+    store::pools::refusal,
     telemetry::metrics::QueueTelemetry,
 };
 
@@ -32,19 +32,19 @@ const PARTS: usize = 2;
 
 /// How much may wait, and how much of it is done at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct QueueLimits {
+pub(in crate::store) struct QueueLimits {
     /// Pieces of work that wait; more are refused.
-    pub(super) waiting_max: usize,
+    pub(in crate::store) waiting_max: usize,
     /// Pieces of work in one batch.
-    pub(super) batch_max: usize,
+    pub(in crate::store) batch_max: usize,
     /// Pieces of work that must wait before a lane begins; then all that wait are done. More than
     /// one only in tests, to make batches certain.
-    pub(super) hold: usize,
+    pub(in crate::store) hold: usize,
 }
 
 /// Work of the type `W` that waits for an answer of the type `A`.
 #[derive(Debug)]
-pub(super) struct Queue<W, A> {
+pub(in crate::store) struct Queue<W, A> {
     state: Mutex<State<W, A>>,
     /// The places of what waits. Locked while the state is, never the other way round.
     places: Shares<Holder>,
@@ -101,15 +101,15 @@ struct Taken<W, A> {
 
 /// A piece of work that a lane has to answer. Dropped without an answer, it is a fault.
 #[derive(Debug)]
-pub(super) struct Job<W, A> {
-    pub(super) work: W,
+pub(in crate::store) struct Job<W, A> {
+    pub(in crate::store) work: W,
     asker: oneshot::Sender<(A, Turn<W, A>)>,
     turn: Turn<W, A>,
 }
 
 /// The right to be the only one at work on an organization; it ends with the value.
 #[derive(Debug)]
-pub(super) struct Turn<W, A>(Option<(Arc<Queue<W, A>>, OrganizationId)>);
+pub(in crate::store) struct Turn<W, A>(Option<(Arc<Queue<W, A>>, OrganizationId)>);
 
 impl<W, A> Drop for Turn<W, A> {
     fn drop(&mut self) {
@@ -121,13 +121,13 @@ impl<W, A> Drop for Turn<W, A> {
 
 impl<W, A> Job<W, A> {
     /// Hands over the answer, where somebody still waits for it.
-    pub(super) fn answer(self, answer: A) {
+    pub(in crate::store) fn answer(self, answer: A) {
         let _ = self.asker.send((answer, self.turn));
     }
 }
 
 impl<W, A> Queue<W, A> {
-    pub(super) fn new(limits: QueueLimits, telemetry: QueueTelemetry) -> Arc<Self> {
+    pub(in crate::store) fn new(limits: QueueLimits, telemetry: QueueTelemetry) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 ready: Line::new(),
@@ -145,21 +145,21 @@ impl<W, A> Queue<W, A> {
     }
 
     /// A batch of this size was done.
-    pub(super) fn done(&self, size: usize, begin: Instant) {
+    pub(in crate::store) fn done(&self, size: usize, begin: Instant) {
         if size > 0 {
             self.telemetry.done(size, begin.elapsed());
         }
     }
 
     /// Sets the metric of what waits.
-    pub(super) fn observe(&self) {
+    pub(in crate::store) fn observe(&self) {
         self.telemetry.waiting(self.places.taken());
     }
 
     /// Waits for the answer to a piece of work of a holder. Work on one organization is done one after
     /// the other, that of each holder in the order of arrival; the next begins when the turn that comes
     /// with the answer is dropped. Whoever gives up while its work waits takes it out of the queue.
-    pub(super) async fn ask(
+    pub(in crate::store) async fn ask(
         self: &Arc<Self>,
         holder: &Holder,
         organization: Option<OrganizationId>,
@@ -254,7 +254,7 @@ impl<W, A> Queue<W, A> {
     }
 
     /// The next batch, once there is one. None when the queue is closed and nothing waits.
-    pub(super) async fn next(self: &Arc<Self>) -> Option<Vec<Job<W, A>>> {
+    pub(in crate::store) async fn next(self: &Arc<Self>) -> Option<Vec<Job<W, A>>> {
         loop {
             let arrived = self.arrived.notified();
             let Taken { batch, is_over } = self.take();
@@ -298,7 +298,7 @@ impl<W, A> Queue<W, A> {
     }
 
     /// Takes all that waits, which no lane can do; also what waits for a turn.
-    pub(super) fn take_all(self: &Arc<Self>) -> Vec<Job<W, A>> {
+    pub(in crate::store) fn take_all(self: &Arc<Self>) -> Vec<Job<W, A>> {
         let mut state = self.lock();
         let job = |Waiting { work, asker, .. }: Waiting<W, A>, turn| Job { work, asker, turn };
         let ready = state.ready.drain();
@@ -315,7 +315,7 @@ impl<W, A> Queue<W, A> {
     }
 
     /// Refuses new work from now on; what waits is still done.
-    pub(super) fn close(&self) {
+    pub(in crate::store) fn close(&self) {
         self.lock().is_closed = true;
         self.arrived.notify_waiters();
     }

@@ -15,24 +15,27 @@ use sea_orm::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    StoreOptions,
     asked::{ASKED, Asked, Dialect, ORGANIZATION, Times, Write, in_order, record},
-    attempt::no_answer,
     create,
-    credentials::CREDENTIAL,
-    entity::organizations,
-    error::{is_broken, is_outlived},
-    renewal::Renewal,
     row::{self, CredentialRow, OrganizationRow},
     update,
 };
-use crate::domain::{self, CredentialDigest, Field, OrganizationId};
+use crate::{
+    domain::{self, CredentialDigest, Field, OrganizationId},
+    store::{
+        attempt::no_answer,
+        entity::{credentials::CREDENTIAL, organizations},
+        error::{is_broken, is_outlived},
+        options::StoreOptions,
+        renewal::Renewal,
+    },
+};
 
 /// How long a connection is kept.
 const LIFETIME_MAX: Duration = Duration::from_mins(30);
 
 /// An address of IPv6 without the brackets that it has in a URL, with which sqlx takes it for a name.
-pub(super) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
+pub(in crate::store) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
     let host = options.get_host();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match address.map(str::to_owned) {
@@ -45,7 +48,7 @@ pub(super) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
 ///
 /// Every table is found by a key, whatever the statistics of a table that was empty yesterday say;
 /// so one plan is good for all batches, and planning costs as much as a small batch.
-pub(super) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
+pub(in crate::store) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
     reachable(options).options([
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
@@ -58,7 +61,7 @@ pub(super) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
 }
 
 /// A connection that is kept between batches.
-pub(super) struct Kept {
+pub(in crate::store) struct Kept {
     pool: PgPool,
     renewal: Renewal,
     answer_timeout: Duration,
@@ -68,7 +71,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(pool: &PgPool, renewal: &Renewal, options: &StoreOptions) -> Self {
+    pub(in crate::store) fn new(pool: &PgPool, renewal: &Renewal, options: &StoreOptions) -> Self {
         let now = Instant::now();
         Self {
             pool: pool.clone(),
@@ -82,7 +85,7 @@ impl Kept {
 
     /// Does `work` on the connection, and forgets it where it broke or the answer did not come. Where
     /// it is found to be of no use, the next statement has a new one.
-    pub(super) async fn run<T>(
+    pub(in crate::store) async fn run<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, DbErr> {
@@ -132,7 +135,7 @@ impl Kept {
 ///
 /// Rows are locked in the order of `rows`, which is ascending everywhere: two batches never wait
 /// for each other in a circle.
-pub(super) async fn write(
+pub(in crate::store) async fn write(
     connection: &mut PgConnection,
     write: Write,
     rows: &[&Asked],
@@ -203,7 +206,7 @@ async fn take_ids(
 }
 
 /// The organizations that have these ids.
-pub(super) async fn organizations(
+pub(in crate::store) async fn organizations(
     connection: &mut PgConnection,
     ids: &[OrganizationId],
 ) -> Result<Vec<OrganizationRow>, sqlx::Error> {
@@ -215,7 +218,7 @@ pub(super) async fn organizations(
 }
 
 /// The credentials that have these digests.
-pub(super) async fn credentials(
+pub(in crate::store) async fn credentials(
     connection: &mut PgConnection,
     digests: &[CredentialDigest],
 ) -> Result<Vec<CredentialRow>, sqlx::Error> {

@@ -8,25 +8,27 @@ use sea_orm::{DatabaseConnection, DbErr};
 use tokio::{runtime, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    asked::{Asked, Write},
-    entity::organizations,
-    error::is_outlived,
-    files::Files,
-    health::Health,
-    postgres::{self, Kept},
-    row::{CredentialRow, OrganizationRow},
-    sqlite,
-};
+use super::health::Health;
 use crate::{
     domain::{self, CredentialDigest, OrganizationId},
+    store::{
+        entity::organizations,
+        error::is_outlived,
+        files::Files,
+        sql::{
+            asked::{Asked, Write},
+            postgres::{self, Kept},
+            row::{CredentialRow, OrganizationRow},
+            sqlite,
+        },
+    },
     telemetry::metrics,
 };
 
-pub(super) struct Lane {
+pub(in crate::store) struct Lane {
     way: Way,
     /// What whoever works on it last found.
-    pub(super) health: Health,
+    pub(in crate::store) health: Health,
 }
 
 enum Way {
@@ -37,17 +39,17 @@ enum Way {
 }
 
 impl Lane {
-    pub(super) fn postgres(kept: Kept) -> Self {
+    pub(in crate::store) fn postgres(kept: Kept) -> Self {
         Self { way: Way::Postgres(kept), health: Health::new() }
     }
 
-    pub(super) fn sqlite(pool: &DatabaseConnection, files: &Files) -> Self {
+    pub(in crate::store) fn sqlite(pool: &DatabaseConnection, files: &Files) -> Self {
         Self { way: Way::Sqlite(pool.clone(), files.clone()), health: Health::new() }
     }
 
     /// Does a batch, which has each organization once, and records the changes; all of it or
     /// nothing. Answers for each row what its organization is since, where it was touched.
-    pub(super) async fn write(
+    pub(in crate::store) async fn write(
         &mut self,
         write: Write,
         rows: &[&Asked],
@@ -80,7 +82,7 @@ impl Lane {
     }
 
     /// The organizations that have these ids.
-    pub(super) async fn organizations(
+    pub(in crate::store) async fn organizations(
         &mut self,
         ids: &[OrganizationId],
     ) -> Result<Vec<OrganizationRow>, DbErr> {
@@ -93,7 +95,7 @@ impl Lane {
     }
 
     /// The credentials that have these digests.
-    pub(super) async fn credentials(
+    pub(in crate::store) async fn credentials(
         &mut self,
         digests: &[CredentialDigest],
     ) -> Result<Vec<CredentialRow>, DbErr> {
@@ -108,7 +110,9 @@ impl Lane {
 
 /// Does work in which a panic is a failure as others are: a lane would end with it, and the process
 /// with the lane.
-pub(super) async fn caught<T>(work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+pub(in crate::store) async fn caught<T>(
+    work: impl Future<Output = Result<T, DbErr>>,
+) -> Result<T, DbErr> {
     let done = AssertUnwindSafe(work).catch_unwind().await;
     done.unwrap_or_else(|_| Err(DbErr::Custom("a panic, which is in the log".to_owned())))
 }
@@ -116,12 +120,14 @@ pub(super) async fn caught<T>(work: impl Future<Output = Result<T, DbErr>>) -> R
 /// The lanes at work, on a thread of their own: among thousands of requests that are refused, each
 /// step of a batch would wait for a turn of the runtime that has them.
 #[derive(Clone, Debug)]
-pub(super) struct Lanes(CancellationToken);
+pub(in crate::store) struct Lanes(CancellationToken);
 
 impl Lanes {
     /// Starts the lanes that `spawn` makes. They end when the queues are closed and empty, or all
     /// together when one of them fails.
-    pub(super) fn start(spawn: impl FnOnce(&mut JoinSet<()>) + Send + 'static) -> io::Result<Self> {
+    pub(in crate::store) fn start(
+        spawn: impl FnOnce(&mut JoinSet<()>) + Send + 'static,
+    ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
@@ -136,7 +142,7 @@ impl Lanes {
     }
 
     /// Waits for the end of the lanes.
-    pub(super) async fn ended(&self) {
+    pub(in crate::store) async fn ended(&self) {
         self.0.cancelled().await;
     }
 }

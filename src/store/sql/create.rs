@@ -7,7 +7,10 @@
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 
-use super::asked::{Asked, Dialect, may_write};
+use super::{
+    asked::{Asked, Dialect},
+    predicates::may_write,
+};
 use crate::domain::OrganizationId;
 
 /// Ids from here on are given by the store's users alone: one of them costs the others no id.
@@ -16,7 +19,11 @@ const CHOSEN_ID_END: i64 = 1 << 52;
 /// Takes as many ids as the first parameter says, none of which is below the second one, or is that of
 /// an organization; answers the id after the last. Larger than those of all organizations, whoever
 /// stored them: an older version, which knows no counter, or an import.
-pub(super) fn take_ids(count: &str, least: &str, greatest: fn(&str, &str) -> String) -> String {
+pub(in crate::store) fn take_ids(
+    count: &str,
+    least: &str,
+    greatest: fn(&str, &str) -> String,
+) -> String {
     let largest =
         format!("COALESCE((SELECT MAX(id) FROM organizations WHERE id < {CHOSEN_ID_END}), 0) + 1");
     let first = greatest(least, &largest);
@@ -28,7 +35,7 @@ pub(super) fn take_ids(count: &str, least: &str, greatest: fn(&str, &str) -> Str
 }
 
 /// How many ids a batch needs, and the least that it may be given: after those that its callers named.
-pub(super) fn needs(rows: &[&Asked]) -> (i64, i64) {
+pub(in crate::store) fn needs(rows: &[&Asked]) -> (i64, i64) {
     let named = rows.iter().filter_map(|row| row.id).map(OrganizationId::get);
     let largest = named.filter(|id| *id < CHOSEN_ID_END).max().unwrap_or(0);
     let count = rows.iter().filter(|row| row.id.is_none()).count();
@@ -36,7 +43,7 @@ pub(super) fn needs(rows: &[&Asked]) -> (i64, i64) {
 }
 
 /// The id of each row, in their order: its own, or the next of those that end before `end`.
-pub(super) fn ids(rows: &[&Asked], count: i64, end: i64) -> Vec<i64> {
+pub(in crate::store) fn ids(rows: &[&Asked], count: i64, end: i64) -> Vec<i64> {
     let mut taken = end.saturating_sub(count)..end;
     let id = |row: &&Asked| row.id.map(OrganizationId::get).or_else(|| taken.next());
     rows.iter().map(id).map(Option::unwrap_or_default).collect()
@@ -44,7 +51,7 @@ pub(super) fn ids(rows: &[&Asked], count: i64, end: i64) -> Vec<i64> {
 
 /// Stores every organization of `asked` whose caller may write it and whose id is free. Others are left
 /// out.
-pub(super) fn insert(dialect: &Dialect) -> String {
+pub(in crate::store) fn insert(dialect: &Dialect) -> String {
     let Dialect { asked, now, .. } = dialect;
     let may_write = may_write(dialect);
     format!(
@@ -57,7 +64,7 @@ pub(super) fn insert(dialect: &Dialect) -> String {
 }
 
 /// The id that the next organization gets which names none; takes nothing.
-pub(super) async fn next_id(database: &impl ConnectionTrait) -> Result<i64, DbErr> {
+pub(in crate::store) async fn next_id(database: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let ask = format!(
         "SELECT (SELECT next_id FROM organization_ids WHERE id = 1) AS counted, \
          (SELECT MAX(id) FROM organizations WHERE id < {CHOSEN_ID_END}) AS largest"
@@ -75,7 +82,7 @@ mod tests {
     use super::{CHOSEN_ID_END, ids, needs};
     use crate::{
         domain::{Call, Change, OrganizationId, Patch, Principal},
-        store::asked::Asked,
+        store::sql::asked::Asked,
     };
 
     #[test]

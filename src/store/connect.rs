@@ -1,0 +1,203 @@
+//! How a store comes to be: its pools, its queues, and the lanes that do the work of these.
+
+use std::io;
+
+use sea_orm::{ConnectOptions, Database, DbErr};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Store,
+    batch::{
+        lane::{Lane, Lanes},
+        queue::{Queue, QueueLimits},
+        reader, writer,
+    },
+    entity::ORGANIZATIONS,
+    files::Files,
+    migrate,
+    options::StoreOptions,
+    pools::{ADMINISTRATORS, Pools, UPKEEP},
+    renewal::Renewal,
+    sql::{
+        asked::Write,
+        postgres::{self, Kept},
+        sqlite::{self, connect_when_free},
+    },
+    url,
+};
+use crate::{
+    domain::{CredentialDigest, OrganizationId},
+    telemetry::metrics::QueueTelemetry,
+};
+
+/// Callers that read on SQLite at once: each is a thread at work, and processors are few.
+const SQLITE_CALLERS: u32 = 3;
+/// The lanes that look up on SQLite, which share a pool with callers.
+const SQLITE_LOOK_UPS: u32 = 2;
+/// Lanes that update on PostgreSQL: while one waits for its commit, the other works. On SQLite there
+/// is one, as there is one writer.
+const POSTGRES_WRITERS: usize = 2;
+/// Connections of all lanes on PostgreSQL: beside those that update, one creates, one looks up
+/// organizations and one credentials.
+const POSTGRES_LANES: u32 = 5;
+/// Keys that are looked up in one statement.
+const READ_BATCH_MAX: usize = 64;
+
+impl Store {
+    /// Connects to the database that `url` names: `sqlite://FILE?mode=rwc` or `postgres://…`.
+    /// The schema is not looked at; see [`Store::migrate`].
+    pub async fn connect(url: &SecretString, options: StoreOptions) -> Result<Self, DbErr> {
+        let mut writer = Self::options(url, &options)?;
+        if is_sqlite(url) {
+            if !options.creates {
+                sqlite::find(url.expose_secret())?;
+            }
+            let mut reader = sqlite::without_end(&mut writer).clone();
+            writer.max_connections(1);
+            let readers = SQLITE_CALLERS + ADMINISTRATORS + SQLITE_LOOK_UPS;
+            reader.max_connections(readers).map_sqlx_sqlite_opts(move |sqlite| {
+                sqlite::existing(sqlite, options.lock_timeout).pragma("query_only", "ON")
+            });
+            // The writer first: it creates the file.
+            let writer = connect_when_free(writer).await?;
+            let upkeep = connect_when_free(Self::upkeep(&reader)).await?;
+            let reader = connect_when_free(reader).await?;
+            let files = sqlite::opened(url.expose_secret(), [&writer, &reader]).await?;
+            let lanes = vec![Lane::sqlite(&writer, &files)];
+            let others = [&writer, &reader, &reader].map(|pool| Lane::sqlite(pool, &files));
+            let pools = Pools::new([writer, reader, upkeep], SQLITE_CALLERS);
+            return Self::start(pools, files, Renewal::new(), options, lanes, others);
+        }
+        let others = POSTGRES_LANES + UPKEEP + ADMINISTRATORS;
+        let callers = options.connections_max.saturating_sub(others).max(1);
+        let renewal = Renewal::new();
+        let pooled = renewal.clone();
+        writer
+            .max_connections(callers + ADMINISTRATORS)
+            .map_sqlx_postgres_pool_opts(move |pool| pooled.of_use(pool))
+            .statement_timeout(options.statement_timeout)
+            .map_sqlx_postgres_opts(move |postgres| {
+                let lock_timeout = format!("{}ms", options.lock_timeout.as_millis());
+                postgres::reachable(postgres).options([("lock_timeout", lock_timeout)])
+            });
+        let mut lanes = writer.clone();
+        lanes
+            .max_connections(POSTGRES_LANES)
+            .connect_lazy(true)
+            .map_sqlx_postgres_opts(postgres::for_batches);
+        let lanes = Database::connect(lanes).await?;
+        let upkeep = Database::connect(Self::upkeep(&writer)).await?;
+        let pool = Database::connect(writer).await.map_err(|error| renewal.explain(error))?;
+        let kept =
+            || Lane::postgres(Kept::new(lanes.get_postgres_connection_pool(), &renewal, &options));
+        let writers = (0..POSTGRES_WRITERS).map(|_| kept()).collect();
+        let others = [kept(), kept(), kept()];
+        let files = Files::default();
+        let pools = Pools::new([pool.clone(), pool, upkeep], callers);
+        Self::start(pools, files, renewal.clone(), options, writers, others)
+    }
+
+    fn start(
+        pools: Pools,
+        files: Files,
+        renewal: Renewal,
+        options: StoreOptions,
+        writers: Vec<Lane>,
+        [creations_lane, organizations_lane, credentials_lane]: [Lane; 3],
+    ) -> Result<Self, DbErr> {
+        let system = pools.system();
+        let waiting_max = options.queue_max.max(1);
+        let limits = QueueLimits {
+            waiting_max,
+            batch_max: options.batch_max.max(1),
+            hold: options.batch_hold,
+        };
+        let updates =
+            Queue::new(limits, QueueTelemetry::new("updates", system, "UPDATE", ORGANIZATIONS));
+        let creations =
+            Queue::new(limits, QueueTelemetry::new("creations", system, "INSERT", ORGANIZATIONS));
+        let reads = QueueLimits { waiting_max, batch_max: READ_BATCH_MAX, hold: 1 };
+        let select = |table| QueueTelemetry::new(table, system, "SELECT", table);
+        let organizations = Queue::new(reads, select(ORGANIZATIONS));
+        let credentials = Queue::new(reads, select("credentials"));
+        let (organizations_queue, credentials_queue) = (organizations.clone(), credentials.clone());
+        let (updates_queue, creations_queue) = (updates.clone(), creations.clone());
+        let lanes = writers.iter().chain([&creations_lane, &organizations_lane, &credentials_lane]);
+        let health = lanes.map(|lane| lane.health.clone()).collect();
+        let lanes = Lanes::start(move |lanes| {
+            for lane in writers {
+                lanes.spawn(writer::serve(updates_queue.clone(), Write::Update, lane));
+            }
+            lanes.spawn(writer::serve(creations_queue, Write::Create, creations_lane));
+            lanes.spawn(reader::serve(
+                organizations_queue,
+                organizations_lane,
+                Lane::organizations,
+                |row: &i64, id: OrganizationId| *row == id.get(),
+            ));
+            lanes.spawn(reader::serve(
+                credentials_queue,
+                credentials_lane,
+                Lane::credentials,
+                |row: &Vec<u8>, digest: CredentialDigest| *row == digest.0,
+            ));
+        });
+        let lanes = lanes.map_err(no_lanes)?;
+        Ok(Self {
+            pools,
+            updates,
+            creations,
+            organizations,
+            credentials,
+            lanes,
+            health,
+            files,
+            renewal,
+            options,
+        })
+    }
+
+    /// The pool of upkeep, of one connection like the others; it is made when it is first needed.
+    fn upkeep(like: &ConnectOptions) -> ConnectOptions {
+        let mut options = like.clone();
+        options.max_connections(UPKEEP).connect_lazy(true);
+        options
+    }
+
+    /// What every connection to a database has in common.
+    pub(super) fn options(
+        url: &SecretString,
+        store: &StoreOptions,
+    ) -> Result<ConnectOptions, DbErr> {
+        url::check(url)?;
+        let mut options = ConnectOptions::new(url.expose_secret());
+        let StoreOptions { lock_timeout, creates, .. } = *store;
+        let sqlite_options = if creates { sqlite::durable } else { sqlite::existing };
+        options
+            .acquire_timeout(store.acquire_timeout)
+            .sqlx_logging(false)
+            .map_sqlx_postgres_opts(postgres::reachable)
+            .map_sqlx_sqlite_opts(move |sqlite| sqlite_options(sqlite, lock_timeout))
+            .map_sqlx_sqlite_pool_opts(sqlite::without_lost_transactions);
+        Ok(options)
+    }
+
+    /// Applies every step that the database does not have, whoever else does so at the same time.
+    /// A database with steps of a later version is left as it is; fails where one of them, or the
+    /// lack of one of ours, means that this version cannot work with it.
+    ///
+    /// Over connections of its own, without the time limits of calls but for locks: an index on a large
+    /// table takes its time.
+    pub async fn migrate(url: &SecretString) -> Result<(), DbErr> {
+        migrate::up(Self::options(url, &StoreOptions::default())?).await
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature is map_err's")]
+fn no_lanes(error: io::Error) -> DbErr {
+    DbErr::Custom(format!("cannot start the thread of the lanes: {error}"))
+}
+
+fn is_sqlite(url: &SecretString) -> bool {
+    url.expose_secret().starts_with("sqlite:")
+}

@@ -1,0 +1,9 @@
+//! The statements of batches, and what they share. What stands in a dialect is in `postgres` or `sqlite`.
+
+pub(super) mod asked;
+pub(super) mod create;
+pub(super) mod postgres;
+pub(super) mod predicates;
+pub(super) mod row;
+pub(super) mod sqlite;
+pub(super) mod update;

@@ -1,0 +1,90 @@
+//! The conditions that several statements have, each spelled once.
+
+use sea_orm::{DbBackend, sea_query::Expr};
+
+use super::asked::Dialect;
+
+/// A row of `credentials` is neither revoked nor expired. The same as
+/// [`CredentialState::at`](crate::domain::CredentialState::at), which decides it for rows that were
+/// read. Expiries are in whole seconds, and so is `now_in_seconds`.
+pub(in crate::store) fn holds(now_in_seconds: &str) -> String {
+    format!(
+        "credentials.revoked_at IS NULL \
+         AND (credentials.expires_at IS NULL OR credentials.expires_at > {now_in_seconds})"
+    )
+}
+
+/// A row of `organization_changes` records what a caller did under a key.
+fn made_under(subject: &str, key: &str) -> String {
+    format!(
+        "organization_changes.subject = {subject} AND organization_changes.idempotency_key = {key}"
+    )
+}
+
+/// The same as a filter of a query.
+pub(in crate::store) fn is_made_under(backend: DbBackend, subject: &str, key: &str) -> Expr {
+    let [first, second] = match backend {
+        DbBackend::Sqlite => ["?", "?"],
+        _ => ["$1", "$2"],
+    };
+    Expr::cust_with_values(made_under(first, second), [subject, key])
+}
+
+/// The condition under which anything is written: the caller's credential still proves what it proved
+/// when the call was authenticated, and the caller made no change under the same key.
+pub(in crate::store) fn may_write(Dialect { now_in_seconds, .. }: &Dialect) -> String {
+    let holds = holds(now_in_seconds);
+    let made_under = made_under("asked.subject", "asked.idempotency_key");
+    format!(
+        "(asked.credential IS NULL OR EXISTS ( \
+           SELECT 1 FROM credentials WHERE credentials.digest = asked.credential \
+             AND credentials.role = asked.role \
+             AND credentials.organization_id IS NOT DISTINCT FROM asked.member_of \
+             AND {holds})) \
+         AND (asked.idempotency_key IS NULL OR NOT EXISTS ( \
+           SELECT 1 FROM organization_changes WHERE {made_under}))"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
+    use time::{Duration, OffsetDateTime};
+
+    use super::holds;
+    use crate::domain::CredentialState;
+
+    #[tokio::test]
+    async fn a_statement_and_the_domain_agree_on_which_credentials_hold() {
+        let database = Database::connect("sqlite::memory:").await.unwrap();
+        let second = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let at = |seconds: Option<i64>| seconds.map(|seconds| second + Duration::seconds(seconds));
+        let holds = holds("$3");
+        let ask = format!(
+            "SELECT {holds} AS holds FROM (SELECT $1 AS expires_at, $2 AS revoked_at) AS credentials"
+        );
+        for (expires, revoked, expected) in [
+            (None, None, true),
+            (Some(1), None, true),
+            (Some(0), None, false),
+            (Some(-1), None, false),
+            (None, Some(-1), false),
+            (None, Some(1), false),
+            (Some(1), Some(0), false),
+        ] {
+            let (expires, revoked) = (at(expires), at(revoked));
+            let values = [expires.into(), revoked.into(), second.into()];
+            let ask = Statement::from_sql_and_values(DbBackend::Sqlite, ask.as_str(), values);
+            let row = database.query_one_raw(ask).await.unwrap().unwrap();
+            assert_eq!(
+                row.try_get::<bool>("", "holds").unwrap(),
+                expected,
+                "{expires:?} {revoked:?}"
+            );
+            for now in [second, second + Duration::milliseconds(999)] {
+                let state = CredentialState::at(now, expires, revoked);
+                assert_eq!(state == CredentialState::Valid, expected, "{expires:?} {revoked:?}");
+            }
+        }
+    }
+}
