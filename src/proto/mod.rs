@@ -5,6 +5,8 @@ pub mod request_id;
 pub mod rights;
 pub mod timeout;
 
+use crate::domain::fields::Field;
+
 /// The package `organization.v1`: messages, client and server.
 #[expect(
     unused_qualifications,
@@ -15,6 +17,17 @@ pub mod timeout;
 )]
 pub mod v1 {
     tonic::include_proto!("organization.v1");
+}
+
+impl v1::Organization {
+    /// Where the message has this field: the one place that binds the table of fields to the message.
+    pub fn text_mut(&mut self, field: Field) -> &mut Option<String> {
+        match field {
+            Field::Name => &mut self.name,
+            Field::SubscriptionId => &mut self.subscription_id,
+            Field::Handshake => &mut self.handshake,
+        }
+    }
 }
 
 /// The descriptor set of `proto/`, custom options and comments included.

@@ -23,7 +23,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    asked::{ASKED, Asked, Dialect, ORGANIZATION, Times, Write, in_order, record},
+    asked::{ASKED, Asked, Cell, Dialect, Times, Write, in_order, organization_columns, record},
     create,
     credentials::CREDENTIAL,
     entity::organizations,
@@ -32,7 +32,7 @@ use super::{
     row::{self, CredentialRow, OrganizationRow},
     update,
 };
-use crate::domain::{self, CredentialDigest, Field, OrganizationId};
+use crate::domain::{self, CredentialDigest, OrganizationId};
 
 /// How long a start waits for others that start on the same file, and how often it looks.
 pub(super) const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
@@ -130,13 +130,10 @@ pub(super) fn immediate() -> TransactionOptions {
 
 /// The relation `asked` of rows that the first parameter has as JSON arrays.
 fn asked() -> String {
-    let columns = ASKED.iter().enumerate().map(|(index, (column, kind))| {
+    let columns = ASKED.iter().enumerate().map(|(index, (column, cell))| match cell {
         // JSON has bytes in hexadecimal digits.
-        if *kind == "bytea" {
-            format!("unhex(value ->> {index}) AS {column}")
-        } else {
-            format!("value ->> {index} AS {column}")
-        }
+        Cell::Bytes(_) => format!("unhex(value ->> {index}) AS {column}"),
+        _ => format!("value ->> {index} AS {column}"),
     });
     format!("(SELECT {} FROM json_each(?1)) AS asked", columns.collect::<Vec<_>>().join(", "))
 }
@@ -196,11 +193,11 @@ pub(super) async fn write(
 fn returning(change: fn(&Dialect) -> String) -> String {
     let change = change(&Dialect {
         asked: asked(),
-        now: "?2",
-        now_or_later: NOW_OR_LATER,
-        now_in_seconds: "?3",
+        now: "?2".to_owned(),
+        now_or_later: NOW_OR_LATER.to_owned(),
+        now_in_seconds: "?3".to_owned(),
     });
-    format!("{change} RETURNING {ORGANIZATION}")
+    format!("{change} RETURNING {}", organization_columns(""))
 }
 
 /// Takes ids for new organizations, and answers the one after the last.
@@ -213,27 +210,16 @@ async fn take_ids(transaction: &DatabaseTransaction, count: i64, least: i64) -> 
 }
 
 /// A row of the batch, in the order of [`ASKED`].
-fn as_array(id: i64, row: &Asked) -> impl Serialize {
-    let [(sets_name, name), (sets_subscription_id, subscription_id), (sets_handshake, handshake)] =
-        Field::ALL.map(|field| row.field(field));
-    let principal = &row.call.principal;
-    (
-        id,
-        sets_name,
-        name,
-        sets_subscription_id,
-        subscription_id,
-        sets_handshake,
-        handshake,
-        row.version(),
-        row.credential().map(|digest| HEXLOWER.encode(digest)),
-        principal.role.as_str(),
-        row.member_of(),
-        &*principal.subject,
-        row.call.request_id.as_str(),
-        row.idempotency_key(),
-        row.request_digest().map(|digest| HEXLOWER.encode(digest)),
-    )
+fn as_array(id: i64, row: &Asked) -> Vec<serde_json::Value> {
+    let cell = |(_, cell): &(String, Cell)| match *cell {
+        Cell::Id => id.into(),
+        Cell::Sets(field) => row.field(field).0.into(),
+        Cell::Value(field) => row.field(field).1.into(),
+        Cell::Number(of) => of(row).into(),
+        Cell::Text(of) => of(row).into(),
+        Cell::Bytes(of) => of(row).map(|bytes| HEXLOWER.encode(bytes)).into(),
+    };
+    ASKED.iter().map(cell).collect()
 }
 
 /// The organizations that have these ids.
@@ -242,9 +228,8 @@ pub(super) async fn organizations(
     ids: &[OrganizationId],
 ) -> Result<Vec<OrganizationRow>, DbErr> {
     static STATEMENT: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "SELECT {ORGANIZATION} FROM organizations WHERE id IN (SELECT value FROM json_each(?1))"
-        )
+        let columns = organization_columns("");
+        format!("SELECT {columns} FROM organizations WHERE id IN (SELECT value FROM json_each(?1))")
     });
     let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
     let found = database.query_all_raw(statement(STATEMENT.as_str(), [json(&ids)?])).await?;
