@@ -13,7 +13,9 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use orgd::{
     app::credentials::{self, Grant},
     auth::{Authenticator, Secret},
-    domain::{Etag, Organization, OrganizationId, Patch, Principal, Role, Text, Update, policy},
+    domain::{
+        Etag, Field, Organization, OrganizationId, Patch, Principal, Role, Text, Update, policy,
+    },
     gateway,
     grpc::convert,
     proto::v1,
@@ -66,9 +68,12 @@ fn authenticate(criterion: &mut Criterion) {
 fn organization() -> Organization {
     Organization {
         id: OrganizationId::new(90).unwrap(),
-        name: "Custom Name".to_owned(),
-        subscription_id: Some("enterprise".to_owned()),
-        handshake: Some("secret".to_owned()),
+        values: [
+            (Field::Name, Some("Custom Name".to_owned())),
+            (Field::SubscriptionId, Some("enterprise".to_owned())),
+            (Field::Handshake, Some("secret".to_owned())),
+        ]
+        .into(),
         date_created: now(),
         date_modified: now(),
         etag: Etag::FIRST,

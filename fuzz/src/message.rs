@@ -46,7 +46,7 @@ fn decoded<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> 
 /// An update, sent again as a message of its own, is the same; and its values decide.
 fn check_update(update: &Update<String>) {
     assert!((1..=OrganizationId::MAX).contains(&update.id.get()));
-    let value = |field| match update.patch.change(field) {
+    let value = |field| match update.patch.get(field) {
         Change::Set(value) => Some(value.clone()),
         Change::Clear | Change::Keep => None,
     };
@@ -71,12 +71,12 @@ fn check_update(update: &Update<String>) {
 
 /// A patch is taken exactly where each of its values keeps the rules, and then does what it says.
 fn check_values(patch: &Patch<String>, is_new: bool) {
-    let is_good = |field: Field| match patch.change(field) {
+    let is_good = |field: Field| match patch.get(field) {
         Change::Set(text) => is_text(text),
-        Change::Clear => field != Field::Name,
-        Change::Keep => !is_new || field != Field::Name,
+        Change::Clear => !field.facts().is_required,
+        Change::Keep => !is_new || !field.facts().is_required,
     };
-    let is_kept = |field: Field| *patch.change(field) == Change::Keep;
+    let is_kept = |field: Field| *patch.get(field) == Change::Keep;
     assert_eq!(patch.is_empty(), Field::ALL.into_iter().all(is_kept));
     let parsed = if is_new { patch.clone().parse_new() } else { patch.clone().parse() };
     match parsed {
@@ -102,25 +102,25 @@ fn is_text(text: &str) -> bool {
 fn check_applied(patch: &Patch<Text>) {
     let before = Organization {
         id: OrganizationId::new(90).expect("an id"),
-        name: "before".to_owned(),
-        subscription_id: Some("before".to_owned()),
-        handshake: None,
+        values: [
+            (Field::Name, Some("before".to_owned())),
+            (Field::SubscriptionId, Some("before".to_owned())),
+        ]
+        .into(),
         date_created: OffsetDateTime::UNIX_EPOCH,
         date_modified: OffsetDateTime::UNIX_EPOCH,
         etag: Etag::FIRST,
     };
-    let after = |field, before: Option<&str>| match patch.change(field) {
-        Change::Keep => before.map(str::to_owned),
-        Change::Clear => None,
-        Change::Set(text) => Some(text.as_str().to_owned()),
-    };
-    let expected = Organization {
-        name: after(Field::Name, Some("before")).expect("a name is never cleared"),
-        subscription_id: after(Field::SubscriptionId, Some("before")),
-        handshake: after(Field::Handshake, None),
-        ..before.clone()
-    };
-    assert_eq!(patch.apply(before), expected);
+    let after = patch.apply(before.clone());
+    for field in Field::ALL {
+        let expected = match patch.get(field) {
+            Change::Keep => before.value(field),
+            Change::Clear => None,
+            Change::Set(text) => Some(text.as_str()),
+        };
+        assert_eq!(after.value(field), expected);
+    }
+    assert_eq!(Organization { values: before.values.clone(), ..after }, before);
 }
 
 fn check_watch(message: v1::WatchRequest) {

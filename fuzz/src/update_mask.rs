@@ -63,7 +63,7 @@ pub fn update_mask(bytes: &[u8]) {
                     None if named.contains(&field) => Change::Clear,
                     _ => Change::Keep,
                 };
-                assert_eq!(*update.patch.change(field), expected, "{field:?} of {paths:?}");
+                assert_eq!(*update.patch.get(field), expected, "{field:?} of {paths:?}");
             }
         }
         (Err(error), Err(reason)) => assert_eq!(refusal(error, bytes), reason, "{paths:?}"),

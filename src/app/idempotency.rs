@@ -1,12 +1,17 @@
 //! What makes two requests the same: the digest that binds a caller's key to what was asked.
 //!
-//! Taken of the domain's form, so that one request through two doors has one digest. The digest is stored
+//! Taken of the domain's form, so that one request through both APIs has one digest. The digest is stored
 //! with the change, so it must not give away what the change log keeps out: of a handshake it has that it
 //! is set, not to what. A short one could be guessed from a digest by trying.
 
 use sha2::{Digest, Sha256};
 
 use crate::domain::{Call, Change, Creation, Field, IdempotencyKey, OrganizationId, Patch, Update};
+
+/// The version of a digest, in front of what is hashed.
+const VERSION: u8 = 2;
+/// The fields that digests without a version are of.
+const FIRST_FIELDS: [Field; 3] = [Field::Name, Field::SubscriptionId, Field::Handshake];
 
 /// The key of an update.
 pub(super) fn of_update(call: &Call, update: &Update<String>) -> Option<IdempotencyKey> {
@@ -23,16 +28,32 @@ pub(super) fn of_creation(call: &Call, new: &Creation<String>) -> Option<Idempot
 
 fn bind(call: &Call, operation: &str, id: i64, patch: &Patch<String>) -> Option<IdempotencyKey> {
     let key = call.idempotency_key.clone()?;
-    let hides_a_value =
-        |field: Field| !field.is_logged() && matches!(patch.change(field), Change::Set(_));
-    let former_digest =
-        Field::ALL.into_iter().any(hides_a_value).then(|| digest(operation, id, patch, |_| true));
-    let request_digest = digest(operation, id, patch, Field::is_logged);
-    Some(IdempotencyKey { key, request_digest, former_digest })
+    let request_digest = digest(operation, id, patch);
+    // No release before knew a field beyond these, so none stored such a request.
+    let was_known = patch.fields().all(|field| FIRST_FIELDS.contains(&field));
+    let former: &[fn(Field) -> bool] = if was_known { &[Field::is_logged, |_| true] } else { &[] };
+    let former = former.iter().map(|has_value| first_digest(operation, id, patch, *has_value));
+    Some(IdempotencyKey { key, request_digest, former_digests: former.collect() })
 }
 
-/// The digest of a request, with the values of some fields.
-fn digest(
+/// The digest of what a request names. A field that it keeps leaves no trace, so a release that knows
+/// one more field has the same digest for the same request.
+fn digest(operation: &str, id: i64, patch: &Patch<String>) -> [u8; 32] {
+    let mut digest = Sha256::new_with_prefix([VERSION]);
+    digest.update(operation);
+    digest.update(id.to_be_bytes());
+    for field in patch.fields() {
+        // The length first: a name and a value never run into each other.
+        digest.update(field.path().len().to_be_bytes());
+        digest.update(field.path());
+        add(&mut digest, patch.get(field), field.is_logged());
+    }
+    digest.finalize().into()
+}
+
+/// The digest of releases before: of three fields, named or not, by their order. The first release hashed
+/// the value of every field, the next one of those alone that the change log keeps.
+fn first_digest(
     operation: &str,
     id: i64,
     patch: &Patch<String>,
@@ -41,24 +62,29 @@ fn digest(
     let mut digest = Sha256::new();
     digest.update(operation);
     digest.update(id.to_be_bytes());
-    for field in Field::ALL {
-        match patch.change(field) {
-            Change::Keep => digest.update([0]),
-            Change::Clear => digest.update([1]),
-            Change::Set(value) if has_value(field) => {
-                digest.update([2]);
-                // The length first: two fields never run into each other.
-                digest.update(value.len().to_be_bytes());
-                digest.update(value);
-            }
-            Change::Set(_) => digest.update([3]),
-        }
+    for field in FIRST_FIELDS {
+        add(&mut digest, patch.get(field), has_value(field));
     }
     digest.finalize().into()
 }
 
+fn add(digest: &mut Sha256, change: &Change<String>, has_value: bool) {
+    match change {
+        Change::Keep => digest.update([0]),
+        Change::Clear => digest.update([1]),
+        Change::Set(value) if has_value => {
+            digest.update([2]);
+            digest.update(value.len().to_be_bytes());
+            digest.update(value);
+        }
+        Change::Set(_) => digest.update([3]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use data_encoding::HEXLOWER;
+
     use super::*;
     use crate::domain::Principal;
 
@@ -74,8 +100,7 @@ mod tests {
             idempotency_key: Some("key".to_owned()),
             validate_only: false,
         };
-        let patch =
-            Patch { name: owned(name), subscription_id: Change::Keep, handshake: owned(handshake) };
+        let patch = Patch::from([(Field::Name, owned(name)), (Field::Handshake, owned(handshake))]);
         let id = OrganizationId::new(90).unwrap();
         of_update(&call, &Update { id, patch, etag: None }).unwrap()
     }
@@ -102,20 +127,42 @@ mod tests {
         }
     }
 
-    /// What the release before stored, which had the value in it.
+    /// What is stored must be known by every later release.
     #[test]
-    fn a_digest_of_the_release_before_is_known() {
-        let former = Sha256::new()
-            .chain_update(b"update")
-            .chain_update(90_i64.to_be_bytes())
-            .chain_update([0, 0, 2])
-            .chain_update(1_usize.to_be_bytes())
-            .chain_update(b"a")
-            .finalize();
+    fn digests_stay_as_they_are() {
+        use Change::{Clear, Keep, Set};
+        for (key, golden) in [
+            (key(Keep, Keep), "8f91adbbfa1fc4702503c75d3c307c0b8a3d64d894fc90304152a9b128220825"),
+            (
+                key(Set("a"), Keep),
+                "aaebb8229ae078bc6966fe3321806462309203ac672660f6f4a01c5d03e7969a",
+            ),
+            (
+                key(Set("a"), Clear),
+                "31ca1072408af35ae631d1d5f70521194846ee41f90c80b34344d0f94250aa54",
+            ),
+            (
+                key(Keep, Set("a")),
+                "f5679668633ea7c6493aa796b074d859cd968420ecb61c6744356363c8570154",
+            ),
+        ] {
+            assert_eq!(HEXLOWER.encode(&key.request_digest), golden, "{key:?}");
+        }
+    }
+
+    /// The first release had the value of a handshake in a digest, and the next one that it is set.
+    #[test]
+    fn digests_of_releases_before_are_known() {
+        let former = |change: &[u8]| {
+            let digest = Sha256::new().chain_update(b"update").chain_update(90_i64.to_be_bytes());
+            digest.chain_update([0, 0]).chain_update(change).finalize()
+        };
+        let first = former(&[&[2][..], &1_usize.to_be_bytes(), b"a"].concat());
         let with = |value| key(Change::Keep, Change::Set(value));
-        assert!(with("a").is_of(&former));
-        assert!(!with("b").is_of(&former), "another value is another request, as it was then");
+        assert!(with("a").is_of(&first));
+        assert!(!with("b").is_of(&first), "another value is another request, as it was then");
+        assert!(with("a").is_of(&former(&[3])) && with("b").is_of(&former(&[3])));
+        assert!(!key(Change::Keep, Change::Clear).is_of(&former(&[3])));
         assert!(with("b").is_of(&with("a").request_digest));
-        assert_eq!(key(Change::Set("n"), Change::Keep).former_digest, None);
     }
 }

@@ -6,8 +6,8 @@
 use super::{audit, idempotency};
 use crate::{
     domain::{
-        Call, ChangeEntry, Creation, Error, Etag, EtagCondition, IdempotencyKey, Organization,
-        OrganizationId, Page, PageSize, Principal, Result, Text, Update,
+        Call, ChangeEntry, Creation, Error, Etag, EtagCondition, Fields, IdempotencyKey,
+        Organization, OrganizationId, Page, PageSize, Principal, Result, Text, Update,
         policy::{self, Scope},
     },
     store::{Store, now},
@@ -100,9 +100,7 @@ async fn preview_creation(
     let date = now();
     let empty = Organization {
         id,
-        name: String::new(),
-        subscription_id: None,
-        handshake: None,
+        values: Fields::default(),
         date_created: date,
         date_modified: date,
         etag: Etag::FIRST,

@@ -10,7 +10,7 @@ use crate::{
     },
     auth::Secret,
     config::{AuthArgs, ListenArgs},
-    domain::{Change, Creation, OrganizationId, Patch, Role},
+    domain::{Change, Creation, Field, OrganizationId, Patch, Role},
     server::{self, Addresses, Listeners, Serving},
     store::{Store, StoreOptions},
 };
@@ -51,7 +51,7 @@ async fn seed(store: &Store) -> Result<()> {
 }
 
 async fn create(store: &Store, id: i64, name: &str) -> Result<()> {
-    let patch = Patch { name: Change::Set(name.to_owned()), ..Patch::default() };
+    let patch = Patch::from([(Field::Name, Change::Set(name.to_owned()))]);
     let creation = Creation { id: OrganizationId::new(id), patch };
     organizations::create(store, &super::operator_call(), creation).await?;
     Ok(())

@@ -2,6 +2,7 @@
 
 mod credential;
 mod demo;
+mod fields;
 mod follow;
 mod healthcheck;
 mod migrate;

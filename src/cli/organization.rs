@@ -4,16 +4,17 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use super::{
-    open, open_to_read, operator_call, output,
+    fields::FieldArgs,
+    open, open_to_read, operator_call,
     remote::{self, ChangesArgs, EXIT_CODES, ListArgs, UpdateArgs},
 };
 use crate::{
     app::organizations,
     config::DatabaseArgs,
-    domain::{Change, Creation, Organization, OrganizationId, Patch, Principal},
+    domain::{Creation, Organization, OrganizationId, Principal},
+    grpc::convert,
 };
 
 #[derive(Debug, Subcommand)]
@@ -38,12 +39,8 @@ pub(super) struct CreateArgs {
     /// Its id; without it, the one after the largest
     #[arg(long, value_parser = organization_id)]
     id: Option<OrganizationId>,
-    /// Its display name
-    #[arg(long)]
-    name: String,
-    /// The subscription that it has
-    #[arg(long)]
-    subscription_id: Option<String>,
+    #[command(flatten)]
+    fields: FieldArgs<true>,
     #[command(flatten)]
     database: DatabaseArgs,
     /// Print JSON
@@ -77,51 +74,21 @@ pub(super) async fn run(command: OrganizationCommand) -> Result<ExitCode> {
             return remote::exit_code(remote::changes(args).await);
         }
         OrganizationCommand::Create(args) => {
-            let set = |value: Option<String>| value.map_or(Change::Keep, Change::Set);
-            let patch = Patch {
-                name: Change::Set(args.name),
-                subscription_id: set(args.subscription_id),
-                ..Patch::default()
-            };
             let store = open(&args.database).await?;
-            let creation = Creation { id: args.id, patch };
+            let creation = Creation { id: args.id, patch: args.fields.0 };
             let created = organizations::create(&store, &operator_call(), creation).await?;
-            print(args.json, &created)?;
+            print(args.json, created)?;
             store.close().await?;
         }
         OrganizationCommand::Get(args) => {
             let store = open_to_read(&args.database).await?;
-            print(args.json, &store.get_organization(&Principal::operator(), args.id).await?)?;
+            print(args.json, store.get_organization(&Principal::operator(), args.id).await?)?;
             store.close().await?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(json: bool, organization: &Organization) -> Result<()> {
-    output::value(json, &as_json(organization), || {
-        let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-        output::table(
-            &["ID", "NAME", "SUBSCRIPTION", "MODIFIED", "ETAG"],
-            &[vec![
-                organization.id.to_string(),
-                organization.name.clone(),
-                or_none(&organization.subscription_id),
-                output::time(organization.date_modified),
-                organization.etag.to_string(),
-            ]],
-        )
-    })
-}
-
-fn as_json(organization: &Organization) -> Value {
-    json!({
-        "id": organization.id.get(),
-        "name": organization.name,
-        "subscriptionId": organization.subscription_id,
-        "handshake": organization.handshake,
-        "dateCreated": output::time(organization.date_created),
-        "dateModified": output::time(organization.date_modified),
-        "etag": organization.etag.to_string(),
-    })
+fn print(json: bool, organization: Organization) -> Result<()> {
+    remote::print_organizations(json, vec![convert::organization(organization)])
 }

@@ -4,7 +4,6 @@ use std::{fmt::Write, fs, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use prost_types::FieldMask;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tonic::{
@@ -15,9 +14,11 @@ use tonic::{
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use super::{follow::follow, output};
+use super::{fields::FieldArgs, follow::follow, output};
 use crate::{
     config::ServerArgs,
+    domain::Field,
+    gateway,
     proto::{
         request_id,
         v1::{self, organization_service_client::OrganizationServiceClient},
@@ -45,21 +46,8 @@ Exit codes:
 pub(super) struct UpdateArgs {
     /// Which organization
     id: i64,
-    /// Its new name
-    #[arg(long)]
-    name: Option<String>,
-    /// Its new subscription
-    #[arg(long)]
-    subscription_id: Option<String>,
-    /// Take its subscription away
-    #[arg(long, conflicts_with = "subscription_id")]
-    clear_subscription_id: bool,
-    /// Its new handshake
-    #[arg(long)]
-    handshake: Option<String>,
-    /// Take its handshake away
-    #[arg(long, conflicts_with = "handshake")]
-    clear_handshake: bool,
+    #[command(flatten)]
+    fields: FieldArgs<false>,
     /// Change it only if this is its etag, such as '"3"'
     #[arg(long)]
     etag: Option<String>,
@@ -141,39 +129,23 @@ fn sentence(status: &Status) -> String {
 }
 
 pub(super) async fn update(args: UpdateArgs) -> Result<()> {
-    let mut organization =
-        v1::Organization { id: args.id, etag: args.etag.unwrap_or_default(), ..Default::default() };
-    let mut paths = Vec::new();
-    for (path, value, is_cleared, field) in [
-        ("name", args.name, false, &mut organization.name),
-        (
-            "subscription_id",
-            args.subscription_id,
-            args.clear_subscription_id,
-            &mut organization.subscription_id,
-        ),
-        ("handshake", args.handshake, args.clear_handshake, &mut organization.handshake),
-    ] {
-        if value.is_some() || is_cleared {
-            paths.push(path.to_owned());
-        }
-        *field = value;
-    }
-    if paths.is_empty() {
+    let FieldArgs(changes) = args.fields;
+    if changes.is_empty() {
         bail!("nothing to change: name a field, such as --name");
     }
     let mut service = Service::connect(&args.service.server)?;
-    let message = v1::UpdateOrganizationRequest {
-        organization: Some(organization),
-        update_mask: Some(FieldMask { paths }),
+    let mut message = v1::UpdateOrganizationRequest {
         validate_only: args.validate_only,
         // Of this run: a caller that tries the command again makes another request.
         request_id: Uuid::new_v4().to_string(),
-        ..Default::default()
+        ..gateway::update_message(args.id, changes)
     };
+    if let Some(organization) = &mut message.organization {
+        organization.etag = args.etag.unwrap_or_default();
+    }
     let request = service.request(message);
     let updated = service.client.update(request).await?.into_inner();
-    print_organizations(args.service.json, &[updated])
+    print_organizations(args.service.json, vec![updated])
 }
 
 pub(super) async fn list(args: ListArgs) -> Result<()> {
@@ -188,7 +160,7 @@ pub(super) async fn list(args: ListArgs) -> Result<()> {
         page_token = page.next_page_token;
         if args.service.json {
             // Page by page: programs take the lines as they come.
-            print_organizations(true, &page.organizations)?;
+            print_organizations(true, page.organizations)?;
         } else {
             organizations.extend(page.organizations);
         }
@@ -196,7 +168,7 @@ pub(super) async fn list(args: ListArgs) -> Result<()> {
             break;
         }
     }
-    if args.service.json { Ok(()) } else { print_organizations(false, &organizations) }
+    if args.service.json { Ok(()) } else { print_organizations(false, organizations) }
 }
 
 pub(super) async fn changes(args: ChangesArgs) -> Result<()> {
@@ -258,34 +230,30 @@ fn token(args: &ServerArgs) -> Result<SecretString> {
     args.token.clone().context("a token is needed: in the variable ORGD_TOKEN, or in --token-file")
 }
 
-fn print_organizations(json: bool, organizations: &[v1::Organization]) -> Result<()> {
-    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    let row = |organization: &v1::Organization| {
-        vec![
-            organization.id.to_string(),
-            or_none(&organization.name),
-            or_none(&organization.subscription_id),
-            output::timestamp(organization.date_modified),
-            organization.etag.clone(),
-        ]
+/// Prints organizations: as JSON the way REST answers them, or as a table of what is no secret.
+pub(super) fn print_organizations(
+    json: bool,
+    mut organizations: Vec<v1::Organization>,
+) -> Result<()> {
+    if json {
+        let objects = organizations.into_iter().map(|one| gateway::Organization::new(one, false));
+        let objects: Vec<Value> = objects.map(serde_json::to_value).collect::<Result<_, _>>()?;
+        return output::lines(true, objects.into_iter(), String::new);
+    }
+    let logged = || Field::ALL.into_iter().filter(|field| field.is_logged());
+    let row = |organization: &mut v1::Organization| {
+        let mut row = vec![organization.id.to_string()];
+        let mut or_none =
+            |field| organization.text_mut(field).take().unwrap_or_else(|| "-".to_owned());
+        row.extend(logged().map(&mut or_none));
+        row.extend([output::timestamp(organization.date_modified), organization.etag.clone()]);
+        row
     };
-    let rows: Vec<_> = organizations.iter().map(row).collect();
-    let headings = ["ID", "NAME", "SUBSCRIPTION", "MODIFIED", "ETAG"];
-    output::lines(json, organizations.iter().map(organization_json), || {
-        output::table(&headings, &rows)
-    })
-}
-
-fn organization_json(organization: &v1::Organization) -> Value {
-    json!({
-        "id": organization.id,
-        "name": organization.name,
-        "subscriptionId": organization.subscription_id,
-        "handshake": organization.handshake,
-        "dateCreated": output::timestamp(organization.date_created),
-        "dateModified": output::timestamp(organization.date_modified),
-        "etag": organization.etag,
-    })
+    let rows: Vec<_> = organizations.iter_mut().map(row).collect();
+    let nouns: Vec<String> = logged().map(|field| field.facts().noun.to_uppercase()).collect();
+    let mut headings = vec!["ID"];
+    headings.extend(nouns.iter().map(String::as_str).chain(["MODIFIED", "ETAG"]));
+    output::line(&output::table(&headings, &rows))
 }
 
 fn print_changes(json: bool, changes: &[v1::Change], has_headings: bool) -> Result<()> {

@@ -7,6 +7,7 @@ mod change;
 mod condition;
 mod credential;
 mod error;
+pub mod fields;
 mod organization;
 mod page;
 mod patch;
@@ -19,7 +20,8 @@ pub use credential::{
     Credential, CredentialDigest, CredentialKind, CredentialState, StoredCredential,
 };
 pub use error::{Cause, Error, Result, Violation, reason};
-pub use organization::{Etag, Field, Organization, OrganizationId, TEXT_CODE_POINTS_MAX, Text};
+pub use fields::{Change, Field, Fields, TEXT_CODE_POINTS_MAX};
+pub use organization::{Etag, Organization, OrganizationId, Text};
 pub use page::{Page, PageSize};
-pub use patch::{Change, Creation, Patch, Update};
+pub use patch::{Creation, Patch, Update};
 pub use principal::{Call, IdempotencyKey, Principal, Role};

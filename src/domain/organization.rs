@@ -6,19 +6,18 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use super::error::{Violation, reason};
+use super::{
+    error::{Violation, reason},
+    fields::{Field, Fields, ID_MAX, TEXT_CODE_POINTS_MAX},
+};
 
-/// Code points that a text field may have at most.
-pub const TEXT_CODE_POINTS_MAX: usize = 255;
-
-/// Identifies an organization: from 1 to 2^53-1, the integers that every JSON reader keeps exact
-/// (RFC 7493 §2.2).
+/// Identifies an organization: a number from 1 to [`ID_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OrganizationId(i64);
 
 impl OrganizationId {
-    /// The largest id, 2^53-1.
-    pub const MAX: i64 = (1 << 53) - 1;
+    /// The largest id.
+    pub const MAX: i64 = ID_MAX;
 
     /// The id with this number, or none where the number is out of range.
     #[must_use]
@@ -39,42 +38,7 @@ impl fmt::Display for OrganizationId {
     }
 }
 
-/// A field that an update may name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Field {
-    /// The display name.
-    Name,
-    /// The subscription that the organization has.
-    SubscriptionId,
-    /// An opaque string that only administrators write and read.
-    Handshake,
-}
-
-impl Field {
-    /// Every field that an update may name, in the order of their field numbers.
-    pub const ALL: [Self; 3] = [Self::Name, Self::SubscriptionId, Self::Handshake];
-
-    /// Whether the change log keeps the field's values, and not only that they changed.
-    #[must_use]
-    pub fn is_logged(self) -> bool {
-        match self {
-            Self::Name | Self::SubscriptionId => true,
-            Self::Handshake => false,
-        }
-    }
-
-    /// The field's path in an `update_mask`, which is its name in the proto.
-    #[must_use]
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::Name => "name",
-            Self::SubscriptionId => "subscription_id",
-            Self::Handshake => "handshake",
-        }
-    }
-}
-
-/// The value of a text field: 1 to 255 code points, not blank, no control characters.
+/// The value of a text field: 1 to [`TEXT_CODE_POINTS_MAX`] code points, not blank, no control characters.
 /// Kept as it was sent: never trimmed, never normalized (AIP-210).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(String);
@@ -151,12 +115,8 @@ impl fmt::Display for Etag {
 pub struct Organization {
     /// Which organization.
     pub id: OrganizationId,
-    /// The display name.
-    pub name: String,
-    /// The subscription that the organization has.
-    pub subscription_id: Option<String>,
-    /// The opaque string that only administrators see.
-    pub handshake: Option<String>,
+    /// The values of its fields.
+    pub values: Fields<Option<String>>,
     /// When the organization was stored first.
     pub date_created: OffsetDateTime,
     /// When a field changed last.
@@ -166,10 +126,15 @@ pub struct Organization {
 }
 
 impl Organization {
+    /// The value of one of its fields.
+    #[must_use]
+    pub fn value(&self, field: Field) -> Option<&str> {
+        self.values.get(field).as_deref()
+    }
+
     /// Bytes of its texts, as pages count them.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let optional = [&self.subscription_id, &self.handshake].into_iter().flatten();
-        self.name.len() + optional.map(String::len).sum::<usize>()
+        self.values.each().filter_map(|(_, value)| value.as_ref()).map(String::len).sum()
     }
 }

@@ -99,14 +99,14 @@ pub struct IdempotencyKey {
     /// SHA-256 of what was asked, but for the values of fields that the change log does not keep:
     /// another request under the same key is refused.
     pub request_digest: [u8; 32],
-    /// What the first release stored for such a request: a digest with those values.
-    pub former_digest: Option<[u8; 32]>,
+    /// What releases before stored for such a request.
+    pub former_digests: Vec<[u8; 32]>,
 }
 
 impl IdempotencyKey {
     /// Whether a digest that was stored is of this request.
     #[must_use]
     pub fn is_of(&self, stored: &[u8]) -> bool {
-        stored == self.request_digest || self.former_digest.is_some_and(|former| stored == former)
+        stored == self.request_digest || self.former_digests.iter().any(|former| stored == former)
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn listed(details: &ErrorDetails) -> Vec<FieldError> {
 
 /// Where in the body a field of the message stands.
 fn field_pointer(field: &str) -> Option<String> {
-    Some(pointer(&resource::member(field.strip_prefix("organization.")?)))
+    Some(pointer(resource::member(field.strip_prefix("organization.")?)))
 }
 
 /// The pointer to a member of the body (RFC 6901, as a fragment), of the first characters of a long

@@ -12,26 +12,10 @@ use super::{
     field_error::FieldError,
     problem::{ERRORS_MAX, Problem},
 };
+use crate::domain::fields::{Change, Field, Fields};
 
-/// What a body says of one member.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Member {
-    /// Nothing: the field is not touched.
-    #[default]
-    Absent,
-    /// `null`: the field is cleared (RFC 7396).
-    Null,
-    /// A string: the field is set.
-    Text(String),
-}
-
-/// The defined members of a body.
-#[derive(Debug, Default)]
-pub(super) struct OrganizationBody {
-    pub(super) name: Member,
-    pub(super) subscription_id: Member,
-    pub(super) handshake: Member,
-}
+/// What a body says of each field: a member that is not there keeps it, `null` clears it (RFC 7396).
+pub(super) type OrganizationBody = Fields<Change<String>>;
 
 /// Reads the body of an update of the organization `id`. A refusal lists every member at fault; with
 /// `strict`, also those that would be ignored.
@@ -90,24 +74,22 @@ impl Document {
     }
 
     fn set(&mut self, key: &str, value: Scalar) {
-        let member = match key {
-            "name" => &mut self.body.name,
-            "subscriptionId" | "subscription_id" => &mut self.body.subscription_id,
-            "handshake" => &mut self.body.handshake,
-            "id" => return self.id = Some(value),
+        if key == "id" {
+            return self.id = Some(value);
+        }
+        let Some(field) = Field::named(key) else {
             // Only defined fields are updated; all others are ignored, as the page says.
-            _ => {
-                self.ignored.push(key.to_owned());
-                return self.ignored.truncate(ERRORS_MAX);
-            }
+            self.ignored.push(key.to_owned());
+            return self.ignored.truncate(ERRORS_MAX);
         };
-        if *member != Member::Absent {
+        let change = self.body.get_mut(field);
+        if *change != Change::Keep {
             self.errors.push(FieldError::two_spellings(key));
             return;
         }
         match value {
-            Scalar::Null => *member = Member::Null,
-            Scalar::Text(text) => *member = Member::Text(text),
+            Scalar::Null => *change = Change::Clear,
+            Scalar::Text(text) => *change = Change::Set(text),
             Scalar::Integer(_) | Scalar::Other => self.errors.push(FieldError::not_a_string(key)),
         }
     }

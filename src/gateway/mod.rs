@@ -1,7 +1,7 @@
 //! The REST door: a thin translator from HTTP to the generated gRPC client.
 //!
-//! Architecture invariant: it imports the client and the messages and nothing else of ours, so the
-//! same code runs inside the service's process and alone in front of a remote service.
+//! Architecture invariant: it imports the client, the messages and the table of fields and nothing else
+//! of ours, so the same code runs inside the service's process and alone in front of a remote service.
 
 mod body;
 mod client;
@@ -33,6 +33,8 @@ use axum::{
 };
 pub use client::{Transport, transport};
 use problem::Problem;
+pub(crate) use request::update_message;
+pub(crate) use resource::Organization;
 pub use share::{holding, in_shares, is_stream};
 use tower_http::catch_panic::CatchPanicLayer;
 

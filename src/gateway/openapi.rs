@@ -10,11 +10,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::{OpenApi, ToSchema};
 
 use super::{organizations, resource};
-use crate::proto::{rights, v1::Role};
+use crate::{
+    domain::fields::{Field, ID_MAX, TEXT_CODE_POINTS_MAX},
+    proto::{rights, v1::Role},
+};
 
 /// What every text field holds: no control characters, and something that is not white space.
 const TEXT: &str = r"^[^\u0000-\u001F\u007F-\u009F]*[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000][^\u0000-\u001F\u007F-\u009F]*$";
@@ -46,34 +49,12 @@ struct Document;
 /// The fields to change: a member that is not there is not touched. Other members are ignored.
 #[derive(ToSchema)]
 #[schema(example = json!({"name": "Custom Name"}))]
-#[expect(dead_code, reason = "a shape for the document; bodies are read in json.rs")]
-pub(super) struct OrganizationUpdate {
-    /// The display name.
-    #[schema(min_length = 1, max_length = 255, nullable = false)]
-    name: Option<String>,
-    /// The subscription; null clears it.
-    #[schema(rename = "subscriptionId", min_length = 1, max_length = 255)]
-    subscription_id: Option<String>,
-    /// The handshake; null clears it.
-    #[schema(min_length = 1, max_length = 255)]
-    handshake: Option<String>,
-}
+pub(super) struct OrganizationUpdate {}
 
 /// A new organization. Other members are ignored.
 #[derive(ToSchema)]
 #[schema(example = json!({"name": "New Org"}))]
-#[expect(dead_code, reason = "a shape for the document; bodies are read in json.rs")]
-pub(super) struct OrganizationCreation {
-    /// The display name.
-    #[schema(min_length = 1, max_length = 255)]
-    name: String,
-    /// The subscription.
-    #[schema(rename = "subscriptionId", min_length = 1, max_length = 255)]
-    subscription_id: Option<String>,
-    /// The handshake.
-    #[schema(min_length = 1, max_length = 255)]
-    handshake: Option<String>,
-}
+pub(super) struct OrganizationCreation {}
 
 /// The id alone, or with `Prefer: return=representation` the whole organization.
 #[derive(ToSchema)]
@@ -145,7 +126,8 @@ fn document() -> Value {
     remove_null_parameters(&mut document);
     add_security(&mut document);
     add_refusals(&mut document);
-    add_field_rules(&mut document);
+    add_fields(&mut document);
+    add_rights(&mut document);
     document
 }
 
@@ -210,18 +192,55 @@ fn add_refusals(document: &mut Value) {
     }
 }
 
-/// The form of texts, and who may write and read a field, as the proto declares it.
-fn add_field_rules(document: &mut Value) {
+/// The schemas that have the fields of an organization.
+const SCHEMAS: [&str; 3] = ["Organization", "OrganizationUpdate", "OrganizationCreation"];
+
+/// The bounds of an id, and the fields, as the table has them.
+fn add_fields(document: &mut Value) {
+    let id = "/components/schemas/Organization/properties/id";
+    set(document, id, "minimum", 1.into());
+    set(document, id, "maximum", ID_MAX.into());
+    for (name, field) in SCHEMAS.iter().flat_map(|name| Field::ALL.map(|field| (*name, field))) {
+        let schema = document.pointer_mut(&format!("/components/schemas/{name}"));
+        let Some(schema) = schema.and_then(Value::as_object_mut) else { continue };
+        if let Some(members) = member_of(schema, "properties", json!({})).as_object_mut() {
+            members.insert(field.member().to_owned(), text(name, field));
+        }
+        if field.facts().is_required
+            && name != "OrganizationUpdate"
+            && let Some(required) = member_of(schema, "required", json!([])).as_array_mut()
+        {
+            required.push(field.member().into());
+        }
+    }
+}
+
+fn member_of<'a>(schema: &'a mut Map<String, Value>, name: &str, default: Value) -> &'a mut Value {
+    schema.entry(name).or_insert(default)
+}
+
+/// The schema of a field as a member of another schema.
+fn text(schema: &str, field: Field) -> Value {
+    let may_be_null = schema != "Organization" && !field.facts().is_required;
+    let clears =
+        if schema == "OrganizationUpdate" && may_be_null { "; null clears it" } else { "" };
+    json!({
+        "description": format!("{}{clears}.", field.facts().about),
+        "type": if may_be_null { json!(["string", "null"]) } else { json!("string") },
+        "minLength": 1,
+        "maxLength": TEXT_CODE_POINTS_MAX,
+        "pattern": TEXT,
+    })
+}
+
+/// Who may write and read a field, as the proto declares it.
+fn add_rights(document: &mut Value) {
     let roles = |roles: &[Role]| -> Vec<String> { roles.iter().copied().map(Role::name).collect() };
     for declared in rights::declared().unwrap_or_default() {
-        let member = resource::member(&declared.field);
         let rights = json!({"write": roles(&declared.write), "read": roles(&declared.read)});
-        for schema in ["Organization", "OrganizationUpdate", "OrganizationCreation"] {
-            let property = format!("/components/schemas/{schema}/properties/{member}");
+        for schema in SCHEMAS {
+            let property = format!("/components/schemas/{schema}/properties/{}", declared.member);
             set(document, &property, "x-rights", rights.clone());
-            if !declared.write.is_empty() {
-                set(document, &property, "pattern", TEXT.into());
-            }
         }
     }
 }

@@ -14,17 +14,11 @@ use percent_encoding::percent_decode_str;
 use prost_types::FieldMask;
 use tokio::task::yield_now;
 
-use super::{
-    body,
-    client::Caller,
-    json::{self, Member, OrganizationBody},
-    problem::Problem,
-    query::Query,
+use super::{body, client::Caller, json, problem::Problem, query::Query};
+use crate::{
+    domain::fields::{Change, Fields, ID_MAX},
+    proto::v1,
 };
-use crate::proto::v1;
-
-/// The largest id, 2^53-1.
-const ID_MAX: i64 = (1 << 53) - 1;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -59,12 +53,7 @@ pub(super) fn update_of_body(
     id: i64,
     strict: bool,
 ) -> Result<v1::UpdateOrganizationRequest, Problem> {
-    let (organization, paths) = organization(id, json::read_update(bytes, id, strict)?);
-    Ok(v1::UpdateOrganizationRequest {
-        organization: Some(organization),
-        update_mask: Some(FieldMask { paths }),
-        ..v1::UpdateOrganizationRequest::default()
-    })
+    Ok(update_message(id, json::read_update(bytes, id, strict)?))
 }
 
 /// The message of a creation.
@@ -79,31 +68,33 @@ pub(super) async fn read_creation(
     let bytes = body::read(&head.headers, body, body_bytes_max).await?;
     let body = json::read_creation(&bytes, strict)?;
     Ok(v1::CreateOrganizationRequest {
-        organization: Some(organization(0, body).0),
+        organization: update_message(0, body).organization,
         validate_only: query.flag("validateOnly")?,
         request_id,
         include_writable_fields: query.flag("writableFields")?,
     })
 }
 
-/// The message of a body, and the paths of the fields that it has.
-fn organization(id: i64, body: OrganizationBody) -> (v1::Organization, Vec<String>) {
+/// The message that asks for these changes, with the mask of the fields that change.
+pub(crate) fn update_message(
+    id: i64,
+    changes: Fields<Change<String>>,
+) -> v1::UpdateOrganizationRequest {
     let mut organization = v1::Organization { id, ..Default::default() };
     let mut paths = Vec::new();
-    let OrganizationBody { name, subscription_id, handshake } = body;
-    for (path, member, field) in [
-        ("name", name, &mut organization.name),
-        ("subscription_id", subscription_id, &mut organization.subscription_id),
-        ("handshake", handshake, &mut organization.handshake),
-    ] {
-        *field = match member {
-            Member::Absent => continue,
-            Member::Null => None,
-            Member::Text(text) => Some(text),
+    for (field, change) in changes {
+        *organization.text_mut(field) = match change {
+            Change::Keep => continue,
+            Change::Clear => None,
+            Change::Set(text) => Some(text),
         };
-        paths.push(path.to_owned());
+        paths.push(field.path().to_owned());
     }
-    (organization, paths)
+    v1::UpdateOrganizationRequest {
+        organization: Some(organization),
+        update_mask: Some(FieldMask { paths }),
+        ..Default::default()
+    }
 }
 
 /// The id of `/v1/organizations/{id}`: one spelling of each number from 1 to 2^53-1, of which the

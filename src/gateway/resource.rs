@@ -1,29 +1,25 @@
 //! Organizations and changes as JSON. Members that have no value are left out.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::proto::v1;
+use crate::{
+    domain::fields::{Field, Fields},
+    proto::v1,
+};
 
 /// An organization, with the fields that the caller may read.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Organization)]
-pub(super) struct Organization {
+pub(crate) struct Organization {
     /// Identifies the organization.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 90)]
+    #[schema(example = 90)]
     id: i64,
-    /// The display name.
-    #[schema(min_length = 1, max_length = 255, example = "Custom Name")]
-    name: String,
-    /// The subscription that the organization has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 255, nullable = false)]
-    subscription_id: Option<String>,
-    /// An opaque string that only administrators write and read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 255, nullable = false)]
-    handshake: Option<String>,
+    /// The schema's members of these are made from the table of fields (`openapi`).
+    #[serde(flatten, serialize_with = "texts")]
+    #[schema(ignore)]
+    texts: Fields<Option<String>>,
     /// When the organization was stored first.
     #[schema(format = DateTime)]
     date_created: String,
@@ -41,19 +37,24 @@ pub(super) struct Organization {
 
 impl Organization {
     /// The JSON of a message; the fields that the caller may update are in it where it asked.
-    pub(super) fn new(organization: v1::Organization, with_writable: bool) -> Self {
-        let names = organization.writable_fields.iter().map(|name| member(name));
+    pub(crate) fn new(mut organization: v1::Organization, with_writable: bool) -> Self {
+        let texts = Fields::from_fn(|field| organization.text_mut(field).take());
+        let names = organization.writable_fields.iter().map(|name| member(name).to_owned());
         Self {
             id: organization.id,
+            texts,
             writable_fields: with_writable.then(|| names.collect()),
-            name: organization.name.unwrap_or_default(),
-            subscription_id: organization.subscription_id,
-            handshake: organization.handshake,
             date_created: date(organization.date_created),
             date_modified: date(organization.date_modified),
             etag: organization.etag,
         }
     }
+}
+
+/// Each field that has a value.
+fn texts<S: Serializer>(texts: &Fields<Option<String>>, serializer: S) -> Result<S::Ok, S::Error> {
+    let members = texts.each().filter_map(|(field, text)| Some((field.member(), text.as_ref()?)));
+    serializer.collect_map(members)
 }
 
 /// A page of organizations, by ascending id.
@@ -111,7 +112,7 @@ impl From<v1::Change> for Change {
     fn from(change: v1::Change) -> Self {
         let role = change.role().name();
         let field = |change: v1::FieldChange| FieldChange {
-            field: member(&change.field),
+            field: member(&change.field).to_owned(),
             old_value: change.old_value,
             new_value: change.new_value,
             redacted: change.redacted,
@@ -139,18 +140,9 @@ pub(super) struct ChangePage {
     pub(super) next_page_token: String,
 }
 
-/// The JSON member of a field of the message, as ProtoJSON names it.
-pub(super) fn member(field: &str) -> String {
-    let mut member = String::with_capacity(field.len());
-    for (index, word) in field.split('_').enumerate() {
-        let mut letters = word.chars();
-        match letters.next() {
-            Some(first) if index > 0 => member.push(first.to_ascii_uppercase()),
-            first => member.extend(first),
-        }
-        member.push_str(letters.as_str());
-    }
-    member
+/// The JSON member of the field that a message names. That of a newer service keeps its name.
+pub(super) fn member(field: &str) -> &str {
+    Field::named(field).map_or(field, |field| field.member())
 }
 
 /// RFC 3339, which is what prost prints.

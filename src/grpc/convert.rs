@@ -110,21 +110,15 @@ pub(super) fn refusal(etag: &str, error: Error) -> Error {
 }
 
 /// The fields of the mask, cleared where they are unset; without a mask, the fields that are set.
-fn patch(organization: v1::Organization, mask: Option<FieldMask>) -> Result<Patch<String>> {
+fn patch(mut organization: v1::Organization, mask: Option<FieldMask>) -> Result<Patch<String>> {
     let paths = mask.map(|mask| mask.paths).unwrap_or_default();
     let all_set = paths.is_empty();
     let fields = masked_fields(&paths)?;
-    let change = |field, value: Option<String>| match value {
+    Ok(Patch::from_fn(|field| match organization.text_mut(field).take() {
         Some(value) if all_set || fields.contains(&field) => Change::Set(value),
         None if fields.contains(&field) => Change::Clear,
         _ => Change::Keep,
-    };
-    let v1::Organization { name, subscription_id, handshake, .. } = organization;
-    Ok(Patch {
-        name: change(Field::Name, name),
-        subscription_id: change(Field::SubscriptionId, subscription_id),
-        handshake: change(Field::Handshake, handshake),
-    })
+    }))
 }
 
 /// The updatable fields that the paths name, as a set; output-only paths name none.
@@ -140,7 +134,7 @@ fn masked_fields(paths: &[String]) -> Result<Vec<Field>> {
     let mut fields = Vec::new();
     let mut unknown = Vec::new();
     for path in paths {
-        match updatable(path) {
+        match Field::named(path) {
             Some(field) => fields.push(field),
             None if OUTPUT_ONLY.contains(&path.as_str()) => {}
             None => unknown.push((reason::MASK_PATH_UNKNOWN, unknown_path(path))),
@@ -149,17 +143,12 @@ fn masked_fields(paths: &[String]) -> Result<Vec<Field>> {
     if unknown.is_empty() { Ok(fields) } else { Err(mask_error(unknown)) }
 }
 
-fn updatable(path: &str) -> Option<Field> {
-    // The JSON spelling is unambiguous and taken as well.
-    let path = if path == "subscriptionId" { "subscription_id" } else { path };
-    Field::ALL.into_iter().find(|field| field.path() == path)
-}
-
 fn unknown_path(path: &str) -> String {
     // Short and in ASCII: a status with many of them must stay small.
     const SHOWN_CHARS_MAX: usize = 48;
     let shown: String = path.escape_default().take(SHOWN_CHARS_MAX).collect();
-    format!("\"{shown}\" is not a field. The fields are name, subscription_id and handshake.")
+    let [fields @ .., last] = Field::ALL.map(Field::path);
+    format!("\"{shown}\" is not a field. The fields are {} and {last}.", fields.join(", "))
 }
 
 fn mask_error(violations: Vec<(&'static str, String)>) -> Error {
@@ -170,19 +159,18 @@ fn mask_error(violations: Vec<(&'static str, String)>) -> Error {
 /// The message of an organization.
 #[must_use]
 pub fn organization(organization: Organization) -> v1::Organization {
-    // Destructured without `..`, so that a new field cannot be forgotten here.
-    let Organization { id, name, subscription_id, handshake, date_created, date_modified, etag } =
-        organization;
-    v1::Organization {
+    let Organization { id, values, date_created, date_modified, etag } = organization;
+    let mut message = v1::Organization {
         id: id.get(),
-        name: Some(name),
-        subscription_id,
-        handshake,
         date_created: Some(timestamp(date_created)),
         date_modified: Some(timestamp(date_modified)),
         etag: etag.to_string(),
-        writable_fields: Vec::new(),
+        ..v1::Organization::default()
+    };
+    for (field, value) in values {
+        *message.text_mut(field) = value;
     }
+    message
 }
 
 /// The names of the fields that the principal may change.

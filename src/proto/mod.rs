@@ -6,6 +6,8 @@ pub mod request_id;
 pub mod rights;
 pub mod timeout;
 
+use crate::domain::fields::Field;
+
 /// The package `organization.v1`: messages, client and server.
 #[expect(
     unused_qualifications,
@@ -23,6 +25,17 @@ impl v1::Role {
     #[must_use]
     pub fn name(self) -> String {
         self.as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase()
+    }
+}
+
+impl v1::Organization {
+    /// Where the message has this field: the one place that binds the table of fields to the message.
+    pub fn text_mut(&mut self, field: Field) -> &mut Option<String> {
+        match field {
+            Field::Name => &mut self.name,
+            Field::SubscriptionId => &mut self.subscription_id,
+            Field::Handshake => &mut self.handshake,
+        }
     }
 }
 

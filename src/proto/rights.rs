@@ -12,6 +12,8 @@ use super::{FILE_DESCRIPTOR_SET, v1::Role};
 pub struct FieldRights {
     /// The field's name in the proto.
     pub field: String,
+    /// Its JSON member.
+    pub member: String,
     /// The roles that may name it in an update.
     pub write: Vec<Role>,
     /// The roles that find it in answers.
@@ -30,6 +32,7 @@ pub fn declared() -> Result<Vec<FieldRights>, DescriptorError> {
         let rights = rights.as_message()?;
         Some(FieldRights {
             field: field.name().to_owned(),
+            member: field.json_name().to_owned(),
             write: roles(rights, "write"),
             read: roles(rights, "read"),
         })

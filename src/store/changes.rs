@@ -94,19 +94,7 @@ fn entry(
 ) -> Result<ChangeEntry> {
     let organization = OrganizationId::new(row.organization_id)
         .ok_or_else(|| internal("a stored organization_id is out of range"))?;
-    let mut fields = Vec::new();
-    let mut compare = |field, old: Option<&String>, new: Option<&String>| {
-        if old != new {
-            let values = Some(Values { old: old.cloned(), new: new.cloned() });
-            fields.push(FieldChange { field, values });
-        }
-    };
-    compare(Field::Name, before.map(|before| &before.name), Some(&row.name));
-    let old = before.and_then(|before| before.subscription_id.as_ref());
-    compare(Field::SubscriptionId, old, row.subscription_id.as_ref());
-    if row.handshake_version == row.version {
-        fields.push(FieldChange { field: Field::Handshake, values: None });
-    }
+    let fields = Field::ALL.into_iter().filter_map(|field| field_change(field, before, row));
     Ok(ChangeEntry {
         organization,
         version: row.version,
@@ -114,6 +102,20 @@ fn entry(
         subject: row.subject.clone(),
         role: row.role.parse().map_err(|_| internal("a stored role is unknown"))?,
         request_id: row.request_id.clone(),
-        fields,
+        fields: fields.collect(),
     })
+}
+
+fn field_change(
+    field: Field,
+    before: Option<&organization_changes::Model>,
+    row: &organization_changes::Model,
+) -> Option<FieldChange> {
+    let (new, changed_at) = row.field(field);
+    if let Some(version) = changed_at {
+        return (version == row.version).then_some(FieldChange { field, values: None });
+    }
+    let old = before.and_then(|before| before.field(field).0);
+    let values = Some(Values { old: old.cloned(), new: new.cloned() });
+    (old != new).then_some(FieldChange { field, values })
 }

@@ -20,8 +20,8 @@ use super::{
     },
 };
 use crate::domain::{
-    Call, Creation, Error, IdempotencyKey, Organization, OrganizationId, Page, PageSize, Principal,
-    Result, Text, Update, policy,
+    Call, Creation, Error, Etag, Fields, IdempotencyKey, Organization, OrganizationId, Page,
+    PageSize, Principal, Result, Text, Update, policy,
 };
 
 /// How often an update or a creation is tried again that lost its row, or its id, between two
@@ -112,9 +112,9 @@ impl Store {
         Ok(found.into_iter().filter_map(known).collect())
     }
 
-    /// Applies a patch in one statement, alone or together with what else waits. It names the
-    /// changed columns alone, compares the version where an etag is given, leaves a row alone that
-    /// would not change, checks that the caller's credential still holds and that it made no change
+    /// Applies a patch in one statement, alone or together with what else waits. It leaves the columns
+    /// of fields that the patch does not name as they are, compares the version where an etag is given,
+    /// does not touch a row that would not change, checks that the caller's credential still holds and that it made no change
     /// under the same key, and records the change. Answers the organization as it is then.
     ///
     /// Only when no row is touched a second look tells missing, stale, made before and unchanged
@@ -247,20 +247,19 @@ impl Store {
     }
 }
 
-/// The organization as a row of the change log has it. The log does not keep the handshake; where
-/// it changed since, the answer has none.
+/// The organization as a row of the change log has it. Of a field whose values the log does not keep
+/// it has the current value, or none where that is a later one.
 fn as_recorded(
     current: organizations::Model,
     row: organization_changes::Model,
 ) -> Result<Organization> {
-    let handshake = current.handshake.filter(|_| current.handshake_version <= row.version);
-    organizations::Model {
-        name: row.name,
-        subscription_id: row.subscription_id,
-        handshake,
-        version: row.version,
-        date_modified: row.date,
-        ..current
-    }
-    .try_into()
+    let values = Fields::from_fn(|field| {
+        let (value, changed_at) = match row.field(field) {
+            (_, Some(_)) => current.field(field),
+            logged => logged,
+        };
+        value.filter(|_| changed_at.is_none_or(|at| at <= row.version)).cloned()
+    });
+    let (date_modified, etag) = (row.date, Etag::from_version(row.version));
+    Ok(Organization { values, date_modified, etag, ..current.try_into()? })
 }

@@ -196,7 +196,7 @@ async fn every_route_refuses_the_unauthenticated_and_the_unauthorized() {
 async fn a_revoked_credential_does_not_write_whatever_was_checked_before() {
     use orgd::{
         app::organizations,
-        domain::{Call, Change, Error, Patch, Update},
+        domain::{Call, Change, Error, Field, Patch, Update},
     };
     use orgd_shares::Holder;
 
@@ -213,7 +213,7 @@ async fn a_revoked_credential_does_not_write_whatever_was_checked_before() {
             idempotency_key: None,
             validate_only: false,
         };
-        let patch = Patch { name: Change::Set("Late".to_owned()), ..Patch::default() };
+        let patch = Patch::from([(Field::Name, Change::Set("Late".to_owned()))]);
         let id = orgd::domain::OrganizationId::new(OWN).unwrap();
         let update = Update { id, patch, etag: None };
         let refused = organizations::update(&store, &call, update, None).await;

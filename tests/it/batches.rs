@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
+use orgd::domain::Field;
 use orgd::proto::v1::{Organization, UpdateOrganizationRequest};
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use tonic::Code;
@@ -100,8 +101,8 @@ async fn mixed_batch(service: &Service, with_poison: bool) {
     }
     let stored = database.organization(FIRST + 5).await;
     assert_eq!(
-        (stored.handshake.as_deref(), stored.name.as_str()),
-        (Some("h"), "Organization 1006")
+        (stored.value(Field::Handshake), stored.value(Field::Name)),
+        (Some("h"), Some("Organization 1006"))
     );
     let mut dates = BTreeSet::new();
     for id in [FIRST, FIRST + 4, OWN, FIRST + 5, FIRST + 6] {

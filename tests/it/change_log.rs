@@ -1,5 +1,6 @@
 //! What the change log keeps: dates that do not go backwards, and nothing that tells a handshake.
 
+use orgd::domain::Field;
 use orgd::proto::v1::{Organization, UpdateOrganizationRequest};
 use sea_orm::{ConnectionTrait, Statement};
 use sha2::{Digest, Sha256};
@@ -84,36 +85,35 @@ async fn nothing_that_is_stored_with_a_key_tells_a_handshake() {
             shake(&service, &keys[0], handshake, over_rest).await;
         }
         let stored = service.database().organization(OWN).await;
-        assert_eq!((stored.handshake.as_deref(), stored.etag.version()), (Some("two"), 3));
+        assert_eq!((stored.value(Field::Handshake), stored.etag.version()), (Some("two"), 3));
         // Whether there is one is told apart.
         for body in [r#"{"handshake": null}"#, r#"{"handshake": "one", "name": "New"}"#, "{}"] {
             let put = service.put(OWN, ADMINISTRATOR, body).header("idempotency-key", &keys[0]);
             assert_eq!(put.send().await.reason(), "IDEMPOTENCY_KEY_REUSED", "{body}");
         }
 
-        // A row of the first release, whose digest had the value, is still known as the same request.
-        let former = Sha256::new()
-            .chain_update(b"update")
-            .chain_update(OWN.to_be_bytes())
-            .chain_update([0, 0, 2])
-            .chain_update("three".len().to_be_bytes())
-            .chain_update("three")
-            .finalize();
+        // A row of a release before is still known as the same request. The digest of the first one had
+        // the value, and that of the next one has that there is a value.
         shake(&service, &keys[2], "three", true).await;
-        let former = data_encoding::HEXLOWER.encode(&former);
-        let bytes = if service.database().is_sqlite() {
-            format!("x'{former}'")
-        } else {
-            format!("'\\x{former}'")
-        };
-        let set = format!(
-            "UPDATE organization_changes SET request_digest = {bytes} \
-             WHERE idempotency_key = '{}'",
-            keys[2]
-        );
-        execute(service.database(), &set).await;
-        shake(&service, &keys[2], "three", true).await;
-        assert_eq!(service.database().organization(OWN).await.etag.version(), 4);
+        let value = [&[2][..], &"three".len().to_be_bytes(), b"three"].concat();
+        for handshake in [&value[..], &[3]] {
+            let digest = Sha256::new().chain_update(b"update").chain_update(OWN.to_be_bytes());
+            let digest = digest.chain_update([0, 0]).chain_update(handshake).finalize();
+            store_digest(service.database(), &keys[2], &digest).await;
+            shake(&service, &keys[2], "three", true).await;
+            shake(&service, &keys[2], "three", false).await;
+            assert_eq!(service.database().organization(OWN).await.etag.version(), 4);
+        }
     })
     .await;
+}
+
+async fn store_digest(database: &Database, key: &str, digest: &[u8]) {
+    let digest = data_encoding::HEXLOWER.encode(digest);
+    let bytes =
+        if database.is_sqlite() { format!("x'{digest}'") } else { format!("'\\x{digest}'") };
+    let set = format!(
+        "UPDATE organization_changes SET request_digest = {bytes} WHERE idempotency_key = '{key}'"
+    );
+    execute(database, &set).await;
 }

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use orgd::domain::Field;
+
 use crate::harness::{ADMINISTRATOR, Database, OWN, Service, USER, on_both_databases};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -168,7 +170,10 @@ async fn every_example_updates_clears_and_follows() {
                 );
             }
             let stored = database.organization(OWN).await;
-            assert_eq!((stored.name.as_str(), stored.subscription_id), (name, None));
+            assert_eq!(
+                (stored.value(Field::Name), stored.value(Field::SubscriptionId)),
+                (Some(&*name), None)
+            );
             let changes = database.changes(OWN).await;
             let subjects: Vec<_> = changes.iter().map(|change| change.subject.as_str()).collect();
             assert_eq!(subjects, ["operator", "test-administrator", "test-administrator"]);

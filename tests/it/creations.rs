@@ -7,7 +7,8 @@ use futures_util::future::join_all;
 use orgd::{
     app::organizations,
     domain::{
-        Call, Change, Creation, Error, Organization as Stored, OrganizationId, Patch, Principal,
+        Call, Change, Creation, Error, Field, Organization as Stored, OrganizationId, Patch,
+        Principal,
     },
     proto::v1::{CreateOrganizationRequest, Organization},
     store::{Store, StoreOptions},
@@ -158,7 +159,7 @@ async fn create_in(store: &Store, id: Option<i64>) -> Result<Stored, Error> {
         idempotency_key: None,
         validate_only: false,
     };
-    let patch = Patch { name: Change::Set("In a batch".to_owned()), ..Patch::default() };
+    let patch = Patch::from([(Field::Name, Change::Set("In a batch".to_owned()))]);
     organizations::create(store, &call, Creation { id: id.and_then(OrganizationId::new), patch })
         .await
 }

@@ -1,5 +1,7 @@
 //! The published page's two worked examples, byte for byte, and its refusals.
 
+use orgd::domain::Field;
+
 use crate::harness::{
     ADMINISTRATOR, Answer, FOREIGN, OWN, Request, SUPPORT, Service, UNKNOWN, USER,
     on_both_databases,
@@ -47,7 +49,7 @@ pub async fn assert_examples(service: &Service) {
             assert_eq!(answer.header("etag"), None, "RFC 9110 §9.3.4");
         }
         let stored = service.database().organization(id).await;
-        assert_eq!(stored.name, name);
+        assert_eq!(stored.value(Field::Name), Some(&*name));
         assert_eq!(stored.etag.version(), 2, "the second, equal update writes nothing");
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
+use orgd::domain::Field;
+
 use crate::{
     harness::{ADMINISTRATOR, Service, USER, on_both_databases, on_both_databases_with},
     keep_alive::Kept,
@@ -106,7 +108,7 @@ async fn a_good_caller_is_asked_for_the_body_and_answered() {
                 assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
                 assert!(!answer.contains("\r\nConnection: close\r\n"), "{answer}");
                 let stored = service.database().organization(90).await;
-                assert_eq!(stored.name, format!("Asked for {round}"));
+                assert_eq!(stored.value(Field::Name), Some(format!("Asked for {round}").as_str()));
             }
             // Nobody waits for the 100 but who says so.
             let answer = kept.ask(&format!("{head}Content-Length: 2\r\n\r\n{{}}")).await;

@@ -243,7 +243,7 @@ async fn a_statement_waits_no_longer_than_it_may() {
             service.until_logged(words).await;
             held.rollback().await.unwrap();
             is_served(&service).await;
-            assert_ne!(service.database().organization(OWN).await.name, "Late");
+            assert_ne!(service.database().name(OWN).await, "Late");
         })
         .await;
     }

@@ -3,7 +3,10 @@
 
 use std::{path::Path, process::Command};
 
-use orgd::proto::{rights, v1};
+use orgd::{
+    domain::{Field, TEXT_CODE_POINTS_MAX, fields::ID_MAX},
+    proto::{rights, v1},
+};
 
 use crate::harness::{ADMINISTRATOR, on_both_databases};
 
@@ -42,6 +45,19 @@ async fn the_document_has_the_rights_that_the_proto_declares() {
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
         let declared = rights::declared().unwrap();
         assert_eq!(declared.len(), 8);
+        for id in document["paths"]["/v1/organizations/{id}"].as_object().unwrap().values() {
+            let schema = &id["parameters"][0]["schema"];
+            assert_eq!((&schema["minimum"], &schema["maximum"]), (&1.into(), &ID_MAX.into()));
+        }
+        let refused = service
+            .request("GET", "/v1/organizations/0")
+            .header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+            .send()
+            .await;
+        assert!(refused.text().contains(&format!("from 1 to {ID_MAX},")), "{}", refused.text());
+        for field in Field::ALL {
+            assert!(declared.iter().any(|one| one.member == field.member()), "{field:?}");
+        }
         for field in declared {
             let member = camel(&field.field);
             let property = format!("/components/schemas/Organization/properties/{member}/x-rights");
@@ -109,6 +125,19 @@ fn the_page_of_the_api_names_every_route_rpc_and_parameter() {
         );
         for field in method.input().fields() {
             assert!(page.contains(field.name()), "docs/API.md lacks {}", field.name());
+        }
+    }
+}
+
+/// What the domain's constants say, in the words of each page.
+#[test]
+fn bounds_are_the_same_everywhere() {
+    assert_eq!(ID_MAX, (1 << 53) - 1);
+    let proto = include_str!("../../proto/organization/v1/organization_service.proto");
+    let page = include_str!("../../docs/API.md");
+    for (name, text) in [("the proto", proto), ("docs/API.md", page)] {
+        for bound in ["2^53-1".to_owned(), format!("1 to {TEXT_CODE_POINTS_MAX}")] {
+            assert!(text.replace("**", "").contains(&bound), "{name} lacks {bound}");
         }
     }
 }

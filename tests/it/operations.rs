@@ -86,7 +86,7 @@ async fn serve_many(database: Database) -> Service {
 /// Everything is as at one moment between "Before" and "After", and the service works with it.
 async fn assert_restored(service: &Service) {
     let database = service.database();
-    assert_eq!(database.organization(OWN).await.name, "Before");
+    assert_eq!(database.name(OWN).await, "Before");
     for id in [OWN, FOREIGN] {
         let organization = database.organization(id).await;
         let changes = database.changes(id).await;
@@ -137,7 +137,7 @@ async fn a_postgresql_dump_made_under_writes_is_restored_as_it_was() {
     let new = Database::postgres().await;
     shell(&commands("PostgreSQL", 1), folder.path(), ("NEW_DATABASE_URL", new.url()));
     assert_restored(&Service::start(new).await).await;
-    assert_eq!(database.organization(OWN).await.name, "After", "the old one is left alone");
+    assert_eq!(database.name(OWN).await, "After", "the old one is left alone");
 }
 
 #[test]

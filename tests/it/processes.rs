@@ -52,7 +52,7 @@ async fn a_second_service_on_the_same_database_passes_the_examples() {
         assert_examples(&second).await;
         let answer = first.put(OWN, ADMINISTRATOR, r#"{"name": "By the first"}"#).send().await;
         assert_eq!(answer.status(), 200);
-        assert_eq!(second.database().organization(OWN).await.name, "By the first");
+        assert_eq!(second.database().name(OWN).await, "By the first");
     })
     .await;
 }
@@ -112,7 +112,7 @@ async fn a_request_under_way_is_answered_while_the_service_stops() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let database = service.shared_database();
         assert!(service.ended().await.success());
-        assert_eq!(database.organization(OWN).await.name, "Last");
+        assert_eq!(database.name(OWN).await, "Last");
     })
     .await;
 }

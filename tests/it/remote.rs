@@ -5,6 +5,8 @@ use std::{
     process::{Command as Process, Stdio},
 };
 
+use orgd::domain::Field;
+
 use crate::harness::{
     ADMINISTRATOR, Command, FOREIGN, OWN, SUPPORT, Service, USER, disclosure::assert_tells_nothing,
     on_both_databases, orgd_with,
@@ -38,7 +40,10 @@ async fn organizations_are_changed_listed_and_followed() {
         assert!(lines[1].starts_with("90  Renamed  -             2"), "{lines:?}");
         assert!(lines[1].ends_with("\"2\""), "{lines:?}");
         let stored = service.database().organization(OWN).await;
-        assert_eq!((stored.name.as_str(), stored.subscription_id), ("Renamed", None));
+        assert_eq!(
+            (stored.value(Field::Name), stored.value(Field::SubscriptionId)),
+            (Some("Renamed"), None)
+        );
 
         let words = r#"update 90 --handshake Secret --etag "2" --json"#;
         let updated = objects(&call(&service, ADMINISTRATOR, words));
@@ -46,7 +51,7 @@ async fn organizations_are_changed_listed_and_followed() {
         let checked =
             call(&service, ADMINISTRATOR, "update 90 --name Checked --validate-only --json");
         assert_eq!(objects(&checked)[0]["name"], "Checked");
-        assert_eq!(service.database().organization(OWN).await.name, "Renamed");
+        assert_eq!(service.database().name(OWN).await, "Renamed");
 
         let listed = objects(&call(&service, SUPPORT, "list --json"));
         assert_eq!(listed.len(), 2);

@@ -317,7 +317,7 @@ async fn a_request_sent_again_under_its_key_changes_nothing_more() {
             let again = put(USER, KEY, r#"{"name":"Once"}"#).header(name, value).send().await;
             assert_eq!((again.status(), again.json()), (200, first.json()), "{name}: {value}");
         }
-        assert_eq!(service.database().organization(OWN).await.name, "Since");
+        assert_eq!(service.database().name(OWN).await, "Since");
         assert_eq!(service.database().changes(OWN).await.len(), 3);
 
         for request in [put(USER, KEY, r#"{"name":"Twice"}"#), put(USER, KEY, "{}")] {

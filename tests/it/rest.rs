@@ -337,7 +337,7 @@ async fn a_dry_run_checks_everything_and_writes_nothing() {
             let answer = request.send().await;
             assert_eq!(answer.status(), status, "{}", answer.text());
         }
-        assert_eq!(service.database().organization(OWN).await.name, "Organization 90");
+        assert_eq!(service.database().name(OWN).await, "Organization 90");
         assert_eq!(service.database().changes(OWN).await.len(), 1);
     })
     .await;

@@ -2,6 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::domain::Field;
+
 /// What an organization was at one version, and who made it so.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "organization_changes")]
@@ -28,7 +30,7 @@ pub struct Model {
     pub handshake_version: i64,
     /// The caller's key for the request.
     pub idempotency_key: Option<String>,
-    /// SHA-256 of what the request asked, without the value of a handshake.
+    /// SHA-256 of what the request asked, without the values that the log does not keep.
     pub request_digest: Option<Vec<u8>>,
 }
 
@@ -37,3 +39,15 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// The value of a field at this version; or, where the log keeps no values of the field, the
+    /// version at which it had changed last.
+    pub fn field(&self, field: Field) -> (Option<&String>, Option<i64>) {
+        match field {
+            Field::Name => (Some(&self.name), None),
+            Field::SubscriptionId => (self.subscription_id.as_ref(), None),
+            Field::Handshake => (None, Some(self.handshake_version)),
+        }
+    }
+}

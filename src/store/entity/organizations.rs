@@ -2,13 +2,13 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::domain::{Error, Etag, Organization, OrganizationId};
+use crate::domain::{Error, Etag, Field, Fields, Organization, OrganizationId};
 
 /// A stored organization.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "organizations")]
 pub struct Model {
-    /// From 1 to 2^53-1.
+    /// As [`OrganizationId`] has it.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i64,
     /// The display name.
@@ -33,6 +33,18 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
+impl Model {
+    /// The value of a field; and the version at which it changed last, where the change log keeps no
+    /// values of the field.
+    pub fn field(&self, field: Field) -> (Option<&String>, Option<i64>) {
+        match field {
+            Field::Name => (Some(&self.name), None),
+            Field::SubscriptionId => (self.subscription_id.as_ref(), None),
+            Field::Handshake => (self.handshake.as_ref(), Some(self.handshake_version)),
+        }
+    }
+}
+
 impl TryFrom<Model> for Organization {
     type Error = Error;
 
@@ -40,9 +52,7 @@ impl TryFrom<Model> for Organization {
         Ok(Self {
             id: OrganizationId::new(model.id)
                 .ok_or_else(|| Error::Internal(format!("stored id {}", model.id).into()))?,
-            name: model.name,
-            subscription_id: model.subscription_id,
-            handshake: model.handshake,
+            values: Fields::from_fn(|field| model.field(field).0.cloned()),
             date_created: model.date_created,
             date_modified: model.date_modified,
             etag: Etag::from_version(model.version),

@@ -1,6 +1,9 @@
 //! What updates and creations have in common, for both databases: what a caller asks, the relation
 //! that a batch is, the conditions under which anything is written, and the row of the change log.
 
+use std::sync::LazyLock;
+
+use sea_orm::{IdenStatic, Iterable};
 use time::OffsetDateTime;
 
 use super::row::OrganizationRow;
@@ -31,7 +34,7 @@ pub(in crate::store) struct Asked {
 impl Asked {
     /// Whether the patch names a field, and the value that the field is to have.
     pub(in crate::store) fn field(&self, field: Field) -> (bool, Option<&str>) {
-        match self.patch.change(field) {
+        match self.patch.get(field) {
             Change::Keep => (false, None),
             Change::Clear => (true, None),
             Change::Set(text) => (true, Some(text.as_str())),
@@ -60,11 +63,10 @@ impl Asked {
     pub(in crate::store) fn recorded_bytes(&self, touched: Option<&organizations::Model>) -> usize {
         const NUMBERS_AND_DATE: usize = 4 * 8;
         let principal = &self.call.principal;
-        let name = touched.map_or(0, |touched| touched.name.len());
-        let subscription = touched.and_then(|touched| touched.subscription_id.as_ref());
+        let logged = Field::ALL.into_iter().filter(|field| field.is_logged());
+        let values = logged.filter_map(|field| touched?.field(field).0);
         NUMBERS_AND_DATE
-            + name
-            + subscription.map_or(0, String::len)
+            + values.map(String::len).sum::<usize>()
             + principal.subject.len()
             + principal.role.as_str().len()
             + self.call.request_id.len()
@@ -91,52 +93,83 @@ impl Times {
     }
 }
 
-/// The columns of `asked`, the relation that has a row for each update or creation of a batch, with
-/// their types.
-pub(in crate::store) const ASKED: [(&str, &str); 15] = [
-    ("id", "bigint"),
-    ("sets_name", "bool"),
-    ("name", "text"),
-    ("sets_subscription_id", "bool"),
-    ("subscription_id", "text"),
-    ("sets_handshake", "bool"),
-    ("handshake", "text"),
-    // The version that the organization must have.
-    ("version", "bigint"),
-    ("credential", "bytea"),
-    ("role", "text"),
-    ("member_of", "bigint"),
-    ("subject", "text"),
-    ("request_id", "text"),
-    ("idempotency_key", "text"),
-    ("request_digest", "bytea"),
-];
+/// What a column of `asked` has.
+#[derive(Clone, Copy)]
+pub(in crate::store) enum Cell {
+    /// The id that is asked for, or was taken for a creation.
+    Id,
+    /// Whether the patch names a field.
+    Sets(Field),
+    /// The value that a field is to have.
+    Value(Field),
+    Number(fn(&Asked) -> Option<i64>),
+    Text(fn(&Asked) -> Option<&str>),
+    Bytes(fn(&Asked) -> Option<&[u8]>),
+}
 
-/// The columns of an organization.
-pub(in crate::store) const ORGANIZATION: &str = "id, name, subscription_id, handshake, handshake_version, \
-    version, date_created, date_modified";
+/// The columns of `asked`, the relation that has a row for each update or creation of a batch.
+pub(in crate::store) static ASKED: LazyLock<Vec<(String, Cell)>> = LazyLock::new(|| {
+    let fields = Field::ALL.into_iter().flat_map(|field| {
+        let column = field.path();
+        [(format!("sets_{column}"), Cell::Sets(field)), (column.to_owned(), Cell::Value(field))]
+    });
+    let conditions_and_record = [
+        ("version", Cell::Number(Asked::version)),
+        ("credential", Cell::Bytes(Asked::credential)),
+        ("role", Cell::Text(|asked| Some(asked.call.principal.role.as_str()))),
+        ("member_of", Cell::Number(Asked::member_of)),
+        ("subject", Cell::Text(|asked| Some(&asked.call.principal.subject))),
+        ("request_id", Cell::Text(|asked| Some(&asked.call.request_id))),
+        ("idempotency_key", Cell::Text(Asked::idempotency_key)),
+        ("request_digest", Cell::Bytes(Asked::request_digest)),
+    ];
+    let others = conditions_and_record.map(|(column, cell)| (column.to_owned(), cell));
+    [("id".to_owned(), Cell::Id)].into_iter().chain(fields).chain(others).collect()
+});
+
+/// The columns of an organization, each after `prefix`. Named, as what `*` means to a statement that is
+/// kept prepared is another thing once a column was added.
+pub(in crate::store) fn organization_columns(prefix: &str) -> String {
+    let columns = organizations::Column::iter();
+    columns.map(|column| format!("{prefix}{}", column.as_str())).collect::<Vec<_>>().join(", ")
+}
+
+/// A piece of a statement for each field, by its column; and by the column of the version at which it
+/// changed last, where the change log has that in place of its values.
+pub(in crate::store) fn for_each_field(
+    separator: &str,
+    piece: impl Fn(&str, Option<&str>) -> String,
+) -> String {
+    let pieces = Field::ALL.map(|field| {
+        let version = (!field.is_logged()).then(|| format!("{}_version", field.path()));
+        piece(field.path(), version.as_deref())
+    });
+    pieces.join(separator)
+}
 
 /// What of a dialect stands inside the statements.
 pub(in crate::store) struct Dialect {
     /// The relation `asked`.
     pub(in crate::store) asked: String,
     /// The placeholder of [`Times::now`].
-    pub(in crate::store) now: &'static str,
+    pub(in crate::store) now: String,
     /// The later of that and `stored.date_modified`: the clocks of instances differ, and the dates of
     /// an organization's versions do not go backwards.
-    pub(in crate::store) now_or_later: &'static str,
+    pub(in crate::store) now_or_later: String,
     /// The placeholder of [`Times::now_in_seconds`].
-    pub(in crate::store) now_in_seconds: &'static str,
+    pub(in crate::store) now_in_seconds: String,
 }
 
 /// Records in the change log what the organizations of `source` are since. The source has the columns
 /// of the organization as `stored`, and the caller's as `asked`.
 pub(in crate::store) fn record(source: &str) -> String {
+    let fields = for_each_field(", ", |column, version| version.unwrap_or(column).to_owned());
+    let stored =
+        for_each_field(", ", |column, version| format!("stored.{}", version.unwrap_or(column)));
     format!(
-        "INSERT INTO organization_changes (organization_id, version, date, name, subscription_id, \
-           handshake_version, subject, role, request_id, idempotency_key, request_digest) \
-         SELECT stored.id, stored.version, stored.date_modified, stored.name, \
-           stored.subscription_id, stored.handshake_version, asked.subject, asked.role, \
+        "INSERT INTO organization_changes (organization_id, version, date, {fields}, subject, role, \
+           request_id, idempotency_key, request_digest) \
+         SELECT stored.id, stored.version, stored.date_modified, {stored}, asked.subject, asked.role, \
            asked.request_id, asked.idempotency_key, asked.request_digest FROM {source}"
     )
 }

@@ -8,7 +8,7 @@
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 
 use super::{
-    asked::{Asked, Dialect},
+    asked::{Asked, Dialect, for_each_field},
     predicates::may_write,
 };
 use crate::domain::OrganizationId;
@@ -53,12 +53,20 @@ pub(in crate::store) fn ids(rows: &[&Asked], count: i64, end: i64) -> Vec<i64> {
 /// out.
 pub(in crate::store) fn insert(dialect: &Dialect) -> String {
     let Dialect { asked, now, .. } = dialect;
+    let columns = for_each_field(", ", |column, version| match version {
+        None => column.to_owned(),
+        Some(version) => format!("{column}, {version}"),
+    });
+    let values = for_each_field(", ", |column, version| match version {
+        None => format!("asked.{column}"),
+        Some(_) => {
+            format!("asked.{column}, CASE WHEN asked.{column} IS NULL THEN 0 ELSE 1 END")
+        }
+    });
     let may_write = may_write(dialect);
     format!(
-        "INSERT INTO organizations AS stored (id, name, subscription_id, handshake, handshake_version, version, \
-           date_created, date_modified) \
-         SELECT asked.id, asked.name, asked.subscription_id, asked.handshake, \
-           CASE WHEN asked.handshake IS NULL THEN 0 ELSE 1 END, 1, {now}, {now} \
+        "INSERT INTO organizations AS stored (id, {columns}, version, date_created, date_modified) \
+         SELECT asked.id, {values}, 1, {now}, {now} \
          FROM {asked} WHERE {may_write} ON CONFLICT (id) DO NOTHING"
     )
 }
@@ -81,7 +89,7 @@ pub(in crate::store) async fn next_id(database: &impl ConnectionTrait) -> Result
 mod tests {
     use super::{CHOSEN_ID_END, ids, needs};
     use crate::{
-        domain::{Call, Change, OrganizationId, Patch, Principal},
+        domain::{Call, OrganizationId, Patch, Principal},
         store::sql::asked::Asked,
     };
 
@@ -109,11 +117,7 @@ mod tests {
         Asked {
             call: Call { principal, request_id, idempotency_key: None, validate_only: false },
             id: id.and_then(OrganizationId::new),
-            patch: Patch {
-                name: Change::Keep,
-                subscription_id: Change::Keep,
-                handshake: Change::Keep,
-            },
+            patch: Patch::default(),
             etag: None,
             idempotency: None,
         }

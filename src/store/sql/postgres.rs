@@ -15,13 +15,13 @@ use sea_orm::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    asked::{ASKED, Asked, Dialect, ORGANIZATION, Times, Write, in_order, record},
+    asked::{ASKED, Asked, Cell, Dialect, Times, Write, in_order, organization_columns, record},
     create,
     row::{self, CredentialRow, OrganizationRow},
     update,
 };
 use crate::{
-    domain::{self, CredentialDigest, Field, OrganizationId},
+    domain::{self, CredentialDigest, OrganizationId},
     store::{
         attempt::no_answer,
         entity::{credentials::CREDENTIAL, organizations},
@@ -150,45 +150,56 @@ pub(in crate::store) async fn write(
         Write::Create => CREATE.as_str(),
     };
     let Times { now, now_in_seconds } = Times::read();
-    let mut query = sqlx::query(statement).bind(&ids);
-    for field in Field::ALL {
-        let (named, values): (Vec<_>, Vec<_>) = rows.iter().map(|row| row.field(field)).unzip();
-        query = query.bind(named).bind(values);
+    let mut query = sqlx::query(statement);
+    for (_, cell) in ASKED.iter() {
+        query = match *cell {
+            Cell::Id => query.bind(&ids),
+            Cell::Sets(field) => query.bind(column(rows, |row| row.field(field).0)),
+            Cell::Value(field) => query.bind(column(rows, |row| row.field(field).1)),
+            Cell::Number(of) => query.bind(column(rows, of)),
+            Cell::Text(of) => query.bind(column(rows, of)),
+            Cell::Bytes(of) => query.bind(column(rows, of)),
+        };
     }
-    let query = query
-        .bind(rows.iter().map(|row| row.version()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.credential()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.call.principal.role.as_str()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.member_of()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| &*row.call.principal.subject).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.call.request_id.as_str()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.idempotency_key()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.request_digest()).collect::<Vec<_>>())
-        .bind(now)
-        .bind(now_in_seconds);
+    let query = query.bind(now).bind(now_in_seconds);
     let touched = query.fetch_all(connection).await?.into_iter().map(QueryResult::from);
     Ok(in_order(&ids, row::organizations(touched).map_err(sqlx::Error::decode)?))
+}
+
+fn column<'a, T>(rows: &[&'a Asked], of: impl Fn(&'a Asked) -> T) -> Vec<T> {
+    rows.iter().map(|row| of(row)).collect()
 }
 
 /// The statement that makes a change and records it: `WITH asked AS (…), changed AS (…), logged AS (…)
 /// SELECT …`.
 fn logged(change: fn(&Dialect) -> String) -> String {
-    let names = ASKED.map(|(name, _)| name).join(", ");
-    let given = (1..).zip(ASKED).map(|(at, (_, kind))| format!("${at}::{kind}[]"));
+    let names: Vec<_> = ASKED.iter().map(|(name, _)| name.as_str()).collect();
+    let names = names.join(", ");
+    let given = (1..).zip(ASKED.iter()).map(|(at, (_, cell))| {
+        let kind = match cell {
+            Cell::Id | Cell::Number(_) => "bigint",
+            Cell::Sets(_) => "bool",
+            Cell::Value(_) | Cell::Text(_) => "text",
+            Cell::Bytes(_) => "bytea",
+        };
+        format!("${at}::{kind}[]")
+    });
     let given = given.collect::<Vec<_>>().join(", ");
+    let now = format!("${}", ASKED.len() + 1);
     let change = change(&Dialect {
         asked: "asked".to_owned(),
-        now: "$16",
-        now_or_later: "GREATEST($16, stored.date_modified)",
-        now_in_seconds: "$17",
+        now_or_later: format!("GREATEST({now}, stored.date_modified)"),
+        now,
+        now_in_seconds: format!("${}", ASKED.len() + 2),
     });
     let record = record("changed AS stored JOIN asked ON asked.id = stored.id");
     // Not the columns of `asked`, which have the same names.
-    let stored = ORGANIZATION.replace(", ", ", stored.");
+    let stored = organization_columns("stored.");
+    let changed = organization_columns("");
     format!(
         "WITH asked AS (SELECT {names} FROM unnest({given}) AS given ({names})), \
-         changed AS ({change} RETURNING stored.{stored}), logged AS ({record}) \
-         SELECT {ORGANIZATION} FROM changed"
+         changed AS ({change} RETURNING {stored}), logged AS ({record}) \
+         SELECT {changed} FROM changed"
     )
 }
 
@@ -210,8 +221,10 @@ pub(in crate::store) async fn organizations(
     connection: &mut PgConnection,
     ids: &[OrganizationId],
 ) -> Result<Vec<OrganizationRow>, sqlx::Error> {
-    static STATEMENT: LazyLock<String> =
-        LazyLock::new(|| format!("SELECT {ORGANIZATION} FROM organizations WHERE id = ANY ($1)"));
+    static STATEMENT: LazyLock<String> = LazyLock::new(|| {
+        let columns = organization_columns("");
+        format!("SELECT {columns} FROM organizations WHERE id = ANY ($1)")
+    });
     let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
     let rows = sqlx::query(STATEMENT.as_str()).bind(ids).fetch_all(connection).await?;
     row::organizations(rows.into_iter().map(QueryResult::from)).map_err(sqlx::Error::decode)

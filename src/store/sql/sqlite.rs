@@ -23,13 +23,13 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    asked::{ASKED, Asked, Dialect, ORGANIZATION, Times, Write, in_order, record},
+    asked::{ASKED, Asked, Cell, Dialect, Times, Write, in_order, organization_columns, record},
     create,
     row::{self, CredentialRow, OrganizationRow},
     update,
 };
 use crate::{
-    domain::{self, CredentialDigest, Field, OrganizationId},
+    domain::{self, CredentialDigest, OrganizationId},
     store::{
         entity::{credentials::CREDENTIAL, organizations},
         error::is_locked,
@@ -136,13 +136,10 @@ pub(in crate::store) fn immediate() -> TransactionOptions {
 
 /// The relation `asked` of rows that the first parameter has as JSON arrays.
 fn asked() -> String {
-    let columns = ASKED.iter().enumerate().map(|(index, (column, kind))| {
+    let columns = ASKED.iter().enumerate().map(|(index, (column, cell))| match cell {
         // JSON has bytes in hexadecimal digits.
-        if *kind == "bytea" {
-            format!("unhex(value ->> {index}) AS {column}")
-        } else {
-            format!("value ->> {index} AS {column}")
-        }
+        Cell::Bytes(_) => format!("unhex(value ->> {index}) AS {column}"),
+        _ => format!("value ->> {index} AS {column}"),
     });
     format!("(SELECT {} FROM json_each(?1)) AS asked", columns.collect::<Vec<_>>().join(", "))
 }
@@ -204,11 +201,11 @@ pub(in crate::store) async fn write(
 fn returning(change: fn(&Dialect) -> String) -> String {
     let change = change(&Dialect {
         asked: asked(),
-        now: "?2",
-        now_or_later: NOW_OR_LATER,
-        now_in_seconds: "?3",
+        now: "?2".to_owned(),
+        now_or_later: NOW_OR_LATER.to_owned(),
+        now_in_seconds: "?3".to_owned(),
     });
-    format!("{change} RETURNING {ORGANIZATION}")
+    format!("{change} RETURNING {}", organization_columns(""))
 }
 
 /// Takes ids for new organizations, and answers the one after the last.
@@ -221,27 +218,16 @@ async fn take_ids(transaction: &DatabaseTransaction, count: i64, least: i64) -> 
 }
 
 /// A row of the batch, in the order of [`ASKED`].
-fn as_array(id: i64, row: &Asked) -> impl Serialize {
-    let [(sets_name, name), (sets_subscription_id, subscription_id), (sets_handshake, handshake)] =
-        Field::ALL.map(|field| row.field(field));
-    let principal = &row.call.principal;
-    (
-        id,
-        sets_name,
-        name,
-        sets_subscription_id,
-        subscription_id,
-        sets_handshake,
-        handshake,
-        row.version(),
-        row.credential().map(|digest| HEXLOWER.encode(digest)),
-        principal.role.as_str(),
-        row.member_of(),
-        &*principal.subject,
-        row.call.request_id.as_str(),
-        row.idempotency_key(),
-        row.request_digest().map(|digest| HEXLOWER.encode(digest)),
-    )
+fn as_array(id: i64, row: &Asked) -> Vec<serde_json::Value> {
+    let cell = |(_, cell): &(String, Cell)| match *cell {
+        Cell::Id => id.into(),
+        Cell::Sets(field) => row.field(field).0.into(),
+        Cell::Value(field) => row.field(field).1.into(),
+        Cell::Number(of) => of(row).into(),
+        Cell::Text(of) => of(row).into(),
+        Cell::Bytes(of) => of(row).map(|bytes| HEXLOWER.encode(bytes)).into(),
+    };
+    ASKED.iter().map(cell).collect()
 }
 
 /// The organizations that have these ids.
@@ -250,9 +236,8 @@ pub(in crate::store) async fn organizations(
     ids: &[OrganizationId],
 ) -> Result<Vec<OrganizationRow>, DbErr> {
     static STATEMENT: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "SELECT {ORGANIZATION} FROM organizations WHERE id IN (SELECT value FROM json_each(?1))"
-        )
+        let columns = organization_columns("");
+        format!("SELECT {columns} FROM organizations WHERE id IN (SELECT value FROM json_each(?1))")
     });
     let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
     let found = database.query_all_raw(statement(STATEMENT.as_str(), [json(&ids)?])).await?;

@@ -17,7 +17,7 @@ use orgd::{
     },
     auth::Secret,
     domain::{
-        Call, Change, ChangeEntry, Creation, Organization, OrganizationId, PageSize, Patch,
+        Call, Change, ChangeEntry, Creation, Field, Organization, OrganizationId, PageSize, Patch,
         Principal, Role,
     },
     store::{Store, StoreOptions},
@@ -125,11 +125,10 @@ impl Database {
         Store::migrate(&self.url.as_str().into()).await.unwrap();
         let store = self.store().await;
         for id in [OWN, FOREIGN] {
-            let patch = Patch {
-                name: Change::Set(format!("Organization {id}")),
-                subscription_id: Change::Set("free".to_owned()),
-                ..Patch::default()
-            };
+            let patch = Patch::from([
+                (Field::Name, Change::Set(format!("Organization {id}"))),
+                (Field::SubscriptionId, Change::Set("free".to_owned())),
+            ]);
             let creation = Creation { id: OrganizationId::new(id), patch };
             organizations::create(&store, &operator(), creation).await.unwrap();
         }
@@ -214,6 +213,11 @@ impl Database {
             connection.execute_unprepared(&record).await.unwrap();
         }
         connection.close().await.unwrap();
+    }
+
+    /// The name of an organization, read past the service.
+    pub async fn name(&self, id: i64) -> String {
+        self.organization(id).await.value(Field::Name).unwrap().to_owned()
     }
 
     /// The organization as it is stored.

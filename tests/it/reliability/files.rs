@@ -166,11 +166,11 @@ async fn files_that_are_removed_or_replaced_are_noticed_before_anything_is_ackno
         is_undone(folder.path());
         until_ready(&service, true).await;
         service.until_logged("the database's files are back").await;
-        assert_eq!(service.database().organization(OWN).await.name, "Before", "{name}");
+        assert_eq!(service.database().name(OWN).await, "Before", "{name}");
         for number in 0..10 {
             let name = format!("After {number}");
             assert_eq!(put(&service, &name).await, 200);
-            assert_eq!(service.database().organization(OWN).await.name, name);
+            assert_eq!(service.database().name(OWN).await, name);
         }
     }
 }

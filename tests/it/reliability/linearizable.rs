@@ -162,7 +162,7 @@ async fn one_round(
     let mut calls = JoinSet::new();
     let mut histories = Vec::new();
     for id in organizations(round) {
-        let first = Model { version: 1, name: database.organization(id).await.name };
+        let first = Model { version: 1, name: database.name(id).await };
         let history = History::default();
         for index in 0..CALLERS {
             calls.spawn(call(index, instances.to_vec(), id, round, history.clone()));

@@ -112,7 +112,7 @@ async fn an_outage_is_told_in_time_and_ends_by_itself() {
         let lists = join_all((0..20).map(|_| list().send())).await;
         assert!(lists.iter().all(|answer| answer.status() == 200), "{fault:?}");
     }
-    assert_eq!(database.organization(OWN).await.name, "After Delay(3s)");
+    assert_eq!(database.name(OWN).await, "After Delay(3s)");
 }
 
 #[tokio::test]

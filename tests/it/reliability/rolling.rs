@@ -12,6 +12,8 @@ use self::{
     haproxy::{Haproxy, own_address, serve},
     load::{Done, Door, Load},
 };
+use orgd::domain::Field;
+
 use crate::harness::{Database, Service};
 
 /// The first of the organizations that the clients update, one each.
@@ -37,7 +39,7 @@ async fn assert_stored(database: &Database, done: &[Done]) {
     for client in done {
         let organization = database.organization(client.id).await;
         assert_eq!(organization.etag.version() - 1, i64::try_from(client.updates).unwrap());
-        assert_eq!(organization.name, client.last_name);
+        assert_eq!(organization.value(Field::Name), Some(client.last_name.as_str()));
     }
 }
 

@@ -195,7 +195,7 @@ async fn over_http1(addr: SocketAddr) {
 /// The name and the version of the organization.
 async fn stored(service: &Service) -> (String, i64) {
     let organization = service.database().organization(OWN).await;
-    (organization.name, organization.etag.version())
+    (service.database().name(OWN).await, organization.etag.version())
 }
 
 async fn nothing_is_smuggled(through: &Service, service: &Service) {

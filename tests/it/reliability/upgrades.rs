@@ -83,7 +83,7 @@ async fn start_at_once(rounds: usize) {
                 let body = format!(r#"{{"name": "{name}"}}"#);
                 let answer = service.put(OWN, ADMINISTRATOR, &body).send().await;
                 assert_eq!(answer.status(), 200, "{case}: {}", answer.text());
-                assert_eq!(database.organization(OWN).await.name, name, "{case}");
+                assert_eq!(database.name(OWN).await, name, "{case}");
                 service.until_ready().await;
             }
         }
