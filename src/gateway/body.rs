@@ -73,3 +73,49 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
     // hyper has checked that it is a number; one over usize is larger than any limit.
     line.to_str().ok().map(|digits| digits.parse().unwrap_or(usize::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::Body,
+        http::{HeaderMap, HeaderName, HeaderValue},
+    };
+    use futures_util::FutureExt;
+
+    use super::read;
+
+    #[test]
+    fn a_body_is_plain_json_of_so_many_bytes_at_most() {
+        for (lines, body, is_read) in [
+            (&[] as &[(&str, &str)], "{}", true),
+            (&[("content-type", "application/json")], "{}", true),
+            (&[("content-type", "Application/JSON ; charset=latin1")], "{}", true),
+            (&[("content-type", "application/merge-patch+json")], "{}", true),
+            (&[("content-type", "application/jsonp")], "{}", false),
+            (&[("content-type", "text/json")], "{}", false),
+            (&[("content-type", "")], "{}", false),
+            (
+                &[("content-type", "application/json"), ("content-type", "application/json")],
+                "{}",
+                false,
+            ),
+            (&[("content-encoding", "identity")], "{}", true),
+            (&[("content-encoding", "Identity"), ("content-encoding", "identity")], "{}", true),
+            (&[("content-encoding", "gzip")], "{}", false),
+            (&[("content-encoding", "identity, gzip")], "{}", false),
+            (&[], "12345678", true),
+            (&[], "123456789", false),
+            (&[("content-length", "9")], "", false),
+            (&[("content-length", "99999999999999999999999")], "", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                let name = HeaderName::from_static(name);
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            let read = read(&headers, Body::from(body), 8).now_or_never().unwrap();
+            let expected = is_read.then_some(body.as_bytes());
+            assert_eq!(read.ok().as_deref(), expected, "{lines:?} {body}");
+        }
+    }
+}

@@ -46,3 +46,48 @@ impl Preferences {
         Some((PREFERENCE_APPLIED, HeaderValue::from_static(applied)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, HeaderValue};
+
+    use super::{PREFER, Preferences};
+
+    #[test]
+    fn the_first_of_each_known_preference_counts_however_it_is_spelled() {
+        for (lines, strict, representation, applied) in [
+            (&[] as &[&str], false, false, None),
+            (&["return=minimal"], false, false, None),
+            (&["return=representation"], false, true, Some("return=representation")),
+            (&["handling=strict"], true, false, Some("handling=strict")),
+            (
+                &["handling=strict, return=representation"],
+                true,
+                true,
+                Some("handling=strict, return=representation"),
+            ),
+            (
+                &["return=representation", "handling=strict"],
+                true,
+                true,
+                Some("handling=strict, return=representation"),
+            ),
+            (&["Return = \"Representation\" ; x=1"], false, true, Some("return=representation")),
+            (&["return=minimal, return=representation"], false, false, None),
+            (&["handling=lenient", "handling=strict"], false, false, None),
+            (&["wait=5, return=representation,"], false, true, Some("return=representation")),
+            (&["returns=representation, strict, handling"], false, false, None),
+            (&["", ",,;="], false, false, None),
+            (&["return=repr\u{e4}sentation"], false, false, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(PREFER, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            }
+            let read = Preferences::read(&headers);
+            assert_eq!((read.strict, read.representation), (strict, representation), "{lines:?}");
+            let named = read.applied().map(|(_, value)| value.to_str().unwrap().to_owned());
+            assert_eq!(named.as_deref(), applied, "{lines:?}");
+        }
+    }
+}

@@ -55,3 +55,71 @@ impl Query {
         self.0.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Query;
+
+    fn read(query: &str) -> Option<Query> {
+        Query::read(&format!("/v1/organizations?{query}").parse().unwrap()).ok()
+    }
+
+    #[test]
+    fn a_known_parameter_is_there_once_and_an_unknown_one_is_ignored() {
+        for (query, is_read) in [
+            ("", true),
+            ("validateOnly=true", true),
+            ("x=1&x=2", true),
+            ("ValidateOnly=x&validateOnly=true", true),
+            ("pageSize=1&pageSize=1", false),
+            ("pageSize=1&page%53ize=1", false),
+            ("pageToken&pageToken=", false),
+        ] {
+            assert_eq!(read(query).is_some(), is_read, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_flag_is_true_or_false_and_nothing_else() {
+        for (query, expected) in [
+            ("", Some(false)),
+            ("validateOnly=false", Some(false)),
+            ("validateOnly=true", Some(true)),
+            ("validateOnly=tru%65", Some(true)),
+            ("validateOnly", None),
+            ("validateOnly=", None),
+            ("validateOnly=True", None),
+            ("validateOnly=1", None),
+        ] {
+            assert_eq!(read(query).unwrap().flag("validateOnly").ok(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_page_size_is_a_positive_number() {
+        for (query, expected) in [
+            ("", Some(0)),
+            ("pageSize=1", Some(1)),
+            ("pageSize=007", Some(7)),
+            ("pageSize=2147483647", Some(i32::MAX)),
+            ("pageSize=2147483648", None),
+            ("pageSize=0", None),
+            ("pageSize=-1", None),
+            ("pageSize=%2B1", None),
+            ("pageSize=+1", None),
+            ("pageSize=1.0", None),
+            ("pageSize=", None),
+        ] {
+            assert_eq!(read(query).unwrap().page_size().ok(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_page_token_is_whatever_is_there() {
+        for (query, expected) in
+            [("", ""), ("pageToken", ""), ("pageToken=b3Jn", "b3Jn"), ("pageToken=a%26b", "a&b")]
+        {
+            assert_eq!(read(query).unwrap().page_token(), expected, "{query}");
+        }
+    }
+}
