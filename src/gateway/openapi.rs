@@ -1,4 +1,4 @@
-//! The OpenAPI document of the REST door, derived from its handlers and served at `/openapi.json`.
+//! The OpenAPI document of the REST door, derived from its routes and served at `/openapi.json`.
 //!
 //! What the derive cannot say is added to its JSON: the rights to each field, as the proto declares
 //! them, and the refusals that every operation has.
@@ -11,37 +11,13 @@ use axum::{
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::{ToSchema, openapi::OpenApi};
 
-use super::{organizations, resource};
-use crate::proto::{rights, v1::Role};
+use super::resource;
+use crate::proto::{rights, role_name, v1::Role};
 
 /// What every text field holds: no control characters, and something that is not white space.
 const TEXT: &str = r"^[^\u0000-\u001F\u007F-\u009F]*[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000][^\u0000-\u001F\u007F-\u009F]*$";
-
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "orgd",
-        description = "The organization service: one safe place to change the details of an \
-            organization."
-    ),
-    paths(
-        organizations::update,
-        organizations::get,
-        organizations::list,
-        organizations::create,
-        organizations::list_changes,
-    ),
-    components(schemas(
-        resource::Organization,
-        OrganizationUpdate,
-        OrganizationCreation,
-        Updated,
-        ProblemBody
-    ))
-)]
-struct Document;
 
 /// The fields to change: a member that is not there is not touched. Other members are ignored.
 #[derive(ToSchema)]
@@ -132,16 +108,18 @@ pub(super) struct ProblemError {
 }
 
 /// `GET /openapi.json`, without authentication.
-pub(super) fn handler() -> impl Fn() -> std::future::Ready<Response> + Clone + Send + Sync {
-    let document: Arc<Bytes> = Arc::new(document().to_string().into());
+pub(super) fn handler(
+    derived: OpenApi,
+) -> impl Fn() -> std::future::Ready<Response> + Clone + Send + Sync {
+    let document: Arc<Bytes> = Arc::new(document(&derived).to_string().into());
     move || {
         let body = Bytes::clone(&document);
         std::future::ready(([(CONTENT_TYPE, "application/json")], body).into_response())
     }
 }
 
-fn document() -> Value {
-    let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
+fn document(derived: &OpenApi) -> Value {
+    let mut document = serde_json::to_value(derived).unwrap_or_default();
     remove_null_parameters(&mut document);
     add_security(&mut document);
     add_refusals(&mut document);
@@ -212,10 +190,7 @@ fn add_refusals(document: &mut Value) {
 
 /// The form of texts, and who may write and read a field, as the proto declares it.
 fn add_field_rules(document: &mut Value) {
-    let roles = |roles: &[Role]| -> Vec<String> {
-        let name = |role: &Role| role.as_str_name().trim_start_matches("ROLE_").to_lowercase();
-        roles.iter().map(name).collect()
-    };
+    let roles = |roles: &[Role]| -> Vec<String> { roles.iter().copied().map(role_name).collect() };
     for declared in rights::declared().unwrap_or_default() {
         let member = resource::member(&declared.field);
         let rights = json!({"write": roles(&declared.write), "read": roles(&declared.read)});

@@ -3,12 +3,11 @@
 use std::convert::Infallible;
 
 use axum::{
-    Extension, Json,
+    Json,
     body::Body,
-    extract::{Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION},
+        HeaderName, Method, StatusCode,
+        header::{CONTENT_TYPE, ETAG, LOCATION},
         request::Parts,
     },
     response::{IntoResponse, Response},
@@ -17,43 +16,22 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
 
-use super::watch;
 use super::{
-    RequestLimits, Transport,
-    client::Caller,
-    edge::Exchange,
+    headers::PRIVATE,
+    incoming::{Incoming, authenticated_first},
     openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
+    path::organization_id,
     precondition::Preconditions,
     prefer::Preferences,
     problem::Problem,
     query::Query,
-    request::{authenticated_first, organization_id, read_creation, read_update},
+    request::{read_creation, read_update},
     resource::{Change, ChangePage, Organization, OrganizationPage},
+    watch,
 };
 use crate::proto::v1;
 
-/// For the caller alone, and asked again each time.
-const PRIVATE: (HeaderName, HeaderValue) =
-    (CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-
 const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
-
-/// What the handlers share.
-#[derive(Clone)]
-pub(super) struct Gateway {
-    transport: Transport,
-    pub(super) limits: RequestLimits,
-}
-
-impl Gateway {
-    pub(super) fn new(transport: Transport, limits: RequestLimits) -> Self {
-        Self { transport, limits }
-    }
-
-    pub(super) fn caller(self, headers: &HeaderMap, exchange: &Exchange) -> Caller {
-        Caller::new(self.transport, headers, exchange)
-    }
-}
 
 /// `PUT /v1/organizations/{id}`: changes the fields that the body has.
 #[utoipa::path(
@@ -78,17 +56,13 @@ impl Gateway {
     )
 )]
 pub(super) async fn update(
-    State(gateway): State<Gateway>,
-    Extension(exchange): Extension<Exchange>,
-    request: Request,
+    Incoming { caller, head, body, limits }: Incoming,
 ) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    let body_bytes_max = gateway.limits.body_bytes_max;
-    let caller = gateway.caller(&head.headers, &exchange);
     let preconditions = Preconditions::read(&head.headers);
     let preferences = Preferences::read(&head.headers);
-    let reading = read_update(&head, body, body_bytes_max, preferences.strict);
+    let reading = read_update(&head, body, limits.body_bytes_max, preferences.strict);
     let mut message = authenticated_first(&caller, &head.headers, reading).await?;
+    message.id_only = !preferences.representation;
     let with_writable = message.include_writable_fields;
     if let Some(organization) = &mut message.organization {
         organization.etag = preconditions.etag();
@@ -136,15 +110,10 @@ fn id_alone(organization: &v1::Organization) -> Response {
     )
 )]
 pub(super) async fn create(
-    State(gateway): State<Gateway>,
-    Extension(exchange): Extension<Exchange>,
-    request: Request,
+    Incoming { caller, head, body, limits }: Incoming,
 ) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    let body_bytes_max = gateway.limits.body_bytes_max;
-    let caller = gateway.caller(&head.headers, &exchange);
     let preferences = Preferences::read(&head.headers);
-    let reading = read_creation(&head, body, body_bytes_max, preferences.strict);
+    let reading = read_creation(&head, body, limits.body_bytes_max, preferences.strict);
     let message = authenticated_first(&caller, &head.headers, reading).await?;
     let (with_writable, is_stored) = (message.include_writable_fields, !message.validate_only);
     let created = caller.create(message).await;
@@ -175,13 +144,7 @@ pub(super) async fn create(
         (status = 304, description = "The caller has it"),
     )
 )]
-pub(super) async fn get(
-    State(gateway): State<Gateway>,
-    Extension(exchange): Extension<Exchange>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (head, _) = request.into_parts();
-    let caller = gateway.caller(&head.headers, &exchange);
+pub(super) async fn get(Incoming { caller, head, .. }: Incoming) -> Result<Response, Problem> {
     let reading = async {
         let include_writable_fields = Query::read(&head.uri)?.flag("writableFields")?;
         Ok(v1::GetOrganizationRequest { id: organization_id(&head.uri)?, include_writable_fields })
@@ -209,13 +172,7 @@ pub(super) async fn get(
     ),
     responses((status = 200, description = "A page, by ascending id", body = OrganizationPage))
 )]
-pub(super) async fn list(
-    State(gateway): State<Gateway>,
-    Extension(exchange): Extension<Exchange>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (head, _) = request.into_parts();
-    let caller = gateway.caller(&head.headers, &exchange);
+pub(super) async fn list(Incoming { caller, head, .. }: Incoming) -> Result<Response, Problem> {
     let reading = async {
         let query = Query::read(&head.uri)?;
         Ok(v1::ListOrganizationsRequest {
@@ -255,16 +212,11 @@ pub(super) async fn list(
         (String = "text/event-stream"),
     )))
 )]
-pub(super) async fn list_changes(
-    State(gateway): State<Gateway>,
-    Extension(exchange): Extension<Exchange>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (head, _) = request.into_parts();
-    if watch::is_asked(&head.headers) {
-        return watch::watch(gateway, &head, &exchange).await;
+pub(super) async fn list_changes(incoming: Incoming) -> Result<Response, Problem> {
+    if watch::is_asked(&incoming.head.headers) {
+        return watch::watch(incoming).await;
     }
-    let caller = gateway.caller(&head.headers, &exchange);
+    let Incoming { caller, head, .. } = incoming;
     let reading = async {
         let query = Query::read(&head.uri)?;
         Ok(v1::ListChangesRequest {

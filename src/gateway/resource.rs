@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::proto::v1;
+use crate::proto::{role_name, v1};
 
 /// An organization, with the fields that the caller may read.
 #[derive(Debug, Serialize, ToSchema)]
@@ -109,7 +109,7 @@ pub(super) struct FieldChange {
 
 impl From<v1::Change> for Change {
     fn from(change: v1::Change) -> Self {
-        let role = change.role().as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase();
+        let role = role_name(change.role());
         let field = |change: v1::FieldChange| FieldChange {
             field: member(&change.field),
             old_value: change.old_value,
@@ -154,6 +154,6 @@ pub(super) fn member(field: &str) -> String {
 }
 
 /// RFC 3339, which is what prost prints.
-fn date(date: Option<prost_types::Timestamp>) -> String {
+pub(super) fn date(date: Option<prost_types::Timestamp>) -> String {
     date.map(|date| date.to_string()).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 //! change.
 
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header::ACCEPT, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header::ACCEPT},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -12,10 +12,9 @@ use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    edge::Exchange,
-    organizations::Gateway,
+    incoming::{Incoming, authenticated_first},
+    path::organization_id,
     problem::Problem,
-    request::{authenticated_first, organization_id},
     resource::Change,
 };
 use crate::proto::v1;
@@ -38,15 +37,11 @@ pub(super) fn is_asked(headers: &HeaderMap) -> bool {
 /// Follows the changes of the organization in the path, from the version after the client's last
 /// event on, or from now on.
 pub(super) async fn watch(
-    gateway: Gateway,
-    head: &Parts,
-    exchange: &Exchange,
+    Incoming { caller, head, limits, .. }: Incoming,
 ) -> Result<Response, Problem> {
-    let heartbeat = gateway.limits.heartbeat;
     // An old connection ends the stream, as does a process that stops; the client comes back with its
     // last event's id.
     let connection = head.extensions.get::<CancellationToken>().cloned().unwrap_or_default();
-    let caller = gateway.caller(&head.headers, exchange);
     let reading = async { Ok((organization_id(&head.uri)?, last_event_id(&head.headers)?)) };
     let (id, from) = authenticated_first(&caller, &head.headers, reading).await?;
     if head.method == Method::HEAD {
@@ -69,13 +64,13 @@ pub(super) async fn watch(
     // The service's signs of life are for the gateway; clients get the gateway's own.
     let changes = changes.try_filter(|change| future::ready(!change.heartbeat));
     let path = head.uri.path().to_owned();
-    let request_id = exchange.request_id.clone();
+    let request_id = caller.exchange.request_id.clone();
     let failure = move |status| Problem::from(status).event(&path, &request_id);
     let events = events(changes.map_err(failure)).take_until(connection.cancelled_owned());
     // At once, so that the client sees that the stream has begun; and then where there is no news.
     let beginning = stream::once(async { Event::default().comment("following") });
     let events = beginning.chain(events).map(Ok::<_, axum::Error>);
-    let keep_alive = KeepAlive::new().interval(heartbeat);
+    let keep_alive = KeepAlive::new().interval(limits.heartbeat);
     Ok((UNBUFFERED, Sse::new(events).keep_alive(keep_alive)).into_response())
 }
 

@@ -21,5 +21,14 @@ pub mod v1 {
 pub const FILE_DESCRIPTOR_SET: &[u8] =
     tonic::include_file_descriptor_set!("organization_descriptor");
 
+/// The metadata key with which a `WhoAmI` costs its caller one call of the rate limit.
+pub const COUNTED: &str = "orgd-counted";
+
+/// A role as REST and the command line spell it.
+#[must_use]
+pub fn role_name(role: v1::Role) -> String {
+    role.as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase()
+}
+
 /// The `domain` of every ErrorInfo: whose reasons they are (AIP-193).
 pub const ERROR_DOMAIN: &str = "orgd";

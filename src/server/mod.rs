@@ -170,9 +170,11 @@ pub async fn serve(
         watches.keep_looking().await;
         Ok(())
     });
-    let organization = OrganizationGrpc::new(store.clone(), authenticator.clone(), call_limits);
-    let (grpc_routes, health) = grpc::routes(organization.clone())?;
-    let transport = gateway::transport(organization);
+    let organization = |limits| OrganizationGrpc::new(store.clone(), authenticator.clone(), limits);
+    // The gateway in this process has counted the source of each request.
+    let counted = CallLimits { sources: None, ..call_limits.clone() };
+    let transport = gateway::transport(organization(counted));
+    let (grpc_routes, health) = grpc::routes(organization(call_limits))?;
     let rest_limits = request_limits(limits, sources.clone());
     let rest = gateway::router(transport, rest_limits);
     let probed = store.clone();
