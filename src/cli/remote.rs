@@ -1,4 +1,4 @@
-//! `orgd organization update|list|changes`: calls of a running service over gRPC, as any client's.
+//! `orgd organization update|list|changes`, and what `orgd whoami` shares with them: calls of a running service over gRPC, as any client's.
 
 use std::{fmt::Write, fs, process::ExitCode, time::Duration};
 
@@ -19,7 +19,7 @@ use super::{follow::follow, output};
 use crate::{
     config::ServerArgs,
     proto::{
-        request_id,
+        request_id, role_name,
         v1::{self, organization_service_client::OrganizationServiceClient},
     },
     server::{Peer, channel},
@@ -94,10 +94,10 @@ pub(super) struct ChangesArgs {
 #[derive(Args, Debug)]
 pub(super) struct ServiceArgs {
     #[command(flatten)]
-    server: ServerArgs,
+    pub(super) server: ServerArgs,
     /// Print JSON, one object a line
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// A refusal becomes a sentence and an exit code; anything else is an error of the command.
@@ -230,7 +230,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    fn connect(args: &ServerArgs) -> Result<Self> {
+    pub(super) fn connect(args: &ServerArgs) -> Result<Self> {
         let token = token(args)?;
         let text = format!("Bearer {}", token.expose_secret());
         let mut authorization: MetadataValue<Ascii> =
@@ -294,7 +294,7 @@ fn print_changes(json: bool, changes: &[v1::Change], has_headings: bool) -> Resu
             change.version.to_string(),
             output::timestamp(change.date),
             change.subject.clone(),
-            role(change),
+            role_name(change.role()),
             change.fields.iter().map(field_text).collect::<Vec<_>>().join(", "),
         ]
     };
@@ -318,10 +318,6 @@ fn field_text(change: &v1::FieldChange) -> String {
     format!("{field}: {} -> {}", text(old_value), text(new_value))
 }
 
-fn role(change: &v1::Change) -> String {
-    change.role().as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase()
-}
-
 fn change_json(change: &v1::Change) -> Value {
     let field = |change: &v1::FieldChange| {
         json!({
@@ -336,7 +332,7 @@ fn change_json(change: &v1::Change) -> Value {
         "version": change.version,
         "date": output::timestamp(change.date),
         "subject": change.subject,
-        "role": role(change),
+        "role": role_name(change.role()),
         "requestId": change.request_id,
         "fields": change.fields.iter().map(field).collect::<Vec<_>>(),
     })
