@@ -36,7 +36,6 @@ fn rest(service: &Service) -> Vec<(Request, bool)> {
         (of("GET", "/v1/organizations/90"), false),
         (of("GET", "/v1/organizations"), false),
         (of("GET", "/v1/organizations/90/changes"), false),
-        (of("GET", "/v1/whoami"), false),
         (events, false),
         (of("PUT", "/v1/organizations/90").body(r#"{"name": "Other"}"#), true),
         (of("POST", "/v1/organizations").body(r#"{"name": "New"}"#), true),

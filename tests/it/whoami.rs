@@ -70,7 +70,7 @@ async fn a_caller_of_each_role_and_kind_is_told_who_it_is_through_every_api() {
                 json!(["name", "subscriptionId", "handshake"]),
             ),
         ] {
-            for kind in ["token", "api-key"] {
+            for kind in ["bearer", "api-key"] {
                 let words = format!(
                     "credential issue --json --kind {kind} --subject {kind}-of-{role} --role {grant}"
                 );
