@@ -14,8 +14,8 @@ use tonic::{
 };
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
-use super::context::Exchange;
 use crate::{
+    gateway::context::Exchange,
     proto::{
         COUNTED, request_id,
         v1::{self, organization_service_client::OrganizationServiceClient},

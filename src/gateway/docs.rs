@@ -16,7 +16,7 @@ use axum::{
 use bytes::Bytes;
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
-use super::precondition::Preconditions;
+use crate::gateway::read::preconditions::Preconditions;
 
 /// The page's own policy: its files and its requests are of this service alone. The hash is of the
 /// one inline style of Swagger UI, in a logo.

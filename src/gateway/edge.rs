@@ -17,13 +17,12 @@ use axum::{
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use super::{
-    context::{Exchange, RequestLimits},
-    headers,
-    path::organization_id,
-    problem::Problem,
-};
 use crate::{
+    gateway::{
+        context::{Exchange, RequestLimits},
+        read::path::organization_id,
+        write::{headers, problem::Problem},
+    },
     proto::{request_id, timeout},
     rate_limit::Standing,
     shares::{Holding, Source},

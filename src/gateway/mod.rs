@@ -3,28 +3,16 @@
 //! Architecture invariant: it imports the client and the messages and nothing else of ours, so the
 //! same code runs inside the service's process and alone in front of a remote service.
 
-mod body;
 mod client;
 mod context;
 mod docs;
 mod edge;
-mod field_error;
-mod headers;
-mod incoming;
-mod json;
+mod handlers;
 mod openapi;
-mod organizations;
-mod path;
-mod precondition;
-mod prefer;
-mod problem;
-mod query;
-mod request;
-mod resource;
+mod read;
 mod router;
 mod share;
-mod watch;
-mod whoami;
+mod write;
 
 use axum::http::HeaderValue;
 pub use client::{Transport, transport};
@@ -42,6 +30,6 @@ pub fn update_of_body(
     id: i64,
     strict: bool,
 ) -> Result<v1::UpdateOrganizationRequest, String> {
-    let read = request::update_of_body(bytes, id, strict);
+    let read = read::request::update_of_body(bytes, id, strict);
     read.map_err(|problem| problem.event("", &HeaderValue::from_static("")))
 }

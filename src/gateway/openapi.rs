@@ -13,8 +13,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use utoipa::{ToSchema, openapi::OpenApi};
 
-use super::resource;
-use crate::proto::{rights, role_name, v1::Role};
+use crate::{
+    gateway::write::resource,
+    proto::{rights, role_name, v1::Role},
+};
 
 /// What every text field holds: no control characters, and something that is not white space.
 const TEXT: &str = r"^[^\u0000-\u001F\u007F-\u009F]*[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000][^\u0000-\u001F\u007F-\u009F]*$";

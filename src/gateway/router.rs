@@ -11,9 +11,13 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 
-use super::{
-    client::Transport, context::RequestLimits, docs, edge, headers, incoming::Gateway, openapi,
-    organizations, problem::Problem, resource, whoami,
+use crate::gateway::{
+    client::Transport,
+    context::RequestLimits,
+    docs, edge,
+    handlers::{incoming::Gateway, organizations, whoami},
+    openapi,
+    write::{headers, problem::Problem, resource},
 };
 
 const READ: &str = "GET, HEAD, OPTIONS";

@@ -17,11 +17,11 @@ use moka::future::Cache;
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 
-use super::{
-    client::{Transport, is_known},
-    problem,
-};
 use crate::{
+    gateway::{
+        client::{Transport, is_known},
+        write::problem,
+    },
     proto::{
         COUNTED, timeout as grpc_timeout,
         v1::{self, organization_service_client::OrganizationServiceClient},

@@ -16,20 +16,28 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
 
-use super::{
-    headers::PRIVATE,
-    incoming::{Incoming, authenticated_first},
-    openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
-    path::organization_id,
-    precondition::Preconditions,
-    prefer::Preferences,
-    problem::Problem,
-    query::Query,
-    request::{read_creation, read_update},
-    resource::{Change, ChangePage, Organization, OrganizationPage},
-    watch,
+use crate::{
+    gateway::{
+        handlers::{
+            incoming::{Incoming, authenticated_first},
+            watch,
+        },
+        openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
+        read::{
+            path::organization_id,
+            preconditions::Preconditions,
+            prefer::Preferences,
+            query::Query,
+            request::{read_creation, read_update},
+        },
+        write::{
+            headers::PRIVATE,
+            problem::Problem,
+            resource::{Change, ChangePage, Organization, OrganizationPage},
+        },
+    },
+    proto::v1,
 };
-use crate::proto::v1;
 
 const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
 
@@ -55,7 +63,7 @@ const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
         (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn update(
+pub(in crate::gateway) async fn update(
     Incoming { caller, head, body, limits }: Incoming,
 ) -> Result<Response, Problem> {
     let preconditions = Preconditions::read(&head.headers);
@@ -109,7 +117,7 @@ fn id_alone(organization: &v1::Organization) -> Response {
         (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn create(
+pub(in crate::gateway) async fn create(
     Incoming { caller, head, body, limits }: Incoming,
 ) -> Result<Response, Problem> {
     let preferences = Preferences::read(&head.headers);
@@ -144,7 +152,9 @@ pub(super) async fn create(
         (status = 304, description = "The caller has it"),
     )
 )]
-pub(super) async fn get(Incoming { caller, head, .. }: Incoming) -> Result<Response, Problem> {
+pub(in crate::gateway) async fn get(
+    Incoming { caller, head, .. }: Incoming,
+) -> Result<Response, Problem> {
     let reading = async {
         let include_writable_fields = Query::read(&head.uri)?.flag("writableFields")?;
         Ok(v1::GetOrganizationRequest { id: organization_id(&head.uri)?, include_writable_fields })
@@ -172,7 +182,9 @@ pub(super) async fn get(Incoming { caller, head, .. }: Incoming) -> Result<Respo
     ),
     responses((status = 200, description = "A page, by ascending id", body = OrganizationPage))
 )]
-pub(super) async fn list(Incoming { caller, head, .. }: Incoming) -> Result<Response, Problem> {
+pub(in crate::gateway) async fn list(
+    Incoming { caller, head, .. }: Incoming,
+) -> Result<Response, Problem> {
     let reading = async {
         let query = Query::read(&head.uri)?;
         Ok(v1::ListOrganizationsRequest {
@@ -212,7 +224,7 @@ pub(super) async fn list(Incoming { caller, head, .. }: Incoming) -> Result<Resp
         (String = "text/event-stream"),
     )))
 )]
-pub(super) async fn list_changes(incoming: Incoming) -> Result<Response, Problem> {
+pub(in crate::gateway) async fn list_changes(incoming: Incoming) -> Result<Response, Problem> {
     if watch::is_asked(&incoming.head.headers) {
         return watch::watch(incoming).await;
     }

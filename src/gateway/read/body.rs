@@ -10,13 +10,13 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use super::problem::Problem;
+use crate::gateway::write::problem::Problem;
 
 /// Media types that are read as UTF-8 JSON, whatever their parameters.
 const MEDIA_TYPES: [&str; 2] = ["application/json", "application/merge-patch+json"];
 
 /// The body of a request that has at most `bytes_max` bytes of JSON in no content coding.
-pub(super) async fn read(
+pub(in crate::gateway) async fn read(
     headers: &HeaderMap,
     body: Body,
     bytes_max: usize,

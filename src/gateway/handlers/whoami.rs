@@ -7,13 +7,17 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    headers::PRIVATE,
-    incoming::Incoming,
-    problem::Problem,
-    resource::{date, member},
+use crate::{
+    gateway::{
+        handlers::incoming::Incoming,
+        write::{
+            headers::PRIVATE,
+            problem::Problem,
+            resource::{date, member},
+        },
+    },
+    proto::{role_name, v1},
 };
-use crate::proto::{role_name, v1};
 
 /// A caller, as its credential proves it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -26,7 +30,7 @@ use crate::proto::{role_name, v1};
     "expireTime": "2027-01-01T00:00:00Z",
     "writableFields": ["name"]
 }))]
-pub(super) struct Caller {
+pub(in crate::gateway) struct Caller {
     /// Its name, as in the change log.
     subject: String,
     /// What kind of caller it is: user, support or administrator.
@@ -67,7 +71,9 @@ impl From<v1::Caller> for Caller {
     summary = "Show who the caller is, and which fields it may update",
     responses((status = 200, description = "The caller", body = Caller))
 )]
-pub(super) async fn get(Incoming { caller, .. }: Incoming) -> Result<Response, Problem> {
+pub(in crate::gateway) async fn get(
+    Incoming { caller, .. }: Incoming,
+) -> Result<Response, Problem> {
     let found = caller.who_am_i().await?;
     Ok(([PRIVATE], Json(Caller::from(found))).into_response())
 }

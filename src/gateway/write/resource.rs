@@ -9,7 +9,7 @@ use crate::proto::{role_name, v1};
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Organization)]
-pub(super) struct Organization {
+pub(in crate::gateway) struct Organization {
     /// Identifies the organization.
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 90)]
     id: i64,
@@ -41,7 +41,7 @@ pub(super) struct Organization {
 
 impl Organization {
     /// The JSON of a message; the fields that the caller may update are in it where it asked.
-    pub(super) fn new(organization: v1::Organization, with_writable: bool) -> Self {
+    pub(in crate::gateway) fn new(organization: v1::Organization, with_writable: bool) -> Self {
         let names = organization.writable_fields.iter().map(|name| member(name));
         Self {
             id: organization.id,
@@ -59,18 +59,18 @@ impl Organization {
 /// A page of organizations, by ascending id.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct OrganizationPage {
-    pub(super) organizations: Vec<Organization>,
+pub(in crate::gateway) struct OrganizationPage {
+    pub(in crate::gateway) organizations: Vec<Organization>,
     /// For the next page; not there: this was the last one.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(required = false)]
-    pub(super) next_page_token: String,
+    pub(in crate::gateway) next_page_token: String,
 }
 
 /// One effective change of an organization.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Change {
+pub(in crate::gateway) struct Change {
     /// The organization that changed.
     organization_id: i64,
     /// The version that the change made: 1 for the creation.
@@ -92,7 +92,7 @@ pub(super) struct Change {
 /// What happened to one field.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct FieldChange {
+pub(in crate::gateway) struct FieldChange {
     /// The field's name.
     field: String,
     /// Its value before, where it had one.
@@ -131,16 +131,16 @@ impl From<v1::Change> for Change {
 /// A page of changes, the oldest first.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ChangePage {
-    pub(super) changes: Vec<Change>,
+pub(in crate::gateway) struct ChangePage {
+    pub(in crate::gateway) changes: Vec<Change>,
     /// For the next page; not there: this was the last one.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(required = false)]
-    pub(super) next_page_token: String,
+    pub(in crate::gateway) next_page_token: String,
 }
 
 /// The JSON member of a field of the message, as ProtoJSON names it.
-pub(super) fn member(field: &str) -> String {
+pub(in crate::gateway) fn member(field: &str) -> String {
     let mut member = String::with_capacity(field.len());
     for (index, word) in field.split('_').enumerate() {
         let mut letters = word.chars();
@@ -154,6 +154,6 @@ pub(super) fn member(field: &str) -> String {
 }
 
 /// RFC 3339, which is what prost prints.
-pub(super) fn date(date: Option<prost_types::Timestamp>) -> String {
+pub(in crate::gateway) fn date(date: Option<prost_types::Timestamp>) -> String {
     date.map(|date| date.to_string()).unwrap_or_default()
 }

@@ -11,13 +11,14 @@ use axum::{
 use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    incoming::{Incoming, authenticated_first},
-    path::organization_id,
-    problem::Problem,
-    resource::Change,
+use crate::{
+    gateway::{
+        handlers::incoming::{Incoming, authenticated_first},
+        read::path::organization_id,
+        write::{problem::Problem, resource::Change},
+    },
+    proto::v1,
 };
-use crate::proto::v1;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// nginx would else gather events until it has a buffer full of them.
@@ -26,7 +27,7 @@ const UNBUFFERED: [(HeaderName, HeaderValue); 1] =
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// Whether the client asks for events rather than for a page.
-pub(super) fn is_asked(headers: &HeaderMap) -> bool {
+pub(in crate::gateway) fn is_asked(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let types = lines.flat_map(|line| line.split(','));
     let essences = types.filter_map(|text| text.split(';').next());
@@ -36,7 +37,7 @@ pub(super) fn is_asked(headers: &HeaderMap) -> bool {
 
 /// Follows the changes of the organization in the path, from the version after the client's last
 /// event on, or from now on.
-pub(super) async fn watch(
+pub(in crate::gateway) async fn watch(
     Incoming { caller, head, limits, .. }: Incoming,
 ) -> Result<Response, Problem> {
     // An old connection ends the stream, as does a process that stops; the client comes back with its

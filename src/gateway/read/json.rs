@@ -8,14 +8,14 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{
+use crate::gateway::write::{
     field_error::FieldError,
     problem::{ERRORS_MAX, Problem},
 };
 
 /// What a body says of one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Member {
+pub(in crate::gateway) enum Member {
     /// Nothing: the field is not touched.
     #[default]
     Absent,
@@ -27,15 +27,15 @@ pub(super) enum Member {
 
 /// The defined members of a body.
 #[derive(Debug, Default)]
-pub(super) struct OrganizationBody {
-    pub(super) name: Member,
-    pub(super) subscription_id: Member,
-    pub(super) handshake: Member,
+pub(in crate::gateway) struct OrganizationBody {
+    pub(in crate::gateway) name: Member,
+    pub(in crate::gateway) subscription_id: Member,
+    pub(in crate::gateway) handshake: Member,
 }
 
 /// Reads the body of an update of the organization `id`. A refusal lists every member at fault; with
 /// `strict`, also those that would be ignored.
-pub(super) fn read_update(
+pub(in crate::gateway) fn read_update(
     bytes: &[u8],
     id: i64,
     strict: bool,
@@ -48,7 +48,10 @@ pub(super) fn read_update(
 }
 
 /// Reads the body of a creation. An `id` in it is ignored, as the service chooses one.
-pub(super) fn read_creation(bytes: &[u8], strict: bool) -> Result<OrganizationBody, Problem> {
+pub(in crate::gateway) fn read_creation(
+    bytes: &[u8],
+    strict: bool,
+) -> Result<OrganizationBody, Problem> {
     let mut read = read(bytes, strict)?;
     if strict && read.id.is_some() {
         read.errors.push(FieldError::not_updated("id"));

@@ -9,25 +9,25 @@ use axum::{
 };
 use tokio::task::yield_now;
 
-use super::{
+use crate::gateway::{
     client::{Caller, Transport},
     context::{Exchange, RequestLimits},
-    problem::Problem,
+    write::problem::Problem,
 };
 
 /// What the handlers share.
 #[derive(Clone)]
-pub(super) struct Gateway {
-    pub(super) transport: Transport,
-    pub(super) limits: RequestLimits,
+pub(in crate::gateway) struct Gateway {
+    pub(in crate::gateway) transport: Transport,
+    pub(in crate::gateway) limits: RequestLimits,
 }
 
 /// One request, and the client that makes calls on its behalf.
-pub(super) struct Incoming {
-    pub(super) caller: Caller,
-    pub(super) head: Parts,
-    pub(super) body: Body,
-    pub(super) limits: RequestLimits,
+pub(in crate::gateway) struct Incoming {
+    pub(in crate::gateway) caller: Caller,
+    pub(in crate::gateway) head: Parts,
+    pub(in crate::gateway) body: Body,
+    pub(in crate::gateway) limits: RequestLimits,
 }
 
 impl FromRequest<Gateway> for Incoming {
@@ -53,7 +53,7 @@ impl FromRequest<Gateway> for Incoming {
 ///
 /// A body that waits to be asked for (`Expect: 100-continue`) is asked for by whoever looks at it, so
 /// nobody does before the caller is known.
-pub(super) async fn authenticated_first<T>(
+pub(in crate::gateway) async fn authenticated_first<T>(
     caller: &Caller,
     headers: &HeaderMap,
     reading: impl Future<Output = Result<T, Problem>>,

@@ -6,14 +6,18 @@ use axum::{
 };
 use prost_types::FieldMask;
 
-use super::{
-    body,
-    json::{self, Member, OrganizationBody},
-    path::organization_id,
-    problem::Problem,
-    query::Query,
+use crate::{
+    gateway::{
+        read::{
+            body,
+            json::{self, Member, OrganizationBody},
+            path::organization_id,
+            query::Query,
+        },
+        write::problem::Problem,
+    },
+    proto::v1,
 };
-use crate::proto::v1;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -21,7 +25,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const KEY_BYTES_MAX: usize = 64;
 
 /// The message of an update.
-pub(super) async fn read_update(
+pub(in crate::gateway) async fn read_update(
     head: &Parts,
     body: Body,
     body_bytes_max: usize,
@@ -43,7 +47,7 @@ pub(super) async fn read_update(
 }
 
 /// What of an update its body says.
-pub(super) fn update_of_body(
+pub(in crate::gateway) fn update_of_body(
     bytes: &[u8],
     id: i64,
     strict: bool,
@@ -57,7 +61,7 @@ pub(super) fn update_of_body(
 }
 
 /// The message of a creation.
-pub(super) async fn read_creation(
+pub(in crate::gateway) async fn read_creation(
     head: &Parts,
     body: Body,
     body_bytes_max: usize,
