@@ -113,14 +113,14 @@ pub(super) struct ProblemError {
 pub(super) fn handler(
     derived: OpenApi,
 ) -> impl Fn() -> std::future::Ready<Response> + Clone + Send + Sync {
-    let document: Arc<Bytes> = Arc::new(document(&derived).to_string().into());
+    let document: Arc<Bytes> = Arc::new(document(derived).to_string().into());
     move || {
         let body = Bytes::clone(&document);
         std::future::ready(([(CONTENT_TYPE, "application/json")], body).into_response())
     }
 }
 
-fn document(derived: &OpenApi) -> Value {
+fn document(derived: OpenApi) -> Value {
     let mut document = serde_json::to_value(derived).unwrap_or_default();
     remove_null_parameters(&mut document);
     add_security(&mut document);

@@ -84,10 +84,12 @@ mod tests {
 
     use super::read;
 
+    const NONE: &[(&str, &str)] = &[];
+
     #[test]
     fn a_body_is_plain_json_of_so_many_bytes_at_most() {
         for (lines, body, is_read) in [
-            (&[] as &[(&str, &str)], "{}", true),
+            (NONE, "{}", true),
             (&[("content-type", "application/json")], "{}", true),
             (&[("content-type", "Application/JSON ; charset=latin1")], "{}", true),
             (&[("content-type", "application/merge-patch+json")], "{}", true),

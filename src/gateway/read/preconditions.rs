@@ -128,6 +128,8 @@ mod tests {
 
     use super::Preconditions;
 
+    const NONE: &[&str] = &[];
+
     fn read(if_match: &[&str], if_none_match: &[&str]) -> Preconditions {
         let mut headers = HeaderMap::new();
         for (name, lines) in [(IF_MATCH, if_match), (IF_NONE_MATCH, if_none_match)] {
@@ -142,7 +144,7 @@ mod tests {
     fn preconditions_become_the_etag_of_an_update() {
         let long = format!("\"{}\"", "3".repeat(63));
         for (if_match, if_none_match, etag) in [
-            (&[] as &[&str], &[] as &[&str], ""),
+            (NONE, NONE, ""),
             (&["*"], &[], ""),
             (&[" * "], &[], ""),
             (&["\"3\""], &[], "\"3\""),

@@ -53,10 +53,12 @@ mod tests {
 
     use super::{PREFER, Preferences};
 
+    const NONE: &[&str] = &[];
+
     #[test]
     fn the_first_of_each_known_preference_counts_however_it_is_spelled() {
         for (lines, strict, representation, applied) in [
-            (&[] as &[&str], false, false, None),
+            (NONE, false, false, None),
             (&["return=minimal"], false, false, None),
             (&["return=representation"], false, true, Some("return=representation")),
             (&["handling=strict"], true, false, Some("handling=strict")),
