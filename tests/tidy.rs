@@ -141,7 +141,7 @@ const ONLY_IN: [(&str, &[&str]); 6] = [
         "Code::",
         &[
             "grpc/status.rs",
-            "gateway/problem.rs",
+            "gateway/write/problem.rs",
             "gateway/client.rs",
             "gateway/share.rs",
             "cli/remote.rs",

@@ -10,6 +10,7 @@ mod nudges;
 mod organization;
 mod output;
 mod remote;
+mod whoami;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -60,6 +61,9 @@ enum Command {
     /// Create, show, change and follow organizations
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
+    /// Show who the token's caller is and what it may change, by a running service
+    #[command(after_help = remote::EXIT_CODES)]
+    Whoami(remote::ServiceArgs),
     /// Issue, list and revoke credentials, straight in the database
     #[command(subcommand)]
     Credential(credential::CredentialCommand),
@@ -207,6 +211,7 @@ impl Command {
             Self::Config(_) => output::text(&config::effective(settings)?)?,
             Self::Migrate(args) => migrate::run(args).await?,
             Self::Organization(command) => return organization::run(command).await,
+            Self::Whoami(args) => return remote::exit_code(whoami::run(args).await),
             Self::Completions { shell } => {
                 let mut completions = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "orgd", &mut completions);

@@ -1,4 +1,4 @@
-//! `orgd organization update|list|changes`: calls of a running service over gRPC, as any client's.
+//! `orgd organization update|list|changes`, and what `orgd whoami` shares with them: calls of a running service over gRPC, as any client's.
 
 use std::{fmt::Write, fs, process::ExitCode, time::Duration};
 
@@ -82,10 +82,10 @@ pub(super) struct ChangesArgs {
 #[derive(Args, Debug)]
 pub(super) struct ServiceArgs {
     #[command(flatten)]
-    server: ServerArgs,
+    pub(super) server: ServerArgs,
     /// Print JSON, one object a line
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// A refusal becomes a sentence and an exit code; anything else is an error of the command.
@@ -202,7 +202,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    fn connect(args: &ServerArgs) -> Result<Self> {
+    pub(super) fn connect(args: &ServerArgs) -> Result<Self> {
         let token = token(args)?;
         let text = format!("Bearer {}", token.expose_secret());
         let mut authorization: MetadataValue<Ascii> =
@@ -262,7 +262,7 @@ fn print_changes(json: bool, changes: &[v1::Change], has_headings: bool) -> Resu
             change.version.to_string(),
             output::timestamp(change.date),
             change.subject.clone(),
-            role(change),
+            change.role().name(),
             change.fields.iter().map(field_text).collect::<Vec<_>>().join(", "),
         ]
     };
@@ -286,10 +286,6 @@ fn field_text(change: &v1::FieldChange) -> String {
     format!("{field}: {} -> {}", text(old_value), text(new_value))
 }
 
-fn role(change: &v1::Change) -> String {
-    change.role().as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase()
-}
-
 fn change_json(change: &v1::Change) -> Value {
     let field = |change: &v1::FieldChange| {
         json!({
@@ -304,7 +300,7 @@ fn change_json(change: &v1::Change) -> Value {
         "version": change.version,
         "date": output::timestamp(change.date),
         "subject": change.subject,
-        "role": role(change),
+        "role": change.role().name(),
         "requestId": change.request_id,
         "fields": change.fields.iter().map(field).collect::<Vec<_>>(),
     })

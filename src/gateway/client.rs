@@ -7,15 +7,16 @@ use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tokio::time::{Instant, sleep};
 use tonic::{
-    Code, ConnectError, Status, Streaming, TimeoutExpired, body::Body, metadata::MetadataMap,
+    Code, ConnectError, Status, Streaming, TimeoutExpired,
+    body::Body,
+    metadata::{MetadataMap, MetadataValue},
 };
-use tonic_types::StatusExt;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
-use super::edge::Exchange;
 use crate::{
+    gateway::context::Exchange,
     proto::{
-        request_id,
+        COUNTED, request_id,
         v1::{self, organization_service_client::OrganizationServiceClient},
     },
     rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
@@ -93,7 +94,7 @@ fn transport_status(error: BoxError) -> Status {
 pub(super) struct Caller {
     client: Client,
     metadata: MetadataMap,
-    exchange: Exchange,
+    pub(super) exchange: Exchange,
 }
 
 impl Caller {
@@ -158,25 +159,25 @@ impl Caller {
         self.call(true, message, async |client, request| client.watch(request).await).await
     }
 
-    /// Whether the service takes the caller's credential. Costs nothing of the caller's rate limit.
+    /// Who the caller is. Costs one call of its rate limit, as every request does.
+    pub(super) async fn who_am_i(&self) -> Result<v1::Caller, Status> {
+        let send = async |client: &mut Client, mut request: tonic::Request<_>| {
+            request.metadata_mut().insert(COUNTED, MetadataValue::from_static("1"));
+            client.who_am_i(request).await
+        };
+        self.call(true, v1::WhoAmIRequest {}, send).await
+    }
+
+    /// Whether the service takes the caller's credential. Costs nothing: another call counts the request.
     pub(super) async fn authenticate(&self) -> Result<(), Status> {
         let send =
             async |client: &mut Client, request: tonic::Request<_>| client.who_am_i(request).await;
-        match self.call(true, v1::WhoAmIRequest {}, send).await {
-            // A service of an earlier version has no such call, and says so to those alone whose
-            // credential it takes.
-            Err(status) if status.code() != Code::Unimplemented => Err(status),
-            _ => Ok(()),
-        }
+        is_known(self.call(true, v1::WhoAmIRequest {}, send).await)
     }
 
-    /// Authenticates and counts a request that is refused without a call of its own. An update without
-    /// an organization is refused for that right after both.
+    /// Authenticates and counts a request that is refused without another call.
     pub(super) async fn count(&self) -> Result<(), Status> {
-        match self.update(v1::UpdateOrganizationRequest::default()).await {
-            Err(status) if !lacks_organization(&status) => Err(status),
-            _ => Ok(()),
-        }
+        is_known(self.who_am_i().await)
     }
 
     /// Makes a call, and makes it again where its connection failed it and that can do no harm:
@@ -243,8 +244,11 @@ impl Caller {
     }
 }
 
-fn lacks_organization(status: &Status) -> bool {
-    let details = status.get_details_bad_request();
-    let violations = details.map(|details| details.field_violations).unwrap_or_default();
-    violations.iter().any(|violation| violation.field == "organization")
+/// Whether the answer to `WhoAmI` says that the service takes the credential. A service of an earlier
+/// version has no such call, and says so to those alone whose credential it takes.
+pub(super) fn is_known(answer: Result<v1::Caller, Status>) -> Result<(), Status> {
+    match answer {
+        Err(status) if status.code() != Code::Unimplemented => Err(status),
+        _ => Ok(()),
+    }
 }

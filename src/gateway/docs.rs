@@ -6,18 +6,17 @@
 use std::{borrow::Cow, future::ready, sync::Arc};
 
 use axum::{
-    Router,
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG},
     },
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use bytes::Bytes;
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
-use super::{precondition::Preconditions, resource};
+use crate::gateway::read::preconditions::Preconditions;
 
 /// The page's own policy: its files and its requests are of this service alone. The hash is of the
 /// one inline style of Swagger UI, in a logo.
@@ -43,23 +42,22 @@ const SWAGGER_UI: [&str; 5] = [
     "favicon-32x32.png",
 ];
 
-/// `GET /docs` and the files below it, without authentication.
-pub(super) fn routes<S>() -> Router<S>
+/// `GET /docs` and the files below it, without authentication, each with its path.
+pub(super) fn files<S>() -> impl Iterator<Item = (String, MethodRouter<S>)>
 where
     S: Clone + Send + Sync + 'static,
 {
     let page = File::ours("text/html; charset=utf-8", include_str!("docs/page.html"));
     let style = File::ours("text/css; charset=utf-8", include_str!("docs/page.css"));
     let config = Arc::new(config());
-    let theirs = SWAGGER_UI.into_iter().filter_map(|name| {
+    let theirs = SWAGGER_UI.into_iter().filter_map(move |name| {
         let file = utoipa_swagger_ui::serve(name, config.clone()).ok()??;
         Some((format!("/docs/{name}"), File::theirs(file)?))
     });
     let ours = [("/docs".to_owned(), page), ("/docs/page.css".to_owned(), style)];
-    ours.into_iter().chain(theirs).fold(Router::new(), |router, (path, file)| {
-        let answer = move |headers: HeaderMap| ready(file.answer(&headers));
-        router.route(&path, resource("GET, HEAD, OPTIONS", get(answer)))
-    })
+    ours.into_iter()
+        .chain(theirs)
+        .map(|(path, file)| (path, get(move |headers: HeaderMap| ready(file.answer(&headers)))))
 }
 
 /// How Swagger UI begins: ready to try, and without the validator of its makers.

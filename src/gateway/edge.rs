@@ -2,12 +2,12 @@
 //! deadline, the wording of a refusal, the documented headers, and what is counted and logged of it.
 //! The outermost layer, so that no answer comes past it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{
-        HeaderMap, HeaderValue, Method, Version,
+        HeaderValue, Method, Version,
         header::{CONNECTION, HOST, TRANSFER_ENCODING},
         uri::{Authority, Scheme},
     },
@@ -18,24 +18,16 @@ use orgd_listener::{Holding, Source};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use super::{RequestLimits, headers, problem::Problem, request::organization_id};
 use crate::{
+    gateway::{
+        context::{Exchange, RequestLimits},
+        read::path::organization_id,
+        write::{headers, problem::Problem},
+    },
     proto::{request_id, timeout},
     rate_limit::Standing,
     telemetry::{RequestRecord, TraceContext},
 };
-
-/// What is known of a request before it is routed.
-#[derive(Clone, Debug)]
-pub(super) struct Exchange {
-    pub(super) request_id: HeaderValue,
-    pub(super) deadline: Instant,
-    pub(super) record: RequestRecord,
-    /// The network that it comes from, where that is known.
-    pub(super) source: Option<Source>,
-    /// What the service said of the caller's rate limit.
-    pub(super) standing: Arc<OnceLock<HeaderMap>>,
-}
 
 pub(super) async fn edge(
     State(limits): State<RequestLimits>,

@@ -1,4 +1,4 @@
-//! The OpenAPI document of the REST door, derived from its handlers and served at `/openapi.json`.
+//! The OpenAPI document of the REST door, derived from its routes and served at `/openapi.json`.
 //!
 //! What the derive cannot say is added to its JSON: the rights to each field, as the proto declares
 //! them, and the refusals that every operation has.
@@ -11,9 +11,8 @@ use axum::{
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::{ToSchema, openapi::OpenApi};
 
-use super::{organizations, resource};
 use crate::{
     domain::fields::{Field, ID_MAX, TEXT_CODE_POINTS_MAX},
     proto::{rights, v1::Role},
@@ -21,30 +20,6 @@ use crate::{
 
 /// What every text field holds: no control characters, and something that is not white space.
 const TEXT: &str = r"^[^\u0000-\u001F\u007F-\u009F]*[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000][^\u0000-\u001F\u007F-\u009F]*$";
-
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "orgd",
-        description = "The organization service: one safe place to change the details of an \
-            organization."
-    ),
-    paths(
-        organizations::update,
-        organizations::get,
-        organizations::list,
-        organizations::create,
-        organizations::list_changes,
-    ),
-    components(schemas(
-        resource::Organization,
-        OrganizationUpdate,
-        OrganizationCreation,
-        Updated,
-        ProblemBody
-    ))
-)]
-struct Document;
 
 /// The fields to change: a member that is not there is not touched. Other members are ignored.
 #[derive(ToSchema)]
@@ -113,16 +88,18 @@ pub(super) struct ProblemError {
 }
 
 /// `GET /openapi.json`, without authentication.
-pub(super) fn handler() -> impl Fn() -> std::future::Ready<Response> + Clone + Send + Sync {
-    let document: Arc<Bytes> = Arc::new(document().to_string().into());
+pub(super) fn handler(
+    derived: OpenApi,
+) -> impl Fn() -> std::future::Ready<Response> + Clone + Send + Sync {
+    let document: Arc<Bytes> = Arc::new(document(derived).to_string().into());
     move || {
         let body = Bytes::clone(&document);
         std::future::ready(([(CONTENT_TYPE, "application/json")], body).into_response())
     }
 }
 
-fn document() -> Value {
-    let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
+fn document(derived: OpenApi) -> Value {
+    let mut document = serde_json::to_value(derived).unwrap_or_default();
     remove_null_parameters(&mut document);
     add_security(&mut document);
     add_refusals(&mut document);

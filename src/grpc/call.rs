@@ -24,12 +24,12 @@ use tower::{BoxError, Service, ServiceExt, service_fn, util::BoxCloneSyncService
 use tower_http::catch_panic::CatchPanic;
 use tracing::Instrument;
 
-use super::{CallLimits, organization::OrganizationRpc, status};
+use super::{limits::CallLimits, organization::OrganizationRpc, status};
 use crate::{
     auth::Authenticator,
     domain::{Error, Principal},
     proto::{
-        FILE_DESCRIPTOR_SET, request_id, timeout as grpc_timeout,
+        COUNTED, FILE_DESCRIPTOR_SET, request_id, timeout as grpc_timeout,
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
     },
     rate_limit::{RateLimit, Standing},
@@ -37,7 +37,7 @@ use crate::{
     telemetry::{RequestRecord, TraceContext, metrics},
 };
 
-/// The call that costs nothing of a principal's rate limit.
+/// The call that costs nothing of a principal's rate limit, but where its caller asks for that.
 const WHO_AM_I: &str = "/organization.v1.OrganizationService/WhoAmI";
 /// How long the message of a call that is refused is waited for.
 const MESSAGE_ON_ITS_WAY_MAX: Duration = Duration::from_millis(100);
@@ -110,7 +110,7 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
     let holding = request.extensions().get::<Holding>().cloned();
     let mut response = if is_grpc(request.headers()) {
         // In one expression: a future that is moved first is there twice.
-        within_deadline(shared, rpc, request, &record, is_own)
+        within_deadline(shared, rpc, request, &record)
             .instrument(span.clone())
             .await
             .unwrap_or_else(Status::into_http)
@@ -150,14 +150,13 @@ async fn within_deadline(
     rpc: Rpc,
     request: Request<Body>,
     record: &RequestRecord,
-    is_own: bool,
 ) -> Result<Response<Body>, Status> {
     let time = grpc_timeout::of(request.headers())
         .map_err(|_| status::malformed_timeout())?
         .map_or(shared.limits.deadline, |asked| asked.min(shared.limits.deadline));
     let deadline = Instant::now() + time;
     let (mut head, body) = request.into_parts();
-    let admitted = timeout_at(deadline.into(), admitted(shared, &head, record, is_own)).await;
+    let admitted = timeout_at(deadline.into(), admitted(shared, &head, record)).await;
     let (principal, standings) = match admitted {
         Ok(Ok(admitted)) => admitted,
         Ok(Err(refusal)) => {
@@ -206,22 +205,20 @@ async fn admitted(
     Shared { authenticator, limits }: &Shared,
     head: &Parts,
     record: &RequestRecord,
-    is_own: bool,
 ) -> Result<(Arc<Principal>, Vec<Standing>), Status> {
     if head.extensions.get().is_some_and(Holding::is_exhausted) {
         return Err(Error::ShareExhausted.into());
     }
     let mut standings = Vec::new();
     let source = head.extensions.get().map(|Source(source)| *source);
-    // Where the gateway took the request it has counted the source.
-    if let (Some(sources), Some(source), true) = (&limits.sources, source, is_own) {
+    if let (Some(sources), Some(source)) = (&limits.sources, source) {
         standings.push(within_rate(sources.check(&source))?);
     }
     let holder = source.map_or(Holder::Process, Holder::Source);
     let principal = authenticator.authenticate(&holder, &head.headers).await?;
     record.set_subject(&principal.subject);
-    if head.uri.path() == WHO_AM_I {
-        // A gateway asks it beside the call that counts; its answer tells of the limits.
+    if head.uri.path() == WHO_AM_I && !head.headers.contains_key(COUNTED) {
+        // A gateway asks it before the call that counts; that one's answer tells of the limits.
         return Ok((principal, Vec::new()));
     }
     if let Some(principals) = limits.principals.of(principal.role) {

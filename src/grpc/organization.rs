@@ -8,7 +8,7 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{CallLimits, convert, page, status};
+use super::{convert, limits::CallLimits, page, status};
 use crate::{
     app::{organizations, watch::Watches},
     domain::{Call, Error, EtagCondition, Organization, Principal},
@@ -41,14 +41,18 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         })?;
         call.validate_only = message.validate_only;
         call.idempotency_key = convert::idempotency_key(&message.request_id)?;
-        let with_writable = message.include_writable_fields;
+        let (with_writable, id_only) = (message.include_writable_fields, message.id_only);
         let etag = message.organization.as_ref().map(|organization| organization.etag.clone());
         let etag = etag.unwrap_or_default();
         let condition = EtagCondition::parse(&etag);
         let update = convert::update(message)?;
         let updated = organizations::update(&self.store, &call, update, condition).await;
         let updated = updated.map_err(|error| convert::refusal(&etag, error))?;
-        Ok(Response::new(organization(&call.principal, updated, with_writable)))
+        Ok(Response::new(if id_only {
+            v1::Organization { id: updated.id.get(), ..v1::Organization::default() }
+        } else {
+            organization(&call.principal, updated, with_writable)
+        }))
     }
 
     async fn create(

@@ -43,5 +43,8 @@ impl v1::Organization {
 pub const FILE_DESCRIPTOR_SET: &[u8] =
     tonic::include_file_descriptor_set!("organization_descriptor");
 
+/// The metadata key with which a `WhoAmI` costs its caller one call of the rate limit.
+pub const COUNTED: &str = "orgd-counted";
+
 /// The `domain` of every ErrorInfo: whose reasons they are (AIP-193).
 pub const ERROR_DOMAIN: &str = "orgd";

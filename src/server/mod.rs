@@ -156,9 +156,12 @@ pub async fn serve(
         watches.keep_looking().await;
         Ok(())
     });
-    let organization = OrganizationGrpc::new(store.clone(), authenticator.clone(), call_limits);
+    let organization = |limits| OrganizationGrpc::new(store.clone(), authenticator.clone(), limits);
+    // The gateway in this process has counted the source of each request.
+    let counted = CallLimits { sources: None, ..call_limits.clone() };
+    let transport = gateway::transport(organization(counted));
+    let organization = organization(call_limits);
     let (other_services, health) = grpc::other_services()?;
-    let transport = gateway::transport(organization.clone());
     let rest_limits = request_limits(limits, sources.clone());
     let rest = gateway::router(transport, rest_limits);
     let probed = store.clone();

@@ -150,12 +150,13 @@ async fn every_rpc_refuses_the_unauthenticated_and_the_unauthorized() {
 
 /// The same for every operation of the OpenAPI document: method, path, body, and whom it is refused
 /// to.
-const ROUTES: [(&str, &str, &str, &str, Option<&str>); 5] = [
+const ROUTES: [(&str, &str, &str, &str, Option<&str>); 6] = [
     ("put", "/v1/organizations/{id}", "/v1/organizations/94", r#"{"name": "N"}"#, Some(USER)),
     ("get", "/v1/organizations/{id}", "/v1/organizations/94", "", Some(USER)),
     ("get", "/v1/organizations", "/v1/organizations", "", None),
     ("post", "/v1/organizations", "/v1/organizations", r#"{"name": "N"}"#, Some(SUPPORT)),
     ("get", "/v1/organizations/{id}/changes", "/v1/organizations/94/changes", "", Some(USER)),
+    ("get", "/v1/whoami", "/v1/whoami", "", None),
 ];
 
 #[tokio::test]

@@ -201,6 +201,8 @@ async fn whoever_stops_reading_ends_a_command_without_a_failure() {
         "organization changes 90",
         "organization changes 90 --follow",
         "organization update 90 --name Read",
+        "whoami",
+        "whoami --json",
         "organization create --name Unread",
         "credential list",
         "credential list --json",

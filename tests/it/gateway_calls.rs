@@ -6,9 +6,15 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use orgd::gateway::{self, RequestLimits};
+use orgd::{
+    gateway::{self, RequestLimits, Transport},
+    proto::v1::Organization,
+};
+use prost::Message;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -16,11 +22,13 @@ use tokio::{
     time::{Duration, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
 
 use crate::{
-    harness::{ADMINISTRATOR, ANY_PORT, OWN, PREFACE, Service, frame, kind, on_both_databases},
+    harness::{
+        ADMINISTRATOR, ANY_PORT, OWN, PREFACE, Request, Service, frame, kind, on_both_databases,
+    },
     reliability::rolling::haproxy::own_address,
 };
 
@@ -239,24 +247,15 @@ async fn a_call_is_made_again_where_that_does_no_harm_and_else_told_as_unknown()
     .await;
 }
 
-/// A gateway in this process, before a service that does not know `WhoAmI`, as an earlier version.
-async fn gateway_before_an_earlier_version(service: &Service, work: impl AsyncFn(SocketAddr)) {
-    let channel = Endpoint::from_shared(format!("http://{}", service.grpc_addr())).unwrap();
-    let channel = channel.connect_lazy();
-    let earlier = tower::service_fn(move |mut request: http::Request<tonic::body::Body>| {
-        if request.uri().path().ends_with("/WhoAmI") {
-            let path = "/organization.v1.OrganizationService/OfALaterVersion";
-            *request.uri_mut() = http::Uri::from_static(path);
-        }
-        channel.clone().oneshot(request)
-    });
+/// A gateway in this process.
+async fn gateway_before(transport: Transport, work: impl AsyncFn(SocketAddr)) {
     let limits = RequestLimits {
         deadline: Duration::from_secs(30),
         body_bytes_max: 65_536,
         sources: None,
         heartbeat: Duration::from_secs(5),
     };
-    let router = gateway::router(gateway::transport(earlier), limits);
+    let router = gateway::router(transport, limits);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let serving = async {
@@ -273,10 +272,67 @@ async fn gateway_before_an_earlier_version(service: &Service, work: impl AsyncFn
     }
 }
 
+fn channel(service: &Service) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{}", service.grpc_addr())).unwrap();
+    endpoint.connect_lazy()
+}
+
+/// The way to a service that does not know `WhoAmI`, as an earlier version.
+fn earlier_version(service: &Service) -> Transport {
+    let channel = channel(service);
+    gateway::transport(tower::service_fn(move |mut request: http::Request<tonic::body::Body>| {
+        if request.uri().path().ends_with("/WhoAmI") {
+            let path = "/organization.v1.OrganizationService/OfALaterVersion";
+            *request.uri_mut() = http::Uri::from_static(path);
+        }
+        channel.clone().oneshot(request)
+    }))
+}
+
+#[tokio::test]
+async fn the_service_answers_an_update_with_the_id_alone_unless_the_client_wants_the_resource() {
+    on_both_databases(async |service| {
+        let (channel, messages) = (channel(&service), Arc::new(Mutex::new(Vec::new())));
+        let seen = messages.clone();
+        let transport = gateway::transport(tower::service_fn(move |request| {
+            let (channel, seen) = (channel.clone(), seen.clone());
+            async move {
+                let response = channel.oneshot(request).await?;
+                let (head, body) = response.into_parts();
+                let collected = body.collect().await.unwrap();
+                let trailers = collected.trailers().cloned();
+                let bytes = collected.to_bytes();
+                seen.lock().unwrap().push(bytes.clone());
+                let body = Full::new(bytes).with_trailers(async move { trailers.map(Ok) });
+                Ok::<_, tonic::transport::Error>(http::Response::from_parts(head, body))
+            }
+        }));
+        gateway_before(transport, async |addr| {
+            for (prefer, answer) in [
+                ("return=minimal", "{\"id\": 90}"),
+                ("return=representation", "\"name\":\"Organization 90\""),
+            ] {
+                let request = Request::new(addr, "PUT", "/v1/organizations/90").body("{}");
+                let request = request.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+                let put = request.header("prefer", prefer).send().await;
+                assert_eq!(put.status(), 200, "{}", put.text());
+                assert!(put.text().contains(answer), "{}", put.text());
+            }
+        })
+        .await;
+        let messages = messages.lock().unwrap();
+        let decoded = |bytes: &Bytes| Organization::decode(bytes.slice(5..)).unwrap();
+        let [minimal, whole] = messages.as_slice() else { panic!("{messages:?}") };
+        assert_eq!(decoded(minimal), Organization { id: OWN, ..Organization::default() });
+        assert_eq!(decoded(whole).name.as_deref(), Some("Organization 90"));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_gateway_works_before_a_service_of_an_earlier_version() {
     on_both_databases(async |service| {
-        gateway_before_an_earlier_version(&service, async |addr| {
+        gateway_before(earlier_version(&service), async |addr| {
             let unknown = "0b7cf3d4-3c1f-4d0c-9d5c-7b1f7a0f9e55";
             for (token, body, expected) in [
                 (ADMINISTRATOR, "{}", "HTTP/1.1 200"),

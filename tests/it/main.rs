@@ -71,3 +71,4 @@ mod streams;
 mod telemetry;
 mod tls;
 mod watch;
+mod whoami;

@@ -100,6 +100,7 @@ fn the_page_of_the_api_names_every_route_rpc_and_parameter() {
         "GET /v1/organizations",
         "POST /v1/organizations",
         "GET /v1/organizations/{id}/changes",
+        "GET /v1/whoami",
         "GET /openapi.json",
         "GET /docs",
         "validateOnly",

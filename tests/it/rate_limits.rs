@@ -209,6 +209,7 @@ async fn a_request_costs_one_call_of_its_principal_whatever_its_shape() {
         ("etags to avoid", put("If-None-Match: \"8\", \"9\"\r\n", "{}"), false, 200),
         ("etags to avoid that it has", put("If-None-Match: \"1\"\r\n", "{}"), false, 412),
         ("a read", raw("GET", own, "", ""), false, 200),
+        ("who one is", raw("GET", "/v1/whoami", "", ""), false, 200),
         (
             "a read that is refused",
             raw("GET", &format!("{own}?writableFields=x"), "", ""),
@@ -250,7 +251,7 @@ async fn costs_one_call(
 }
 
 #[tokio::test]
-async fn asking_who_one_is_costs_nothing_of_a_principals_limit() {
+async fn asking_who_one_is_over_grpc_costs_nothing_of_a_principals_limit() {
     on_both_databases_with(&[("ORGD_RATE_LIMIT_USER", "3")], async |service| {
         let ask = || async {
             let mut client = service.grpc();
@@ -264,6 +265,15 @@ async fn asking_who_one_is_costs_nothing_of_a_principals_limit() {
             let secret = orgd::auth::Secret::parse(USER).unwrap();
             assert_eq!(caller.credential_id, secret.digest().id());
         }
+        // But where the caller asks to be counted, as a gateway does.
+        let counted = || async {
+            let mut request = authorized(USER, WhoAmIRequest {});
+            request.metadata_mut().insert("orgd-counted", "1".parse().unwrap());
+            service.grpc().who_am_i(request).await
+        };
+        let answers = join_all((0..MANY).map(|_| counted())).await;
+        let limited = answers.iter().filter_map(|answer| answer.as_ref().err());
+        assert!(limited.count() >= 3, "{answers:?}");
         let unknown = service.grpc().who_am_i(authorized("x", WhoAmIRequest {})).await;
         assert_eq!(unknown.unwrap_err().code(), Code::Unauthenticated);
     })

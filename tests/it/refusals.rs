@@ -208,9 +208,9 @@ fn no_reason_of_the_code_is_missing_in_the_page_nor_the_other_way() {
         let words = text.split(mark).filter(upper).filter(is_reason);
         words.map(str::to_owned).collect()
     };
-    let problem = include_str!("../../src/gateway/problem.rs");
+    let problem = include_str!("../../src/gateway/write/problem.rs");
     let domain = include_str!("../../src/domain/error.rs");
-    let field_error = include_str!("../../src/gateway/field_error.rs");
+    let field_error = include_str!("../../src/gateway/write/field_error.rs");
     let mut in_code = quoted(problem, '"');
     in_code.extend(quoted(field_error, '"'));
     in_code.extend(quoted(domain, '"'));

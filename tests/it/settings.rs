@@ -157,6 +157,7 @@ fn no_filter_silences_why_a_command_failed() {
             "credential list",
             "organization get 90",
             "organization list",
+            "whoami",
             "healthcheck --ops-addr 127.0.0.1:1",
             "gateway --upstream https://127.0.0.1:1 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0",
             "man nowhere",

@@ -3,12 +3,11 @@
 use std::convert::Infallible;
 
 use axum::{
-    Extension, Json,
+    Json,
     body::Body,
-    extract::{Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION},
+        HeaderName, Method, StatusCode,
+        header::{CONTENT_TYPE, ETAG, LOCATION},
         request::Parts,
     },
     response::{IntoResponse, Response},
@@ -17,43 +16,30 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
 
-use super::watch;
-use super::{
-    RequestLimits, Transport,
-    client::Caller,
-    edge::Exchange,
-    openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
-    precondition::Preconditions,
-    prefer::Preferences,
-    problem::Problem,
-    query::Query,
-    request::{authenticated_first, organization_id, read_creation, read_update},
-    resource::{Change, ChangePage, Organization, OrganizationPage},
+use crate::{
+    gateway::{
+        handlers::{
+            incoming::{Incoming, authenticated_first},
+            watch,
+        },
+        openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
+        read::{
+            path::organization_id,
+            preconditions::Preconditions,
+            prefer::Preferences,
+            query::Query,
+            request::{read_creation, read_update},
+        },
+        write::{
+            headers::PRIVATE,
+            problem::Problem,
+            resource::{Change, ChangePage, Organization, OrganizationPage},
+        },
+    },
+    proto::v1,
 };
-use crate::proto::v1;
-
-/// For the caller alone, and asked again each time.
-const PRIVATE: (HeaderName, HeaderValue) =
-    (CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
 
 const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
-
-/// What the handlers share.
-#[derive(Clone)]
-pub(super) struct Gateway {
-    transport: Transport,
-    pub(super) limits: RequestLimits,
-}
-
-impl Gateway {
-    pub(super) fn new(transport: Transport, limits: RequestLimits) -> Self {
-        Self { transport, limits }
-    }
-
-    pub(super) fn caller(self, headers: &HeaderMap, exchange: &Exchange) -> Caller {
-        Caller::new(self.transport, headers, exchange)
-    }
-}
 
 /// `PUT /v1/organizations/{id}`: changes the fields that the body has.
 #[utoipa::path(
@@ -77,18 +63,14 @@ impl Gateway {
         (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn update(
-    State(gateway): State<Gateway>,
-    Extension(exchange): Extension<Exchange>,
-    request: Request,
+pub(in crate::gateway) async fn update(
+    Incoming { caller, head, body, limits }: Incoming,
 ) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    let body_bytes_max = gateway.limits.body_bytes_max;
-    let caller = gateway.caller(&head.headers, &exchange);
     let preconditions = Preconditions::read(&head.headers);
     let preferences = Preferences::read(&head.headers);
-    let reading = read_update(&head, body, body_bytes_max, preferences.strict);
+    let reading = read_update(&head, body, limits.body_bytes_max, preferences.strict);
     let mut message = authenticated_first(&caller, &head.headers, reading).await?;
+    message.id_only = !preferences.representation;
     let with_writable = message.include_writable_fields;
     if let Some(organization) = &mut message.organization {
         organization.etag = preconditions.etag();
@@ -135,16 +117,11 @@ fn id_alone(organization: &v1::Organization) -> Response {
         (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn create(
-    State(gateway): State<Gateway>,
-    Extension(exchange): Extension<Exchange>,
-    request: Request,
+pub(in crate::gateway) async fn create(
+    Incoming { caller, head, body, limits }: Incoming,
 ) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    let body_bytes_max = gateway.limits.body_bytes_max;
-    let caller = gateway.caller(&head.headers, &exchange);
     let preferences = Preferences::read(&head.headers);
-    let reading = read_creation(&head, body, body_bytes_max, preferences.strict);
+    let reading = read_creation(&head, body, limits.body_bytes_max, preferences.strict);
     let message = authenticated_first(&caller, &head.headers, reading).await?;
     let (with_writable, is_stored) = (message.include_writable_fields, !message.validate_only);
     let created = caller.create(message).await;
@@ -175,13 +152,9 @@ pub(super) async fn create(
         (status = 304, description = "The caller has it"),
     )
 )]
-pub(super) async fn get(
-    State(gateway): State<Gateway>,
-    Extension(exchange): Extension<Exchange>,
-    request: Request,
+pub(in crate::gateway) async fn get(
+    Incoming { caller, head, .. }: Incoming,
 ) -> Result<Response, Problem> {
-    let (head, _) = request.into_parts();
-    let caller = gateway.caller(&head.headers, &exchange);
     let reading = async {
         let include_writable_fields = Query::read(&head.uri)?.flag("writableFields")?;
         Ok(v1::GetOrganizationRequest { id: organization_id(&head.uri)?, include_writable_fields })
@@ -209,13 +182,9 @@ pub(super) async fn get(
     ),
     responses((status = 200, description = "A page, by ascending id", body = OrganizationPage))
 )]
-pub(super) async fn list(
-    State(gateway): State<Gateway>,
-    Extension(exchange): Extension<Exchange>,
-    request: Request,
+pub(in crate::gateway) async fn list(
+    Incoming { caller, head, .. }: Incoming,
 ) -> Result<Response, Problem> {
-    let (head, _) = request.into_parts();
-    let caller = gateway.caller(&head.headers, &exchange);
     let reading = async {
         let query = Query::read(&head.uri)?;
         Ok(v1::ListOrganizationsRequest {
@@ -255,16 +224,11 @@ pub(super) async fn list(
         (String = "text/event-stream"),
     )))
 )]
-pub(super) async fn list_changes(
-    State(gateway): State<Gateway>,
-    Extension(exchange): Extension<Exchange>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (head, _) = request.into_parts();
-    if watch::is_asked(&head.headers) {
-        return watch::watch(gateway, &head, &exchange).await;
+pub(in crate::gateway) async fn list_changes(incoming: Incoming) -> Result<Response, Problem> {
+    if watch::is_asked(&incoming.head.headers) {
+        return watch::watch(incoming).await;
     }
-    let caller = gateway.caller(&head.headers, &exchange);
+    let Incoming { caller, head, .. } = incoming;
     let reading = async {
         let query = Query::read(&head.uri)?;
         Ok(v1::ListChangesRequest {

@@ -33,23 +33,23 @@ struct Tag {
 
 /// What a request wants of the organization's etag.
 #[derive(Debug)]
-pub(super) struct Preconditions {
+pub(in crate::gateway) struct Preconditions {
     if_match: Option<Tags>,
     if_none_match: Option<Tags>,
 }
 
 impl Preconditions {
-    pub(super) fn read(headers: &HeaderMap) -> Self {
+    pub(in crate::gateway) fn read(headers: &HeaderMap) -> Self {
         Self { if_match: tags(headers, IF_MATCH), if_none_match: tags(headers, IF_NONE_MATCH) }
     }
 
-    pub(super) fn are_some(&self) -> bool {
+    pub(in crate::gateway) fn are_some(&self) -> bool {
         self.if_match.is_some() || self.if_none_match.is_some()
     }
 
     /// The etag to send with an update: one tag, several of which the organization must have one, or
     /// with `!` before them several of which it must have none.
-    pub(super) fn etag(&self) -> String {
+    pub(in crate::gateway) fn etag(&self) -> String {
         // None of ours has a comma, which would part it.
         let is_possible = |tag: &&str| tag.len() <= TAG_BYTES_MAX && !tag.contains(',');
         match (&self.if_match, &self.if_none_match) {
@@ -80,7 +80,7 @@ impl Preconditions {
     }
 
     /// Whether the current etag is one that the client has, compared weakly (RFC 9110 §13.1.2).
-    pub(super) fn if_none_match_met(&self, current: &str) -> bool {
+    pub(in crate::gateway) fn if_none_match_met(&self, current: &str) -> bool {
         match &self.if_none_match {
             None => false,
             Some(Tags::Any) => true,
@@ -116,5 +116,86 @@ fn listed(mut text: &str) -> Tags {
         };
         tags.push(Tag { weak, opaque: format!("\"{opaque}\"") });
         text = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{
+        HeaderMap, HeaderValue,
+        header::{IF_MATCH, IF_NONE_MATCH},
+    };
+
+    use super::Preconditions;
+
+    const NONE: &[&str] = &[];
+
+    fn read(if_match: &[&str], if_none_match: &[&str]) -> Preconditions {
+        let mut headers = HeaderMap::new();
+        for (name, lines) in [(IF_MATCH, if_match), (IF_NONE_MATCH, if_none_match)] {
+            for line in lines {
+                headers.append(&name, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            }
+        }
+        Preconditions::read(&headers)
+    }
+
+    #[test]
+    fn preconditions_become_the_etag_of_an_update() {
+        let long = format!("\"{}\"", "3".repeat(63));
+        for (if_match, if_none_match, etag) in [
+            (NONE, NONE, ""),
+            (&["*"], &[], ""),
+            (&[" * "], &[], ""),
+            (&["\"3\""], &[], "\"3\""),
+            (&["\"3\", \"5\""], &[], "\"3\",\"5\""),
+            (&["\"3\"", "\"5\""], &[], "\"3\",\"5\""),
+            (&[",, \"3\" ,\t,"], &[], "\"3\""),
+            // A weak tag, and what is no tag, match nothing; the service is to say so.
+            (&["W/\"3\""], &[], "W/\"0\""),
+            (&["W/\"3\", \"5\""], &[], "\"5\",W/\"0\""),
+            (&["3"], &[], "malformed"),
+            (&["\"3\", 5, \"7\""], &[], "\"3\",malformed"),
+            (&["\"3"], &[], "malformed"),
+            (&[""], &[], "malformed"),
+            (&["*, \"3\""], &[], "malformed"),
+            (&["w/\"3\""], &[], "malformed"),
+            // What none of ours is like is not sent on.
+            (&["\"3,5\""], &[], "\"0\""),
+            (&[&long], &[], "\"0\""),
+            (&["\"3\"", &long], &[], "\"3\""),
+            (&[], &["*"], "\"0\""),
+            (&["\"3\""], &["*"], "\"0\""),
+            (&[], &["\"3\""], "!\"3\""),
+            (&["*"], &["W/\"3\", \"5\""], "!\"3\",\"5\""),
+            (&[], &["3"], "!"),
+            // Both must hold.
+            (&["\"3\", \"5\""], &["\"3\""], "\"5\""),
+            (&["\"3\""], &["\"3\""], "\"0\""),
+        ] {
+            let read = read(if_match, if_none_match);
+            assert_eq!(read.etag(), etag, "{if_match:?}, {if_none_match:?}");
+            let are_some = !(if_match.is_empty() && if_none_match.is_empty());
+            assert_eq!(read.are_some(), are_some, "{if_match:?}, {if_none_match:?}");
+        }
+    }
+
+    #[test]
+    fn if_none_match_compares_weakly_and_if_match_has_no_say_in_it() {
+        for (line, is_met) in [
+            ("*", true),
+            ("\"3\"", true),
+            ("W/\"3\"", true),
+            ("\"1\", \"3\"", true),
+            ("\"1\"", false),
+            ("3", false),
+            ("3, \"3\"", false),
+            ("\"3\", 3", true),
+            ("\"1,\"3\"", false),
+            ("", false),
+        ] {
+            assert_eq!(read(&["\"9\""], &[line]).if_none_match_met("\"3\""), is_met, "{line}");
+        }
+        assert!(!read(&["\"3\""], &[]).if_none_match_met("\"3\""));
     }
 }

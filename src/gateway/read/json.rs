@@ -8,18 +8,18 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{
+use crate::domain::fields::{Change, Field, Fields};
+use crate::gateway::write::{
     field_error::FieldError,
     problem::{ERRORS_MAX, Problem},
 };
-use crate::domain::fields::{Change, Field, Fields};
 
 /// What a body says of each field: a member that is not there keeps it, `null` clears it (RFC 7396).
-pub(super) type OrganizationBody = Fields<Change<String>>;
+pub(in crate::gateway) type OrganizationBody = Fields<Change<String>>;
 
 /// Reads the body of an update of the organization `id`. A refusal lists every member at fault; with
 /// `strict`, also those that would be ignored.
-pub(super) fn read_update(
+pub(in crate::gateway) fn read_update(
     bytes: &[u8],
     id: i64,
     strict: bool,
@@ -32,7 +32,10 @@ pub(super) fn read_update(
 }
 
 /// Reads the body of a creation. An `id` in it is ignored, as the service chooses one.
-pub(super) fn read_creation(bytes: &[u8], strict: bool) -> Result<OrganizationBody, Problem> {
+pub(in crate::gateway) fn read_creation(
+    bytes: &[u8],
+    strict: bool,
+) -> Result<OrganizationBody, Problem> {
     let mut read = read(bytes, strict)?;
     if strict && read.id.is_some() {
         read.errors.push(FieldError::not_updated("id"));

@@ -10,13 +10,13 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use super::problem::Problem;
+use crate::gateway::write::problem::Problem;
 
 /// Media types that are read as UTF-8 JSON, whatever their parameters.
 const MEDIA_TYPES: [&str; 2] = ["application/json", "application/merge-patch+json"];
 
 /// The body of a request that has at most `bytes_max` bytes of JSON in no content coding.
-pub(super) async fn read(
+pub(in crate::gateway) async fn read(
     headers: &HeaderMap,
     body: Body,
     bytes_max: usize,
@@ -72,4 +72,52 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
     let line = headers.get_all(CONTENT_LENGTH).iter().next()?;
     // hyper has checked that it is a number; one over usize is larger than any limit.
     line.to_str().ok().map(|digits| digits.parse().unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::Body,
+        http::{HeaderMap, HeaderName, HeaderValue},
+    };
+    use futures_util::FutureExt;
+
+    use super::read;
+
+    const NONE: &[(&str, &str)] = &[];
+
+    #[test]
+    fn a_body_is_plain_json_of_so_many_bytes_at_most() {
+        for (lines, body, is_read) in [
+            (NONE, "{}", true),
+            (&[("content-type", "application/json")], "{}", true),
+            (&[("content-type", "Application/JSON ; charset=latin1")], "{}", true),
+            (&[("content-type", "application/merge-patch+json")], "{}", true),
+            (&[("content-type", "application/jsonp")], "{}", false),
+            (&[("content-type", "text/json")], "{}", false),
+            (&[("content-type", "")], "{}", false),
+            (
+                &[("content-type", "application/json"), ("content-type", "application/json")],
+                "{}",
+                false,
+            ),
+            (&[("content-encoding", "identity")], "{}", true),
+            (&[("content-encoding", "Identity"), ("content-encoding", "identity")], "{}", true),
+            (&[("content-encoding", "gzip")], "{}", false),
+            (&[("content-encoding", "identity, gzip")], "{}", false),
+            (&[], "12345678", true),
+            (&[], "123456789", false),
+            (&[("content-length", "9")], "", false),
+            (&[("content-length", "99999999999999999999999")], "", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                let name = HeaderName::from_static(name);
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            let read = read(&headers, Body::from(body), 8).now_or_never().unwrap();
+            let expected = is_read.then_some(body.as_bytes());
+            assert_eq!(read.ok().as_deref(), expected, "{lines:?} {body}");
+        }
+    }
 }

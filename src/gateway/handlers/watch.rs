@@ -2,7 +2,7 @@
 //! change.
 
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header::ACCEPT, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header::ACCEPT},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -11,14 +11,14 @@ use axum::{
 use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    edge::Exchange,
-    organizations::Gateway,
-    problem::Problem,
-    request::{authenticated_first, organization_id},
-    resource::Change,
+use crate::{
+    gateway::{
+        handlers::incoming::{Incoming, authenticated_first},
+        read::path::organization_id,
+        write::{problem::Problem, resource::Change},
+    },
+    proto::v1,
 };
-use crate::proto::v1;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// nginx would else gather events until it has a buffer full of them.
@@ -27,7 +27,7 @@ const UNBUFFERED: [(HeaderName, HeaderValue); 1] =
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// Whether the client asks for events rather than for a page.
-pub(super) fn is_asked(headers: &HeaderMap) -> bool {
+pub(in crate::gateway) fn is_asked(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let types = lines.flat_map(|line| line.split(','));
     let essences = types.filter_map(|text| text.split(';').next());
@@ -37,16 +37,12 @@ pub(super) fn is_asked(headers: &HeaderMap) -> bool {
 
 /// Follows the changes of the organization in the path, from the version after the client's last
 /// event on, or from now on.
-pub(super) async fn watch(
-    gateway: Gateway,
-    head: &Parts,
-    exchange: &Exchange,
+pub(in crate::gateway) async fn watch(
+    Incoming { caller, head, limits, .. }: Incoming,
 ) -> Result<Response, Problem> {
-    let heartbeat = gateway.limits.heartbeat;
     // An old connection ends the stream, as does a process that stops; the client comes back with its
     // last event's id.
     let connection = head.extensions.get::<CancellationToken>().cloned().unwrap_or_default();
-    let caller = gateway.caller(&head.headers, exchange);
     let reading = async { Ok((organization_id(&head.uri)?, last_event_id(&head.headers)?)) };
     let (id, from) = authenticated_first(&caller, &head.headers, reading).await?;
     if head.method == Method::HEAD {
@@ -69,13 +65,13 @@ pub(super) async fn watch(
     // The service's signs of life are for the gateway; clients get the gateway's own.
     let changes = changes.try_filter(|change| future::ready(!change.heartbeat));
     let path = head.uri.path().to_owned();
-    let request_id = exchange.request_id.clone();
+    let request_id = caller.exchange.request_id.clone();
     let failure = move |status| Problem::from(status).event(&path, &request_id);
     let events = events(changes.map_err(failure)).take_until(connection.cancelled_owned());
     // At once, so that the client sees that the stream has begun; and then where there is no news.
     let beginning = stream::once(async { Event::default().comment("following") });
     let events = beginning.chain(events).map(Ok::<_, axum::Error>);
-    let keep_alive = KeepAlive::new().interval(heartbeat);
+    let keep_alive = KeepAlive::new().interval(limits.heartbeat);
     Ok((UNBUFFERED, Sse::new(events).keep_alive(keep_alive)).into_response())
 }
 

@@ -1,22 +1,17 @@
-//! Reading a request of the organization resource into a message, in the order of the contract.
-
-use std::pin::pin;
+//! Reading a request of the organization resource into a message, in the order of docs/API.md.
 
 use axum::{
     body::Body,
-    http::{
-        HeaderMap, HeaderName, Uri,
-        header::{CONTENT_RANGE, EXPECT},
-        request::Parts,
-    },
+    http::{HeaderMap, HeaderName, header::CONTENT_RANGE, request::Parts},
 };
-use percent_encoding::percent_decode_str;
 use prost_types::FieldMask;
-use tokio::task::yield_now;
 
-use super::{body, client::Caller, json, problem::Problem, query::Query};
 use crate::{
-    domain::fields::{Change, Fields, ID_MAX},
+    domain::fields::{Change, Fields},
+    gateway::{
+        read::{body, json, path::organization_id, query::Query},
+        write::problem::Problem,
+    },
     proto::v1,
 };
 
@@ -26,7 +21,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const KEY_BYTES_MAX: usize = 64;
 
 /// The message of an update.
-pub(super) async fn read_update(
+pub(in crate::gateway) async fn read_update(
     head: &Parts,
     body: Body,
     body_bytes_max: usize,
@@ -48,7 +43,7 @@ pub(super) async fn read_update(
 }
 
 /// What of an update its body says.
-pub(super) fn update_of_body(
+pub(in crate::gateway) fn update_of_body(
     bytes: &[u8],
     id: i64,
     strict: bool,
@@ -57,7 +52,7 @@ pub(super) fn update_of_body(
 }
 
 /// The message of a creation.
-pub(super) async fn read_creation(
+pub(in crate::gateway) async fn read_creation(
     head: &Parts,
     body: Body,
     body_bytes_max: usize,
@@ -97,17 +92,6 @@ pub(crate) fn update_message(
     }
 }
 
-/// The id of `/v1/organizations/{id}`: one spelling of each number from 1 to 2^53-1, of which the
-/// digits may be percent-encoded. Read from the path itself: axum's parameters are decoded already,
-/// or refused in its own words.
-pub(super) fn organization_id(uri: &Uri) -> Result<i64, Problem> {
-    let segment = uri.path().split('/').nth(3).unwrap_or_default();
-    let segment = percent_decode_str(segment).decode_utf8_lossy();
-    let canonical = segment.bytes().all(|byte| byte.is_ascii_digit()) && !segment.starts_with('0');
-    let id = segment.parse().ok().filter(|id| canonical && (1..=ID_MAX).contains(id));
-    id.ok_or_else(Problem::malformed_id)
-}
-
 /// The caller's key for the request, quoted or not; empty where there is none. The service checks
 /// its form.
 fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
@@ -126,35 +110,4 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
         _ => "too long",
     }
     .to_owned())
-}
-
-/// Reads a request, and authenticates its caller where that must come first.
-///
-/// The contract asks for authentication before the body is read and before anything in it is
-/// refused. The service authenticates every call anyway; a call of its own is spent only where the
-/// order shows: where the body is not here yet, and where the request is refused without a call. The
-/// second counts for the caller's rate limit, as the request's own call would have.
-///
-/// A body that waits to be asked for (`Expect: 100-continue`) is asked for by whoever looks at it, so
-/// nobody does before the caller is known.
-pub(super) async fn authenticated_first<T>(
-    caller: &Caller,
-    headers: &HeaderMap,
-    reading: impl Future<Output = Result<T, Problem>>,
-) -> Result<T, Problem> {
-    let mut reading = pin!(reading);
-    let read = tokio::select! {
-        biased;
-        read = &mut reading, if !headers.contains_key(EXPECT) => read,
-        // One turn of the connection's task, which hands over a body that has arrived.
-        () = yield_now() => {
-            // Boxed, as the rare case: every request would carry its size.
-            Box::pin(caller.authenticate()).await?;
-            reading.await
-        }
-    };
-    if read.is_err() {
-        Box::pin(caller.count()).await?;
-    }
-    read
 }

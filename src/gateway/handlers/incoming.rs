@@ -1,0 +1,76 @@
+//! A request as the handlers take it, and the order in which it is read and its caller authenticated.
+
+use std::pin::pin;
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+    http::{HeaderMap, header::EXPECT, request::Parts},
+};
+use tokio::task::yield_now;
+
+use crate::gateway::{
+    client::{Caller, Transport},
+    context::{Exchange, RequestLimits},
+    write::problem::Problem,
+};
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(in crate::gateway) struct Gateway {
+    pub(in crate::gateway) transport: Transport,
+    pub(in crate::gateway) limits: RequestLimits,
+}
+
+/// One request, and the client that makes calls on its behalf.
+pub(in crate::gateway) struct Incoming {
+    pub(in crate::gateway) caller: Caller,
+    pub(in crate::gateway) head: Parts,
+    pub(in crate::gateway) body: Body,
+    pub(in crate::gateway) limits: RequestLimits,
+}
+
+impl FromRequest<Gateway> for Incoming {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Problem> {
+        let (head, body) = request.into_parts();
+        // A handler would keep a body that it does not read until its answer is there.
+        let body = if head.method.is_safe() { Body::empty() } else { body };
+        let Gateway { transport, limits } = gateway.clone();
+        let exchange = head.extensions.get::<Exchange>().ok_or_else(Problem::panicked)?;
+        let caller = Caller::new(transport, &head.headers, exchange);
+        Ok(Self { caller, head, body, limits })
+    }
+}
+
+/// Reads a request, and authenticates its caller where that must come first.
+///
+/// Authentication comes before the body is read and before anything in it is refused. The service
+/// authenticates every call anyway; a call of its own is spent only where the order shows: where the
+/// body is not here yet, and where the request is refused without a call. The second counts for the
+/// caller's rate limit, as the request's own call would have.
+///
+/// A body that waits to be asked for (`Expect: 100-continue`) is asked for by whoever looks at it, so
+/// nobody does before the caller is known.
+pub(in crate::gateway) async fn authenticated_first<T>(
+    caller: &Caller,
+    headers: &HeaderMap,
+    reading: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let mut reading = pin!(reading);
+    let read = tokio::select! {
+        biased;
+        read = &mut reading, if !headers.contains_key(EXPECT) => read,
+        // One turn of the connection's task, which hands over a body that has arrived.
+        () = yield_now() => {
+            // Boxed, as the rare case: every request would carry its size.
+            Box::pin(caller.authenticate()).await?;
+            reading.await
+        }
+    };
+    if read.is_err() {
+        Box::pin(caller.count()).await?;
+    }
+    read
+}
