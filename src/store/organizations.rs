@@ -243,7 +243,7 @@ impl Store {
         let id = OrganizationId::new(row.organization_id)
             .ok_or_else(|| internal("a stored organization_id is out of range"))?;
         let current = reader::find(&self.organizations, &holder(&call.principal), id).await?;
-        current.map(|current| as_recorded(current, row)).transpose()
+        current.map(|current| as_recorded(current, &row)).transpose()
     }
 }
 
@@ -251,7 +251,7 @@ impl Store {
 /// it has the current value, or none where that is a later one.
 fn as_recorded(
     current: organizations::Model,
-    row: organization_changes::Model,
+    row: &organization_changes::Model,
 ) -> Result<Organization> {
     let values = Fields::from_fn(|field| {
         let (value, changed_at) = match row.field(field) {

@@ -172,7 +172,7 @@ async fn every_example_updates_clears_and_follows() {
             let stored = database.organization(OWN).await;
             assert_eq!(
                 (stored.value(Field::Name), stored.value(Field::SubscriptionId)),
-                (Some(&*name), None)
+                (Some(name), None)
             );
             let changes = database.changes(OWN).await;
             let subjects: Vec<_> = changes.iter().map(|change| change.subject.as_str()).collect();

@@ -49,7 +49,7 @@ pub async fn assert_examples(service: &Service) {
             assert_eq!(answer.header("etag"), None, "RFC 9110 §9.3.4");
         }
         let stored = service.database().organization(id).await;
-        assert_eq!(stored.value(Field::Name), Some(&*name));
+        assert_eq!(stored.value(Field::Name), Some(name));
         assert_eq!(stored.etag.version(), 2, "the second, equal update writes nothing");
     }
 }
