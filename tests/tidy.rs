@@ -1,7 +1,16 @@
 //! The house's rules that no other tool holds: which room may name which, a head on every file, no
 //! unfinished thing, no long file, and no text that belongs to a machine.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "tidy/circles.rs"]
+mod circles;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
