@@ -214,7 +214,7 @@ where
 
 fn builder(protocol: Protocol, limits: &Limits, activity: Activity) -> Builder<Streams> {
     let builder = Builder::new(Streams(activity));
-    // As the published page writes the names of headers.
+    // As docs/API.md writes the names of headers.
     let builder = builder.title_case_headers(true);
     let mut builder = if protocol == Protocol::Http2 { builder.http2_only() } else { builder };
     let header_bytes_max = usize::try_from(limits.header_bytes_max).unwrap_or(usize::MAX);
