@@ -21,8 +21,8 @@ test: tools
 	cargo test --workspace --locked
 	$(MAKE) --no-print-directory portability
 
-# What is worth to know before a commit, in less than two minutes once a build is there. Cargo lints and builds again
-# only what changed. Of `tests/it` run the modules of what clients see, over SQLite; `make test` has the rest.
+# What is worth to know before a commit. The aim is two minutes on two idle cores once a build is there, which has not
+# been measured yet. Cargo lints and builds again only what changed. Of `tests/it` run the modules of what clients see, over SQLite; `make test` has the rest.
 QUICK := batches bodies change_log cli deadlines examples expectations head hosts pages parity places refusals resources rest \
 	settings watch
 # A module whose name ends as another's, and a test of PostgreSQL alone.
