@@ -9,7 +9,7 @@ EXAMPLES := target/examples/node_modules
 BUF := target/node/node_modules/.bin/buf
 BROWSER := target/browser/node_modules
 
-.PHONY: test portability soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
+.PHONY: test quick portability soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
 
 # Everything: the tools that the tests need, the format, the lints, the tests, and those of the database
 # again over a strict one.
@@ -20,6 +20,19 @@ test: tools
 	$(MAKE) --no-print-directory deny
 	cargo test --workspace --locked
 	$(MAKE) --no-print-directory portability
+
+# What is worth to know before a commit. The aim is two minutes on two idle cores once a build is there, which has not
+# been measured yet. Cargo lints and builds again only what changed. Of `tests/it` run the modules of what clients see, over SQLite; `make test` has the rest.
+QUICK := batches bodies change_log cli deadlines examples expectations head hosts pages parity places refusals resources rest \
+	settings watch
+# A module whose name ends as another's, and a test of PostgreSQL alone.
+NOT_QUICK := client_examples a_locked_row
+quick:
+	@echo "make quick: without PostgreSQL, and without the long modules; make test has them."
+	cargo fmt --all --check
+	cargo clippy --workspace --lib --bins --tests --locked -- -D warnings
+	cargo test --workspace --lib --test tidy --locked --quiet
+	TEST_SQLITE_ALONE=1 cargo test --test it --locked --quiet -- $(addsuffix ::,$(QUICK)) $(addprefix --skip ,$(NOT_QUICK))
 
 # The tests that use PostgreSQL once more, over one that is as strict as distributed engines are.
 portability: tools

@@ -2,7 +2,16 @@
 //! test that is left out silently, and no text that belongs to a machine. What a workspace crate may name, its
 //! `Cargo.toml` holds.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "tidy/circles.rs"]
+mod circles;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -15,7 +15,7 @@ use crate::{
     store::{Store, StoreOptions},
 };
 
-/// The tokens of the published page. Public, so they are good for nothing but a demonstration.
+/// The tokens of the documented examples (docs/API.md). Public, so they are good for nothing but a demonstration.
 const USER_TOKEN: &str = "e486a154-3cbe-46b8-87a1-0d46a15c54c8";
 const ADMINISTRATOR_TOKEN: &str = "111d7a49-b4f7-43c8-8cbd-5b6a67f71066";
 const USER_ORGANIZATION: i64 = 90;

@@ -60,7 +60,7 @@ async fn a_revoked_credential_writes_nothing_from_then_on_and_reads_no_longer_th
 }
 
 #[tokio::test]
-async fn no_write_comes_after_the_answer_to_a_revocation_that_was_committed_while_it_waited() {
+async fn no_pending_write_is_stored_after_a_revocation_is_answered() {
     use sea_orm::{ConnectionTrait, Statement, TransactionTrait};
 
     // SQLite has one writer, which looks at the credential once it is alone.
@@ -104,7 +104,7 @@ async fn no_write_comes_after_the_answer_to_a_revocation_that_was_committed_whil
 
 #[tokio::test]
 async fn without_the_cache_a_revocation_holds_for_reads_at_once() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    for database in Database::of_each_kind().await {
         database.seed().await;
         let (id, secret) = issue(&database);
         let words =
@@ -164,7 +164,7 @@ async fn many_callers_of_one_credential_at_once_are_all_answered() {
 }
 
 #[tokio::test]
-async fn many_callers_of_one_unremembered_credential_are_one_query() {
+async fn concurrent_callers_of_an_uncached_credential_share_one_query() {
     use sea_orm::{ConnectionTrait, Statement, TransactionTrait};
 
     // On SQLite nobody tells what is being asked.
@@ -197,7 +197,7 @@ async fn many_callers_of_one_unremembered_credential_are_one_query() {
 }
 
 #[tokio::test]
-async fn guessing_does_not_drive_out_a_credential_that_is_good() {
+async fn guesses_do_not_evict_a_valid_credential_from_the_cache() {
     use sea_orm::ConnectionTrait;
 
     let settings = [("ORGD_AUTH_CACHE_TTL", "1h")];

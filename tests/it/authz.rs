@@ -1,4 +1,4 @@
-//! The rights matrix as it is through both doors, and that no RPC or route is left out of it.
+//! The rights matrix as it is through both APIs, and that no RPC or route is left out of it.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ const CHANGES: [&str; 3] = ["set", "clear", "unchanged"];
 const HEAD: &str = "\
 # Who may do what
 
-What every role gets for every change of every field, through both doors: the answer of REST, and the
+What every role gets for every change of every field, through both APIs: the answer of REST, and the
 code of gRPC. This page is written by `tests/it/authz.rs` from what the service really answers, and the
 test fails when the two differ; `UPDATE_EXPECT=1 cargo test --test it authz` writes it anew.
 

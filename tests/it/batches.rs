@@ -145,7 +145,7 @@ async fn a_batch_has_no_more_than_its_limit() {
 }
 
 #[tokio::test]
-async fn a_callers_updates_of_one_organization_are_done_in_the_order_in_which_they_came() {
+async fn a_callers_updates_of_one_organization_keep_their_order() {
     patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "20")], async |service| {
         // Remembers the credential, so that none waits for it.
         assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
@@ -186,7 +186,7 @@ async fn a_commit_that_fails_is_an_error_for_every_update_of_the_batch() {
 }
 
 #[tokio::test]
-async fn whoever_gives_up_while_its_update_waits_takes_it_back() {
+async fn a_caller_that_gives_up_cancels_its_pending_update() {
     patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
         service.database().add_organizations(FIRST, FIRST + 2).await;
         // Until it has been in the queue when its time was over: the service may be slower.
@@ -206,7 +206,7 @@ async fn whoever_gives_up_while_its_update_waits_takes_it_back() {
 }
 
 #[tokio::test]
-async fn an_update_that_names_no_field_waits_for_nobody() {
+async fn an_update_without_fields_does_not_wait_for_a_batch() {
     // Whoever waits does so until the deadline.
     let settings = [("ORGD_WRITE_BATCH_HOLD", "10000")];
     on_both_databases_with(&settings, async |service| {
@@ -216,7 +216,7 @@ async fn an_update_that_names_no_field_waits_for_nobody() {
 }
 
 #[tokio::test]
-async fn what_comes_over_a_callers_share_is_refused_and_the_queue_empties() {
+async fn updates_over_a_callers_share_are_refused_and_the_queue_empties() {
     // Nothing is done, so everything waits.
     let settings = [("ORGD_WRITE_BATCH_HOLD", "10000"), ("ORGD_WRITE_QUEUE_MAX", "40")];
     patiently_on_both_databases(&settings, async |service| {
@@ -266,7 +266,7 @@ async fn what_comes_over_a_callers_share_is_refused_and_the_queue_empties() {
 }
 
 #[tokio::test]
-async fn a_row_that_somebody_holds_does_not_hold_up_the_others_of_its_batch() {
+async fn a_locked_row_does_not_hold_up_the_others_of_its_batch() {
     // On SQLite nobody can hold a row; whoever writes holds the whole file.
     let database = Database::postgres().await;
     database.seed().await;

@@ -1,4 +1,4 @@
-//! Every body that JSON can be and must not be (contract §4).
+//! Every body that JSON can be and must not be (docs/API.md, "PUT /v1/organizations/{id}").
 
 use crate::{
     examples::assert_documented_headers,

@@ -33,7 +33,7 @@ fn run(script: &str, arguments: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn a_person_tries_the_api_on_the_page() {
+async fn a_person_tries_the_api_on_the_docs_page() {
     on_both_databases(async |service| {
         let url = format!("http://{}", service.http_addr());
         let seen = run("docs.mjs", &[&url, USER]);
@@ -83,7 +83,7 @@ fn assert_requests(requests: &Value, url: &str) {
 
 // Over SQLite alone: which database it is cannot be seen.
 #[tokio::test]
-async fn the_page_is_good_to_look_at_in_light_and_dark_narrow_and_wide() {
+async fn the_docs_page_is_readable_in_light_and_dark_narrow_and_wide() {
     let database = Database::sqlite();
     database.seed().await;
     let service = Service::start(database).await;
@@ -135,7 +135,7 @@ async fn a_page_of_another_origin_does_the_documented_put_and_reads_refusals() {
 
 // Over SQLite alone: these answers come from the binary.
 #[tokio::test]
-async fn the_page_has_a_policy_of_its_own_and_the_api_the_documented_one() {
+async fn the_docs_page_has_its_own_content_security_policy_and_the_api_the_documented_one() {
     let database = Database::sqlite();
     database.seed().await;
     let service = Service::start(database).await;

@@ -74,7 +74,7 @@ async fn shake(service: &Service, key: &str, handshake: &str, over_rest: bool) {
 }
 
 #[tokio::test]
-async fn nothing_that_is_stored_with_a_key_tells_a_handshake() {
+async fn nothing_stored_with_an_idempotency_key_reveals_a_handshake() {
     on_both_databases(async |service| {
         let keys: Vec<String> = (0..3).map(|_| uuid::Uuid::new_v4().to_string()).collect();
         shake(&service, &keys[0], "one", true).await;

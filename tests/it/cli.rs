@@ -9,7 +9,7 @@ use crate::harness::{
 
 #[tokio::test]
 async fn organizations_are_created_and_shown() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    for database in Database::of_each_kind().await {
         let url = database.url();
         let first = orgd(url, "organization create --id 90 --name First --json").json();
         assert_eq!(
@@ -78,7 +78,7 @@ fn state<'a>(list: &'a Value, id: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn an_expired_credential_proves_nothing() {
+async fn an_expired_credential_is_refused() {
     on_both_databases(async |service| {
         let (url, words) = (service.database().url(), "--role user --organization 90 --subject it");
         let put = async |secret: &str| service.put(OWN, secret, "{}").send().await.status();
@@ -99,7 +99,7 @@ async fn an_expired_credential_proves_nothing() {
 
 #[tokio::test]
 async fn a_secret_is_imported_from_standard_input_alone() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    for database in Database::of_each_kind().await {
         let url = database.url();
         assert_eq!(orgd(url, "organization create --id 90 --name Own").code, 0);
         let import = "credential issue --role user --organization 90 --secret-stdin";
@@ -145,7 +145,7 @@ fn other_token() -> String {
 
 #[tokio::test]
 async fn a_seeding_command_can_run_again_and_prints_its_secret_once() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    for database in Database::of_each_kind().await {
         let words = "credential issue --role administrator --subject demo --if-absent";
         let first = orgd(database.url(), words);
         assert_eq!(first.code, 0, "{}", first.stderr);
@@ -167,7 +167,7 @@ async fn healthcheck_tells_by_its_exit_code_whether_a_service_is_ready() {
 }
 
 #[tokio::test]
-async fn whoever_stops_reading_ends_a_command_without_a_failure() {
+async fn a_closed_pipe_ends_a_command_without_a_failure() {
     let database = Database::sqlite();
     database.seed().await;
     let service = Service::start(database).await;

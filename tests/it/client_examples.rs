@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Example {
     /// The name that it gives the organization.
     name: &'static str,
-    /// How its door spells the field.
+    /// How its API spells the field.
     subscription: &'static str,
     command: fn() -> Command,
 }

@@ -77,7 +77,7 @@ async fn instances() -> [Vec<Service>; 2] {
 }
 
 #[tokio::test]
-async fn many_at_once_are_all_stored_each_under_an_id_of_its_own() {
+async fn concurrent_creations_each_get_their_own_id() {
     for services in instances().await {
         let database = services[0].database();
         // Neither the largest id, nor what others store past the counter, costs anybody anything.
@@ -136,8 +136,8 @@ async fn a_creation_that_fails_does_not_fail_the_others_of_its_batch() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_taken_is_told_to_its_own_caller_alone() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+async fn a_taken_id_fails_only_its_own_caller() {
+    for database in Database::of_each_kind().await {
         database.seed().await;
         let options = StoreOptions { batch_hold: 5, ..StoreOptions::default() };
         let store = Store::connect(&database.url().into(), options).await.unwrap();
@@ -165,7 +165,7 @@ async fn create_in(store: &Store, id: Option<i64>) -> Result<Stored, Error> {
 }
 
 #[tokio::test]
-async fn creations_over_the_queue_are_refused_and_those_given_up_are_taken_back() {
+async fn creations_over_the_queue_are_refused_and_abandoned_ones_are_cancelled() {
     let settings = [("ORGD_WRITE_QUEUE_MAX", "8"), ("ORGD_WRITE_BATCH_HOLD", "4")];
     on_both_databases_with(&settings, async |service| {
         let hasty = |name: &str| post(&service, name).header("grpc-timeout", "300m").send();

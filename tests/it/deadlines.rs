@@ -1,4 +1,4 @@
-//! Deadlines and limits of the gRPC door that tonic does not keep by itself (contract §5, §6).
+//! Deadlines and limits of the gRPC API that tonic does not keep by itself (docs/API.md, "gRPC" and "Deadlines").
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn rename(name: &str) -> UpdateOrganizationRequest {
 }
 
 #[tokio::test]
-async fn a_deadline_that_passes_is_said_so_through_both_doors_and_nothing_comes_after() {
+async fn a_passed_deadline_is_reported_through_both_apis_and_nothing_is_written_after() {
     on_both_databases_with(&[("ORGD_REQUEST_DEADLINE", "60s")], async |service| {
         let holder = hold(service.database()).await;
         let put = service.put(OWN, USER, r#"{"name":"Late"}"#).header("grpc-timeout", "300m");
@@ -135,7 +135,7 @@ async fn raw_call(
 }
 
 #[tokio::test]
-async fn what_tonic_would_say_is_said_in_our_words() {
+async fn errors_of_tonic_are_replaced_by_documented_ones() {
     on_both_databases(async |service| {
         let fine =
             raw_update(&service, "application/grpc+proto", Some("99999999S"), &rename("N")).await;
@@ -179,7 +179,7 @@ async fn what_tonic_would_say_is_said_in_our_words() {
 }
 
 #[tokio::test]
-async fn messages_without_sense_are_refused_by_their_field() {
+async fn invalid_messages_are_refused_naming_the_field() {
     on_both_databases(async |service| {
         let with_id = |id: i64| UpdateOrganizationRequest {
             organization: Some(Organization { id, ..Organization::default() }),

@@ -1,4 +1,4 @@
-//! `orgd demo`: its lines, pasted into a shell as a reader would, answer as the page shows.
+//! `orgd demo`: its lines, pasted into a shell as a reader would, answer as docs/API.md says.
 
 use std::{io::BufRead, process::Command};
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn the_printed_curl_lines_answer_as_the_page_shows() {
+async fn the_printed_curl_lines_answer_as_documented() {
     let any = "127.0.0.1:0";
     let mut demo =
         Service::spawn(&["demo", "--grpc-addr", any, "--http-addr", any, "--ops-addr", any], &[]);

@@ -1,4 +1,4 @@
-//! The published page's two worked examples, byte for byte, and its refusals.
+//! The two worked examples of the documented API (docs/API.md), byte for byte, and its refusals.
 
 use orgd::domain::Field;
 
@@ -7,7 +7,7 @@ use crate::harness::{
     on_both_databases,
 };
 
-/// The headers of the page, in its order.
+/// The headers of every answer, in the order of docs/API.md.
 pub const DOCUMENTED_HEADERS: [(&str, &str); 12] = [
     ("Access-Control-Expose-Headers", "authorization, content-type"),
     ("Access-Control-Allow-Headers", "authorization, content-type"),
@@ -32,8 +32,7 @@ pub fn assert_documented_headers(answer: &Answer) {
     }
 }
 
-/// Sends both examples of the page, with and without a Content-Type, and checks every byte that the
-/// page fixes.
+/// Sends both examples, with and without a Content-Type, and checks every byte that docs/API.md fixes.
 pub async fn assert_examples(service: &Service) {
     for (id, token, name) in
         [(OWN, USER, "Custom Name"), (FOREIGN, ADMINISTRATOR, "Enterprise Org")]
@@ -55,12 +54,12 @@ pub async fn assert_examples(service: &Service) {
 }
 
 #[tokio::test]
-async fn the_two_worked_examples_answer_as_the_page_shows() {
+async fn the_two_worked_examples_answer_as_documented() {
     on_both_databases(async |service| assert_examples(&service).await).await;
 }
 
 #[tokio::test]
-async fn names_of_headers_are_written_as_the_page_writes_them() {
+async fn header_names_are_spelled_as_documented() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     on_both_databases(async |service| {
@@ -83,7 +82,7 @@ async fn names_of_headers_are_written_as_the_page_writes_them() {
 }
 
 #[tokio::test]
-async fn the_pages_refusals_have_its_words_and_all_headers() {
+async fn refusals_have_the_documented_text_and_all_headers() {
     on_both_databases(async |service| {
         let without_token = || service.put(OWN, "", "{}").without_header("authorization");
         let unknown_token = "0b7cf3d4-3c1f-4d0c-9d5c-7b1f7a0f9e55";

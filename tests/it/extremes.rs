@@ -150,7 +150,7 @@ async fn a_service_starts_with_every_setting_at_its_extremes_or_says_why_not() {
 }
 
 #[test]
-fn what_is_no_number_or_time_is_refused_in_a_sentence() {
+fn invalid_numbers_and_times_are_refused_in_a_sentence() {
     let odd = ["", " ", "-", "\u{7f}", "∞", "..", "99999999999999999999", "a=b", "[", "\\"];
     for setting in settings() {
         let is_free = ["--tls-cert", "--tls-key", "--upstream-ca", "--config", "--database-url"];

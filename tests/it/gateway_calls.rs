@@ -215,7 +215,7 @@ async fn outcome(gateway: &Service, number: usize, method: &str, key: &str) -> (
 }
 
 #[tokio::test]
-async fn a_call_is_made_again_where_that_does_no_harm_and_else_told_as_unknown() {
+async fn calls_are_retried_where_that_is_safe_and_else_reported_as_unknown() {
     on_both_databases(async |service| {
         let upstream = Upstream::start(service.grpc_addr()).await;
         let url = format!("http://{}", upstream.addr);

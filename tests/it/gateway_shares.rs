@@ -144,7 +144,7 @@ async fn one_callers_slow_calls_stop_no_other_and_its_places_come_back() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_made_up_take_nothing_from_callers_that_are_known() {
+async fn made_up_tokens_take_nothing_from_known_callers() {
     on_both_databases(async |service| {
         let gateway = Service::start_gateway(&service).await;
         let addr = gateway.http_addr();

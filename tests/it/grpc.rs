@@ -1,4 +1,4 @@
-//! The gRPC door, called by a client of another language and by the generated one.
+//! The gRPC API, called by a client of another language and by the generated one.
 
 use std::{net::SocketAddr, path::Path, process::Command};
 

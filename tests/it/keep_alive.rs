@@ -79,7 +79,7 @@ async fn a_kept_connection_outlives_a_pause_of_more_than_thirty_seconds() {
 }
 
 #[tokio::test]
-async fn no_connection_ends_between_two_requests_without_a_word() {
+async fn no_connection_ends_between_two_requests_without_connection_close() {
     on_both_databases(async |service| {
         let gateway = Service::start_gateway(&service).await;
         let put = "PUT /v1/organizations/90 HTTP/1.1\r\nHost: x\r\n";
@@ -146,7 +146,7 @@ async fn an_old_connection_that_is_idle_is_told_before_it_ends() {
 }
 
 #[tokio::test]
-async fn half_a_head_has_no_more_time_for_coming_behind_a_request() {
+async fn an_incomplete_head_behind_a_request_gets_no_extra_time() {
     on_both_databases_with(&[("ORGD_HEADER_READ_TIMEOUT", "1s")], async |service| {
         for half in
             ["O", "OPTIONS / HTTP/1.1\r\nHost: x\r\n", "OPTIONS / HTTP/1.1\r\nHost: x\r\nX: y\n"]

@@ -251,7 +251,7 @@ async fn a_statement_waits_no_longer_than_it_may() {
 
 /// Administrators have one connection of the pool, however many lists they ask for.
 #[tokio::test]
-async fn the_pool_has_an_end_and_whoever_reads_waits_for_a_place() {
+async fn reads_beyond_the_pool_wait_for_a_connection() {
     let database = Database::postgres().await;
     database.seed().await;
     let service = Service::start_with(

@@ -20,7 +20,7 @@ const INSTANCES: usize = 4;
 #[tokio::test]
 async fn four_instances_at_once_on_an_empty_database_all_succeed() {
     for round in 0..ROUNDS {
-        for database in [Database::sqlite(), Database::postgres().await] {
+        for database in Database::of_each_kind().await {
             let results = thread::scope(|scope| {
                 let migrate = || orgd(database.url(), "migrate up --json");
                 let instances: Vec<_> = (0..INSTANCES).map(|_| scope.spawn(migrate)).collect();
@@ -39,7 +39,7 @@ async fn four_instances_at_once_on_an_empty_database_all_succeed() {
 
 #[tokio::test]
 async fn a_lease_is_waited_for_while_it_holds_and_taken_when_it_has_run_out() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    for database in Database::of_each_kind().await {
         let connection = database.connect().await;
         let table = "CREATE TABLE migration_lease (id INTEGER PRIMARY KEY, owner TEXT NOT NULL, \
             expires_at_ms BIGINT NOT NULL)";
@@ -194,7 +194,7 @@ async fn a_step_that_waits_for_a_lock_lets_those_pass_that_wait_behind_it() {
 
 #[tokio::test]
 async fn the_migrations_own_command_line_brings_the_schema_up() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    for database in Database::of_each_kind().await {
         let output = Command::new(env!("CARGO"))
             .args(["run", "--quiet", "--package", "orgd-migrations", "--features", "cli"])
             .args(["--", "up"])

@@ -111,7 +111,7 @@ fn assert_said(refusals: Vec<(Status, bool)>, code: Code) {
 }
 
 #[tokio::test]
-async fn a_lost_service_is_told_of_a_change_alone() {
+async fn only_changes_report_an_unknown_outcome_when_the_service_is_lost() {
     on_both_databases(async |service| {
         let gateway = Service::start_gateway(&service).await;
         drop(service);
@@ -121,7 +121,7 @@ async fn a_lost_service_is_told_of_a_change_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_or_silent_database_is_told_of_a_change_alone() {
+async fn only_changes_report_an_unknown_outcome_when_the_database_is_lost_or_silent() {
     let database = Database::postgres().await;
     database.seed().await;
     let proxy = Proxy::start(database.addr()).await;
@@ -159,7 +159,7 @@ async fn a_lost_or_silent_database_is_told_of_a_change_alone() {
 }
 
 #[tokio::test]
-async fn whoever_calls_too_often_is_told_of_no_change() {
+async fn a_rate_limit_refusal_does_not_say_that_the_outcome_is_unknown() {
     for (setting, is_everyone) in
         [("ORGD_RATE_LIMIT_SOURCE", true), ("ORGD_RATE_LIMIT_USER", false)]
     {
@@ -185,7 +185,7 @@ async fn whoever_calls_too_often_is_told_of_no_change() {
 /// More callers with credentials that nobody remembers than may wait, among them honest ones of whom
 /// several wait for one look.
 #[tokio::test]
-async fn an_overloaded_look_up_of_a_credential_is_told_as_an_overload() {
+async fn an_overloaded_credential_lookup_is_reported_as_overload() {
     let database = Database::postgres().await;
     database.seed().await;
     let settings = [("ORGD_WRITE_QUEUE_MAX", "2")];
@@ -195,7 +195,7 @@ async fn an_overloaded_look_up_of_a_credential_is_told_as_an_overload() {
     holder.execute_unprepared("LOCK TABLE credentials IN ACCESS EXCLUSIVE MODE").await.unwrap();
     // Whoever has a place waits for the lock, for as long as a statement may, and is told so.
     let guessing = join_all((0..16).map(async |number| {
-        // Those of each door have the same share.
+        // Those of the service and the gateway have the same share.
         let door = [&service, &gateway][number % 2];
         loop {
             let guess = uuid::Uuid::new_v4().to_string();

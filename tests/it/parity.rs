@@ -1,4 +1,4 @@
-//! One engine behind every door: each update, sent by REST PUT, by gRPC with a mask and by gRPC
+//! One engine behind both APIs: each update, sent by REST PUT, by gRPC with a mask and by gRPC
 //! without one, leaves the same row, the same change log and the same etag, or is refused alike.
 
 use orgd::{
@@ -15,7 +15,7 @@ use crate::harness::{
     on_both_databases_with,
 };
 
-/// One update, as no door's own form.
+/// One update, in no API's own form.
 struct Case {
     name: &'static str,
     token: &'static str,
@@ -83,7 +83,7 @@ enum Door {
     GrpcUnmasked,
 }
 
-/// What an update did, whichever door it came through.
+/// What an update did, whichever API it came through.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     answer: Result<(), (String, Vec<String>)>,
@@ -95,12 +95,12 @@ struct Outcome {
 const COMPANY: [i64; 2] = [101, 102];
 
 #[tokio::test]
-async fn every_door_does_the_same() {
+async fn rest_and_grpc_do_the_same() {
     on_both_databases(async |service| every_case(&service, false).await).await;
 }
 
 #[tokio::test]
-async fn every_door_does_the_same_within_a_batch() {
+async fn rest_and_grpc_do_the_same_within_a_batch() {
     let settings = [("ORGD_WRITE_BATCH_HOLD", "3")];
     on_both_databases_with(&settings, async |service| every_case(&service, true).await).await;
 }

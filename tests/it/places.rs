@@ -74,7 +74,7 @@ async fn a_callers_full_share_refuses_no_other() {
 
 /// Behind many updates of one organization, those of another caller are done in turn.
 #[tokio::test]
-async fn an_update_stands_behind_no_line_of_another_caller() {
+async fn an_update_does_not_wait_behind_all_updates_of_another_caller() {
     patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "31")], async |service| {
         let names = (0..30).map(|number| format!("Name {number}"));
         let waiting = names.map(async |name| {

@@ -173,21 +173,3 @@ async fn updates_of_different_fields_at_once_lose_nothing() {
     })
     .await;
 }
-
-#[tokio::test]
-async fn one_of_many_updates_with_one_etag_wins() {
-    on_both_databases(async |service| {
-        for round in 1..=15 {
-            let etag = format!("\"{round}\"");
-            let send = |caller: usize| {
-                let body = format!(r#"{{"name":"{caller} in {round}"}}"#);
-                service.put(OWN, USER, &body).header("if-match", &etag).send()
-            };
-            let answers = futures_util::future::join_all((0..8).map(send)).await;
-            let won = answers.iter().filter(|answer| answer.status() == 200).count();
-            let stale = answers.iter().filter(|answer| answer.status() == 412).count();
-            assert_eq!((won, stale), (1, 7), "round {round}");
-        }
-    })
-    .await;
-}

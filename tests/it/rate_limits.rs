@@ -131,7 +131,7 @@ async fn users_have_a_limit_by_default_that_no_honest_caller_meets() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_ones_own_making_rests_so_that_none_can_be_had_again_at_once() {
+async fn refusals_for_a_callers_own_load_are_delayed() {
     let settings = [("ORGD_RATE_LIMIT_USER", "1")];
     on_both_databases_with(&settings, async |service| {
         let begin = Instant::now();

@@ -69,7 +69,7 @@ fn rest_refusals(service: &Service) -> Vec<(&'static str, Request)> {
 }
 
 #[tokio::test]
-async fn whole_answers_are_the_recorded_ones() {
+async fn refusals_match_their_snapshots() {
     on_both_databases_with(&[UNCOUNTED], async |service| {
         let mut recorded = String::new();
         for (reason, request) in rest_refusals(&service) {
@@ -97,7 +97,7 @@ async fn whole_answers_are_the_recorded_ones() {
 /// The refusals of a service in trouble: a row that is held, a gateway without its service, a table
 /// that is gone.
 #[tokio::test]
-async fn whole_answers_in_trouble_are_the_recorded_ones() {
+async fn refusals_during_faults_match_their_snapshots() {
     on_both_databases_with(&[("ORGD_REQUEST_DEADLINE", "60s"), UNCOUNTED], async |service| {
         let mut recorded = String::new();
         let mut record = |reason: &str, answer: &Answer| {
@@ -198,7 +198,7 @@ async fn the_page_of_errors_has_every_reason_with_its_codes() {
 }
 
 #[test]
-fn no_reason_of_the_code_is_missing_in_the_page_nor_the_other_way() {
+fn the_page_of_errors_and_the_code_have_the_same_reasons() {
     let page = include_str!("../../docs/ERRORS.md");
     let quoted = |text: &str, mark: char| -> BTreeSet<String> {
         let is_reason = |word: &&str| word.contains(['_']) || *word == "INTERNAL";
@@ -218,7 +218,7 @@ fn no_reason_of_the_code_is_missing_in_the_page_nor_the_other_way() {
 }
 
 #[tokio::test]
-async fn a_panic_behind_the_rest_door_is_one_answer_with_all_headers() {
+async fn a_panic_behind_the_rest_api_is_one_answer_with_all_headers() {
     let panicking = tower::service_fn(async |_: http::Request<tonic::body::Body>| {
         assert!(std::hint::black_box(false), "on purpose: internal text");
         Ok::<_, std::convert::Infallible>(http::Response::new(tonic::body::Body::empty()))
@@ -257,7 +257,7 @@ async fn a_panic_behind_the_rest_door_is_one_answer_with_all_headers() {
 
 #[tokio::test]
 async fn a_database_that_is_gone_is_unavailable_and_no_internal_text_comes_out() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    for database in Database::of_each_kind().await {
         database.seed().await;
         let service = Service::start(database).await;
         let connection = service.database().connect().await;

@@ -1,4 +1,4 @@
-//! The REST door's own rules: paths, methods, media types, headers, query (contract §4).
+//! The REST API's own rules: paths, methods, media types, headers, query (docs/API.md, "REST").
 
 use crate::{
     examples::assert_documented_headers,
@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn paths_methods_and_media_types_are_taken_to_the_letter() {
+async fn paths_methods_and_media_types_must_match_exactly() {
     on_both_databases(async |service| {
         let put = |path: &str| {
             service
@@ -85,7 +85,7 @@ async fn paths_methods_and_media_types_are_taken_to_the_letter() {
 }
 
 #[tokio::test]
-async fn options_is_answered_anywhere_and_asks_for_no_credential() {
+async fn options_is_answered_on_every_path_without_a_credential() {
     on_both_databases(async |service| {
         for (path, allow) in [
             ("/v1/organizations/90", "GET, HEAD, PUT, OPTIONS"),
@@ -104,7 +104,7 @@ async fn options_is_answered_anywhere_and_asks_for_no_credential() {
 }
 
 #[tokio::test]
-async fn credentials_are_taken_in_their_spellings_and_from_no_other_place() {
+async fn credentials_are_read_in_the_documented_spellings_from_the_authorization_header_alone() {
     on_both_databases(async |service| {
         let issue = "credential issue --role user --organization 90 --kind api-key --json";
         let issued = crate::harness::orgd(service.database().url(), issue).json();
@@ -161,7 +161,7 @@ async fn credentials_are_taken_in_their_spellings_and_from_no_other_place() {
 }
 
 #[tokio::test]
-async fn the_order_of_checks_is_the_contracts() {
+async fn the_order_of_checks_is_the_documented_one() {
     on_both_databases(async |service| {
         let anonymous = |path: &str| {
             service.request("PUT", path).header("content-type", "text/plain").body("[")
@@ -260,7 +260,7 @@ async fn preferences_and_request_ids_are_followed() {
 }
 
 #[tokio::test]
-async fn preconditions_hold_as_http_says() {
+async fn preconditions_follow_rfc_9110() {
     on_both_databases(async |service| {
         #[rustfmt::skip]
         let cases: &[(&[(&str, &str)], i64, u16, &str)] = &[

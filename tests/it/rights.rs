@@ -18,7 +18,7 @@ use crate::harness::{
 const TOKENS: [(Role, &str); 3] =
     [(Role::User, USER), (Role::Support, SUPPORT), (Role::Administrator, ADMINISTRATOR)];
 
-/// What the page says, once more and by hand: the matrix that `policy` is held to.
+/// What docs/API.md says, once more and by hand: the matrix that `policy` is held to.
 fn may_write(role: Role, field: &str) -> bool {
     match field {
         "name" => true,

@@ -94,7 +94,7 @@ fn a_url_that_is_not_plain_is_refused_and_nothing_of_it_is_repeated() {
 }
 
 #[test]
-fn a_file_with_a_mistake_is_told_by_line_and_column() {
+fn a_mistake_in_a_file_is_reported_by_line_and_column() {
     let folder = TempDir::new().unwrap();
     let good = "postgres://odd:StormPetrel64711@db/orgd";
     for (text, place) in [
@@ -159,7 +159,7 @@ fn services_are_named_by_host_and_port_alone() {
 
 /// A good password that is in use, and the bearer tokens of callers, at the level that says most.
 #[tokio::test]
-async fn what_works_is_not_told_either() {
+async fn secrets_that_work_are_not_logged() {
     let database = Database::postgres().await;
     database.seed().await;
     let (user, rest) = database.url().split_once('@').unwrap();

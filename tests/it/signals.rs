@@ -24,7 +24,7 @@ async fn assert_serves(service: &Service) {
 }
 
 #[tokio::test]
-async fn signals_that_mean_nothing_here_end_nothing_and_those_that_stop_drain() {
+async fn other_signals_are_ignored_and_stop_signals_drain() {
     let service = service().await;
     let gateway = Service::start_gateway(&service).await;
     let demo_words = ["demo", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT];

@@ -208,7 +208,7 @@ const LITTLE: [(&str, &str); 2] =
     [("ORGD_HELD_BYTES_MAX", "131072"), ("ORGD_REQUEST_DEADLINE", "20s")];
 
 #[tokio::test]
-async fn requests_under_way_over_a_share_are_refused_behind_a_proxy() {
+async fn requests_over_a_share_are_refused_behind_a_proxy() {
     let settings = [&LITTLE[..], &[("ORGD_TRUSTED_PROXIES", "127.0.0.1")]].concat();
     let service = with(&settings).await;
     let (own, other) = ("198.51.100.1", "198.51.100.2");
@@ -290,7 +290,7 @@ async fn page_status(service: &Service, token: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_caller_that_takes_no_answers_is_refused_until_it_does() {
+async fn a_caller_that_reads_no_answers_is_refused_until_it_does() {
     let settings = [("ORGD_HELD_BYTES_MAX", "8388608"), ("ORGD_STALL_TIMEOUT", "1h")];
     let service = with(&settings).await;
     let bearer = format!("Bearer {USER}");

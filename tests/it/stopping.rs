@@ -23,7 +23,7 @@ async fn with(settings: &[(&str, &str)]) -> Service {
 }
 
 #[tokio::test]
-async fn a_service_that_is_told_to_stop_says_so_and_goes_on_for_its_lame_duck_time() {
+async fn a_stopping_service_is_not_ready_and_serves_for_its_lame_duck_time() {
     let service = with(&[("ORGD_LAME_DUCK_TIME", "1h")]).await;
     let request = || HealthCheckRequest { service: String::new() };
     let mut watch =
@@ -45,7 +45,7 @@ async fn a_service_that_is_told_to_stop_says_so_and_goes_on_for_its_lame_duck_ti
 }
 
 #[tokio::test]
-async fn a_service_ends_after_its_lame_duck_time_whoever_watches_its_health() {
+async fn health_watches_do_not_delay_the_stop() {
     let service = with(&[("ORGD_LAME_DUCK_TIME", "3s")]).await;
     let request = HealthCheckRequest { service: String::new() };
     let mut watch = HealthClient::new(service.channel()).watch(request).await.unwrap().into_inner();

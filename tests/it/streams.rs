@@ -191,7 +191,7 @@ impl Drop for Follower {
 
 #[tokio::test]
 async fn the_command_follows_through_old_connections_and_restarts_and_stops_at_a_refusal() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    for database in Database::of_each_kind().await {
         eprintln!("over {}", database.kind());
         database.seed().await;
         let database = Arc::new(database);

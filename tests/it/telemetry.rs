@@ -124,7 +124,7 @@ async fn changes_and_refused_rights_are_audit_events() {
 }
 
 #[tokio::test]
-async fn lines_are_text_or_json_and_of_the_levels_that_are_asked_for() {
+async fn log_lines_have_the_configured_format_and_levels() {
     let settings =
         [("ORGD_LOG_FORMAT", "text"), ("ORGD_LOG", "warn,orgd::audit=info,orgd::server=info")];
     let database = Database::sqlite();
@@ -179,7 +179,7 @@ async fn metric(service: &Service, name: &str, labels: &[&str]) -> f64 {
 }
 
 #[tokio::test]
-async fn metrics_move() {
+async fn metrics_count_what_happens() {
     on_both_databases_with(&[("ORGD_AUTH_CACHE_TTL", "1h")], async |service| {
         let http =
             ("http_server_request_duration_seconds_count", "http_route=\"/v1/organizations/{id}\"");
@@ -299,7 +299,7 @@ async fn a_trace_goes_through_a_gateway_of_its_own_process() {
 }
 
 #[tokio::test]
-async fn no_trace_is_made_of_what_is_not_sampled() {
+async fn unsampled_requests_make_no_trace() {
     let (receiver, url) = Receiver::start().await;
     let settings = [("ORGD_OTLP_ENDPOINT", url.as_str()), ("ORGD_TRACE_SAMPLE_RATIO", "0")];
     let database = Database::sqlite();

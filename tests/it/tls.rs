@@ -110,7 +110,7 @@ async fn until(what: &str, is_there: impl AsyncFn() -> bool) {
 }
 
 #[tokio::test]
-async fn both_doors_speak_tls_and_nothing_else() {
+async fn both_apis_speak_tls_and_nothing_else() {
     let (folder, signed) = (TempDir::new().unwrap(), Signed::new());
     let [cert, key] = signed.write(folder.path());
     let settings =
@@ -139,7 +139,7 @@ async fn both_doors_speak_tls_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_gateway_reaches_a_service_that_speaks_tls_and_no_impostor() {
+async fn a_gateway_connects_over_tls_to_its_service_and_to_no_impostor() {
     let (folder, signed) = (TempDir::new().unwrap(), Signed::new());
     let [cert, key] = signed.write(folder.path());
     let ca = cert.to_str().unwrap();
@@ -196,7 +196,7 @@ async fn a_new_certificate_is_taken_and_a_bad_one_is_not() {
 }
 
 #[test]
-fn a_certificate_or_key_that_cannot_be_used_is_told_as_what_it_is() {
+fn unusable_certificates_and_keys_are_reported_with_the_reason() {
     let (folder, signed) = (TempDir::new().unwrap(), Signed::new());
     let [cert, key] = signed.write(folder.path());
     let file = |name: &str, bytes: &[u8]| {
@@ -288,7 +288,7 @@ fn a_certificate_or_key_that_cannot_be_used_is_told_as_what_it_is() {
 
 /// Whoever calls a service names certificates, too.
 #[test]
-fn certificates_of_whoever_signs_are_told_as_what_they_are() {
+fn unusable_ca_certificates_are_reported_with_the_reason() {
     let (folder, signed) = (TempDir::new().unwrap(), Signed::new());
     let [cert, key] = signed.write(folder.path());
     fs::write(&cert, &signed.certificate).unwrap();
@@ -321,7 +321,7 @@ fn make_fifo(path: &Path) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_file_that_does_not_come_holds_up_no_stop() {
+async fn a_certificate_file_that_blocks_does_not_delay_the_stop() {
     let (folder, signed) = (TempDir::new().unwrap(), Signed::new());
     let paths = signed.write(folder.path());
     let [cert, key] = paths.each_ref().map(|path| path.to_str().unwrap());

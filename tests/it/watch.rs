@@ -160,7 +160,7 @@ async fn a_watch_ends_with_its_credential() {
 }
 
 #[tokio::test]
-async fn watches_end_when_the_service_stops_and_do_not_hold_it() {
+async fn watches_end_when_the_service_stops_and_do_not_delay_it() {
     on_both_databases(async |service| {
         let mut stream = watch(&service, USER, request(&[], &[])).await.unwrap();
         let mut events = Events::open(&service, "").await;
@@ -176,7 +176,7 @@ async fn watches_end_when_the_service_stops_and_do_not_hold_it() {
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_watches_of_one_principal_and_others_have_theirs() {
+async fn watches_of_one_principal_are_limited_and_others_keep_theirs() {
     // A tenth of what others leave: three for the first, two for the second.
     on_both_databases_with(&[("ORGD_WATCHES_MAX", "30")], async |service| {
         let open = async || watch(&service, USER, request(&[], &[])).await;

@@ -1,4 +1,4 @@
-//! The headers of every answer, as the published page lists them: values byte for byte, each once.
+//! The headers of every answer, as docs/API.md lists them: values byte for byte, each once.
 
 use axum::http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -10,7 +10,7 @@ use axum::http::{
     },
 };
 
-/// The twelve headers of the published page.
+/// The twelve headers of docs/API.md.
 const DOCUMENTED: [(HeaderName, HeaderValue); 12] = [
     (ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("authorization, content-type")),
     (ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type")),

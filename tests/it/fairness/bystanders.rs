@@ -120,7 +120,7 @@ impl<'a> Bystanders<'a> {
         (calls, done)
     }
 
-    /// Reads and changes its own organization, by each door in turn.
+    /// Reads and changes its own organization, through each API in turn.
     async fn honest(&self, goes_on: &impl Fn() -> bool) -> Calls {
         let mut calls = Calls::default();
         for turn in 0.. {

@@ -2,7 +2,7 @@
 //! notice, while the service stays ready and its memory what it was.
 //!
 //! Each abuse was once shown to take the whole service. What is compared is the honest caller's median
-//! alone and beside the abuse. The machine is shared, so a trial has three rounds and the best counts;
+//! alone and beside the abuse. The machine is shared, so a trial has five rounds and the best counts;
 //! and only one trial runs at a time.
 
 mod abuser;

@@ -33,6 +33,10 @@ pub const WHOLE: PageSize = PageSize { entries: 10_000, bytes: usize::MAX };
 /// More than anything takes that is waited for here, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The variable by which a test process is told to leave PostgreSQL out where SQLite does too: it then
+/// takes half the time. Tests of PostgreSQL alone start one nevertheless.
+const SQLITE_ALONE: &str = "TEST_SQLITE_ALONE";
+
 /// An empty database, gone with the value (SQLite) or with the test process (PostgreSQL).
 pub struct Database {
     /// The service's.
@@ -45,6 +49,15 @@ pub struct Database {
 impl Database {
     pub fn sqlite() -> Self {
         Self::sqlite_of(TempDir::new().unwrap())
+    }
+
+    /// One of SQLite and one of PostgreSQL.
+    pub async fn of_each_kind() -> Vec<Self> {
+        let mut databases = vec![Self::sqlite()];
+        if std::env::var_os(SQLITE_ALONE).is_none() {
+            databases.push(Self::postgres().await);
+        }
+        databases
     }
 
     pub async fn postgres() -> Self {

@@ -30,7 +30,7 @@ pub use self::{
     service::{ANY_PORT, Service, authorized},
 };
 
-/// The published page's tokens: the user of organization 90, and an administrator.
+/// The tokens of the documented examples (docs/API.md): the user of organization 90, and an administrator.
 pub const USER: &str = "e486a154-3cbe-46b8-87a1-0d46a15c54c8";
 pub const ADMINISTRATOR: &str = "111d7a49-b4f7-43c8-8cbd-5b6a67f71066";
 /// A support credential of the harness.
@@ -55,7 +55,8 @@ pub const PATIENT: [(&str, &str); 4] = [
 ];
 
 /// Runs a test against a service over SQLite and one over PostgreSQL, each with a fresh, seeded
-/// database. Where the process was given a strict PostgreSQL, that alone is of interest.
+/// database. Where the process was given a strict PostgreSQL, that alone is of interest; where it was
+/// told to leave PostgreSQL out (`make quick`), SQLite alone is.
 pub async fn on_both_databases(test: impl AsyncFn(Service)) {
     on_both_databases_with(&[], test).await;
 }
@@ -67,8 +68,10 @@ pub async fn patiently_on_both_databases(settings: &[(&str, &str)], test: impl A
 
 /// The same with a service that has settings.
 pub async fn on_both_databases_with(settings: &[(&str, &str)], test: impl AsyncFn(Service)) {
-    let sqlite = strict::given().is_none().then(Database::sqlite);
-    for database in sqlite.into_iter().chain([Database::postgres().await]) {
+    let is_whole = strict::given().is_none();
+    let databases =
+        if is_whole { Database::of_each_kind().await } else { vec![Database::postgres().await] };
+    for database in databases {
         eprintln!("over {}", database.kind());
         database.seed().await;
         test(Service::start_with(Arc::new(database), settings).await).await;

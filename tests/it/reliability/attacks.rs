@@ -1,4 +1,4 @@
-//! Attacks with the frames of HTTP/2, against both doors: the offender gets GOAWAY or is closed, the
+//! Attacks with the frames of HTTP/2, against both APIs: the offender gets GOAWAY or is closed, the
 //! service's memory stays what it was, and an honest client beside it is served.
 
 use std::{sync::Arc, time::Duration};
@@ -290,12 +290,12 @@ async fn attacks_are_ended(door: Door) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn attacks_on_the_grpc_door_are_ended() {
+async fn attacks_on_the_grpc_api_are_ended() {
     attacks_are_ended(Door::Grpc).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn attacks_on_the_rest_door_are_ended() {
+async fn attacks_on_the_rest_api_are_ended() {
     attacks_are_ended(Door::Rest).await;
 }
 
@@ -351,7 +351,7 @@ async fn are_not_held(name: &str, door: Door, next: Next, connections: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_thousand_messages_that_do_not_come_are_not_waited_for() {
+async fn fifty_thousand_unfinished_messages_are_not_waited_for() {
     let message = || -> Next { Arc::new(|turn| Door::Grpc.open(stream(turn))) };
     are_not_held("messages that do not come", Door::Grpc, message(), 500).await;
     are_not_held("messages that do not come", Door::Grpc, message(), 1).await;
@@ -360,7 +360,7 @@ async fn fifty_thousand_messages_that_do_not_come_are_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_thousand_watches_of_the_health_are_not_held() {
+async fn fifty_thousand_health_watches_are_not_held() {
     let watch: Next = Arc::new(|turn| health("Watch", stream(turn)));
     are_not_held("watches of the health", Door::Grpc, watch, 500).await;
 }

@@ -1,4 +1,4 @@
-//! A caller of the service through either door, to whom any answer, or none, may come.
+//! A caller of the service through either API, to whom any answer, or none, may come.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -49,13 +49,13 @@ async fn rollbacks(database: &Database) -> i64 {
 }
 
 #[tokio::test]
-async fn of_sixteen_with_the_same_etag_one_wins() {
+async fn of_sixteen_updates_with_one_etag_one_wins() {
     one_of_sixteen_wins(50).await;
 }
 
 #[tokio::test]
 #[ignore = "long: make soak"]
-async fn of_sixteen_with_the_same_etag_one_wins_every_time() {
+async fn of_sixteen_updates_with_one_etag_one_wins_in_every_of_200_rounds() {
     one_of_sixteen_wins(200).await;
 }
 
@@ -86,7 +86,7 @@ async fn one_of_sixteen_wins(rounds: i64) {
 }
 
 #[tokio::test]
-async fn transactions_that_lose_to_others_do_not_surface() {
+async fn serialization_failures_do_not_reach_callers() {
     const ORGANIZATIONS: i64 = 40;
     let [_, read_committed, serializable] = databases().await;
     for (isolation, database) in [read_committed, serializable] {
@@ -122,7 +122,7 @@ async fn transactions_that_lose_to_others_do_not_surface() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_lost_is_done_again_five_times_and_what_may_be_stored_is_not() {
+async fn lost_transactions_are_retried_five_times_and_unknown_outcomes_never() {
     let database = Database::postgres().await;
     database.seed().await;
     let proxy = Proxy::start(database.addr()).await;

@@ -101,7 +101,7 @@ type Change = fn(&mut Stored, &mut Vec<Recorded>);
 
 /// The check of these tests is checked: each way in which stored data can be wrong is found.
 #[tokio::test]
-async fn a_lost_half_or_foreign_update_is_found() {
+async fn the_check_finds_lost_half_and_foreign_updates() {
     let database = Database::sqlite();
     database.seed().await;
     let service = Service::start(database).await;

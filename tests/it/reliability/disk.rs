@@ -115,7 +115,7 @@ async fn fail_the_disk(times: u32) {
     assert_only_unavailable(&database, &recorded).await;
 }
 
-/// Sends updates through both doors until so many were refused.
+/// Sends updates through both APIs until so many were refused.
 async fn refusals(service: &Service, id: &str) -> Vec<Recorded> {
     let mut caller = Caller::default();
     let mut recorded = Vec::new();
@@ -144,7 +144,7 @@ async fn assert_reads(service: &Service) {
 }
 
 /// Every update that is stored was acknowledged, and every other was told that the store is
-/// unavailable, which both doors say with a time to come back after.
+/// unavailable, which both APIs say with a time to come back after.
 async fn assert_only_unavailable(database: &Database, recorded: &[Recorded]) {
     let outcomes = assert_kept(database, recorded).await;
     assert_eq!(integrity(database).await, "ok");

@@ -1,5 +1,5 @@
 //! The corpus of the fuzz targets (`fuzz/README.md`): every input, against what holds for any, and
-//! through the doors of a running service.
+//! through the APIs of a running service.
 
 use std::{fs, panic::catch_unwind, path::Path};
 
@@ -32,7 +32,7 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn every_input_of_the_corpus_keeps_what_holds_for_any() {
+fn every_input_of_the_corpus_passes_the_fuzz_targets() {
     for (name, target) in targets::TARGETS {
         let inputs = corpus(name);
         eprintln!("{name}: {} inputs", inputs.len());
@@ -43,7 +43,7 @@ fn every_input_of_the_corpus_keeps_what_holds_for_any() {
 }
 
 #[tokio::test]
-async fn every_input_of_the_corpus_is_done_or_refused_in_words_by_the_doors() {
+async fn every_input_of_the_corpus_is_done_or_refused_by_both_apis() {
     on_both_databases(async |service| {
         // Not searched for our insides: a refusal repeats what a client called a field, and some inputs
         // have such words. The targets know the input, and search what is beside it.

@@ -59,7 +59,7 @@ const REST: [Case; 24] = [
 const KEY: &str = "7e0b6a52-13f5-4b8e-8f57-0f6a1d3c2b10";
 
 #[tokio::test]
-async fn no_answer_to_a_user_tells_a_foreign_organization_from_an_unknown_one() {
+async fn answers_do_not_tell_a_foreign_organization_from_an_unknown_one() {
     on_both_databases_with(&[UNCOUNTED], async |service| {
         // The foreign one has a history.
         let change = r#"{"name": "Renamed", "handshake": "h"}"#;
@@ -221,7 +221,7 @@ fn coins(count: usize) -> impl Iterator<Item = bool> {
     bytes.into_iter().map(|byte| byte & 1 == 1)
 }
 
-/// One kept connection to the REST door.
+/// One kept connection to the REST API.
 struct Kept {
     addr: SocketAddr,
     sender: SendRequest<Full<Bytes>>,
@@ -333,12 +333,12 @@ async fn compare_times(pairs: usize, methods: &[&str], with_grpc: bool) {
 }
 
 #[tokio::test]
-async fn no_time_of_an_answer_tells_a_foreign_organization_from_an_unknown_one() {
+async fn response_times_do_not_tell_a_foreign_organization_from_an_unknown_one() {
     compare_times(2_000, &["PUT"], false).await;
 }
 
 #[tokio::test]
 #[ignore = "long: make soak"]
-async fn no_time_of_any_answer_tells_a_foreign_organization_from_an_unknown_one() {
+async fn response_times_of_no_request_tell_a_foreign_organization_from_an_unknown_one() {
     compare_times(10_000, &["PUT", "GET"], true).await;
 }

@@ -31,7 +31,7 @@ const MORE: usize = 20;
 /// How long the search of a history may take; milliseconds, unless it has no order.
 const SEARCH: Duration = Duration::from_secs(60);
 
-/// An organization as the contract has it: a name, and a version that each change counts up.
+/// An organization as docs/API.md has it: a name, and a version that each change counts up.
 #[derive(Clone, Debug)]
 struct Model {
     version: i64,

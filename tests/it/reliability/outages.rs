@@ -20,7 +20,7 @@ const DEADLINE: (&str, &str) = ("ORGD_REQUEST_DEADLINE", "20s");
 /// For states that follow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Sends a request of each kind by both doors, several of them on one organization, and answers how
+/// Sends a request of each kind through both APIs, several of them on one organization, and answers how
 /// long the slowest took. Each must be refused as a call that may be made again.
 async fn assert_unavailable(service: &Service, fault: Fault) -> Duration {
     let bearer = format!("Bearer {ADMINISTRATOR}");
@@ -75,7 +75,7 @@ async fn until_ready(service: &Service, status: u16) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_told_in_time_and_ends_by_itself() {
+async fn an_outage_is_reported_in_time_and_recovery_is_automatic() {
     let database = Database::postgres().await;
     database.seed().await;
     let proxy = Proxy::start(database.addr()).await;
@@ -116,7 +116,7 @@ async fn an_outage_is_told_in_time_and_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_long_after_its_caller_was_told_no() {
+async fn nothing_is_written_long_after_its_caller_got_an_error() {
     let database = Database::postgres().await;
     database.seed().await;
     let service = Service::start(database).await;

@@ -102,7 +102,7 @@ async fn with_few_places(settings: &[(&str, &str)]) -> (Proxy, Service) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_clients_than_places_cost_nobody_the_place() {
+async fn an_overloaded_service_keeps_most_of_its_throughput_and_recovers() {
     let (proxy, service) = with_few_places(&[]).await;
     // 50 ms on each way.
     proxy.set(Fault::Delay(Duration::from_millis(50)));

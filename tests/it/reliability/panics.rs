@@ -1,7 +1,7 @@
 //! Promise 18: a panic is one answer, and no answer tells of our insides.
 //!
 //! The panic is a real one: PostgreSQL stores dates that no calendar of ours has, and a row that has
-//! one cannot be read. Behind the REST door alone a panic is in `refusals`.
+//! one cannot be read. Behind the REST API alone a panic is in `refusals`.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
@@ -42,7 +42,7 @@ fn reason(status: &Status) -> String {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_handler_is_one_answer_at_both_doors_and_the_process_lives() {
+async fn a_panic_in_a_handler_is_one_error_through_both_apis_and_the_process_lives() {
     let unreadable =
         format!("UPDATE organization_changes SET date = 'infinity' WHERE organization_id = {OWN}");
     let service = service_after(&unreadable).await;
@@ -78,7 +78,7 @@ async fn first_of_watch(service: &Service) -> Result<Option<Change>, Status> {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_stream_is_its_last_word_at_both_doors() {
+async fn a_panic_in_a_stream_ends_it_with_one_error_through_both_apis() {
     let unreadable =
         format!("UPDATE organization_changes SET date = 'infinity' WHERE organization_id = {OWN}");
     let service = service_after(&unreadable).await;
@@ -99,7 +99,7 @@ async fn a_panic_in_a_stream_is_its_last_word_at_both_doors() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_lane_is_one_failure() {
+async fn a_panic_in_a_worker_fails_one_call_alone() {
     let unreadable =
         format!("UPDATE organizations SET date_created = 'infinity' WHERE id = {FOREIGN}");
     let service = service_after(&unreadable).await;
@@ -148,7 +148,7 @@ const LEAKS: [&str; 22] = [
 ];
 
 #[tokio::test]
-async fn the_search_of_refusals_finds_what_it_searches_for() {
+async fn the_search_of_refusals_for_internal_text_finds_it() {
     for leak in LEAKS {
         assert!(insides_in(leak).is_some(), "{leak}");
     }

@@ -114,7 +114,9 @@ fn modules() -> Vec<(String, bool)> {
     let names = names.filter(|name| *name != "harness");
     let uses_postgres = |name: &str| {
         let text = fs::read_to_string(file(&folder, name)).unwrap();
-        text.contains("on_both_databases") || text.contains("Database::postgres(")
+        ["on_both_databases", "Database::postgres(", "Database::of_each_kind("]
+            .iter()
+            .any(|word| text.contains(word))
     };
     let modules: Vec<_> = names
         .map(|name| (name.to_owned(), !LEFT_OUT.contains(&name) && uses_postgres(name)))

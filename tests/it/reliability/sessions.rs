@@ -53,7 +53,7 @@ async fn post(service: &Service) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_takes_no_writes_for_a_while_is_left_and_found_again() {
+async fn a_database_that_takes_no_writes_for_a_while_is_not_used_and_then_used_again() {
     let database = Database::postgres().await;
     database.seed().await;
     let service = Service::start(database).await;
@@ -88,7 +88,7 @@ async fn a_database_that_takes_no_writes_for_a_while_is_left_and_found_again() {
 
 /// Sessions that were made while all was well, and are not any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_takes_no_writes_or_has_lost_its_statements_is_replaced() {
+async fn a_session_that_refuses_writes_or_lost_its_prepared_statements_is_replaced() {
     let database = Database::postgres().await;
     database.seed().await;
     let proxy = Proxy::start(database.addr()).await;

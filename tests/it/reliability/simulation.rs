@@ -1,7 +1,7 @@
 //! Promise 11: the accept loop in a simulated network with partitions and crashes.
 //!
 //! Simulated by turmoil: the network, every process's time, and who runs when. Real: the accept loop
-//! with its limits and its end, both doors, the gateway with its channel, and the store over a SQLite
+//! with its limits and its end, both APIs, the gateway with its channel, and the store over a SQLite
 //! file, which survives crashes as a database elsewhere would (a process that dies within a commit is
 //! in `crashes`). The store has threads of its own, so the simulation stands still while it works; one
 //! call at a time gets to it. A seed decides faults, delays and the clients' choices. It does not

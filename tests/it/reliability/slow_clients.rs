@@ -29,7 +29,7 @@ enum Door {
 
 use Door::{Grpc, Rest};
 
-/// A slow client: its door, what it sends first, what it then sends now and then, and whether it takes
+/// A slow client: its API, what it sends first, what it then sends now and then, and whether it takes
 /// answers.
 type Slow = (&'static str, Door, Vec<u8>, Option<Next>, bool);
 
@@ -46,7 +46,7 @@ fn head() -> Vec<u8> {
     format!("{head}Authorization: Bearer {ADMINISTRATOR}\r\n").into_bytes()
 }
 
-/// HEADERS of a request on a door.
+/// HEADERS of a request to an API.
 fn headers(door: Door, method: &str, path: &str, flags: u8, stream: u32) -> Vec<u8> {
     let media_type = if matches!(door, Grpc) { "application/grpc" } else { "application/json" };
     let authorization = format!("Bearer {ADMINISTRATOR}");

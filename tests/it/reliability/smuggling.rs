@@ -216,12 +216,12 @@ async fn nothing_is_smuggled(through: &Service, service: &Service) {
 }
 
 #[tokio::test]
-async fn nothing_is_smuggled_through_the_rest_door() {
+async fn no_request_is_smuggled_through_the_rest_api() {
     on_both_databases(async |service| nothing_is_smuggled(&service, &service).await).await;
 }
 
 #[tokio::test]
-async fn nothing_is_smuggled_through_a_gateway() {
+async fn no_request_is_smuggled_through_a_gateway() {
     on_both_databases(async |service| {
         let gateway = Service::start_gateway(&service).await;
         nothing_is_smuggled(&gateway, &service).await;

@@ -56,7 +56,7 @@ async fn record(database: &Database, step: &str) {
 /// the schema is whole.
 async fn start_at_once(rounds: usize) {
     for round in 0..rounds {
-        for database in [Database::sqlite(), Database::postgres().await] {
+        for database in Database::of_each_kind().await {
             let database = Arc::new(database);
             let mut starting = JoinSet::new();
             for _ in 0..INSTANCES {
@@ -128,7 +128,7 @@ async fn assert_works(service: &Service) {
         let answer = service.request("GET", path).header("authorization", &bearer).send().await;
         assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
     }
-    // Created by both doors, twice under one key.
+    // Created through both APIs, twice under one key.
     let key = uuid::Uuid::new_v4().to_string();
     for _ in 0..2 {
         let post = service.request("POST", "/v1/organizations").header("authorization", &bearer);

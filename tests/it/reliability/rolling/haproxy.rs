@@ -157,7 +157,7 @@ impl Haproxy {
         answer
     }
 
-    /// Waits until HAProxy sends an instance, by its number, new requests at both doors, or at none.
+    /// Waits until HAProxy sends an instance, by its number, new requests at both listeners, or at none.
     pub async fn until(&self, instance: usize, takes: bool) {
         let name = format!("orgd{}", instance + 1);
         let is_so = |statistics: &str| {

@@ -18,7 +18,7 @@ use crate::harness::ADMINISTRATOR;
 
 /// Updates while there are faults.
 pub(super) const UPDATES: i64 = 8;
-/// Updates when there are none any more: one at each door.
+/// Updates when there are none any more: one at each host.
 pub(super) const UPDATES_AFTER: i64 = 2;
 /// How long a client waits for an answer: longer than the service takes for any.
 const PATIENCE: Duration = Duration::from_secs(5);

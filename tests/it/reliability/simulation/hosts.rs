@@ -1,4 +1,4 @@
-//! The simulated hosts: a service with both doors, and a gateway in front of it, as the composition
+//! The simulated hosts: a service with both APIs, and a gateway in front of it, as the composition
 //! root wires them. The accept loop, its limits and its end are the ones of production.
 
 use std::{
@@ -172,7 +172,7 @@ impl Standing {
     }
 }
 
-/// `orgd serve`: both doors.
+/// `orgd serve`: both APIs.
 pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> turmoil::Result {
     let limits = limits();
     let (connections, stages) = process.restart();
@@ -215,7 +215,7 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
     Ok(())
 }
 
-/// `orgd gateway`: the REST door, and a channel to the service.
+/// `orgd gateway`: the REST API, and a channel to the service.
 pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
     let (connections, stages) = process.restart();
     let uri = format!("http://{SERVICE}:{GRPC_PORT}").parse()?;
