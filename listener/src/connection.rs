@@ -60,6 +60,8 @@ impl Door {
         let activity = Activity::new(peer.place.clone(), ConnectionBudget::new(held_max));
         let is_last = self.stages.leave.child_token();
         let is_ending = self.stages.stop.child_token();
+        // Of its own, as each turn of a connection locks the tokens that it looks at.
+        let end = self.stages.end.child_token();
         let io = TokioIo::new(WatchedIo::new(stream, activity.clone()));
         let requests = Requests {
             door: self.clone(),
@@ -80,12 +82,12 @@ impl Door {
                 // In this order: a connection that always has something to read would use up the turn
                 // of what limits it.
                 biased;
-                () = self.stages.end.cancelled() => return,
+                () = end.cancelled() => return,
                 () = &mut overdue => {
                     self.note_end(&activity);
                     return;
                 }
-                () = self.stages.stop.cancelled(), if !is_stopping => {
+                () = is_ending.cancelled(), if !is_stopping => {
                     is_stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }

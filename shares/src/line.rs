@@ -1,15 +1,35 @@
 //! A line in which holders are served in turn, and the things of each holder in the order of arrival.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    iter, mem,
+};
 
 /// Things that wait, each for a holder.
 #[derive(Debug)]
 pub struct Line<K, T> {
     /// Those of each holder, without holders that have none.
-    waiting: BTreeMap<K, VecDeque<T>>,
+    waiting: BTreeMap<K, Waiting<T>>,
     /// The same holders, the next first.
     turns: VecDeque<K>,
     len: usize,
+}
+
+/// What waits for one holder. Mostly that is one thing, for which no deque is allocated.
+#[derive(Debug)]
+struct Waiting<T> {
+    first: T,
+    others: VecDeque<T>,
+}
+
+impl<T> Waiting<T> {
+    fn of(mut things: VecDeque<T>) -> Option<Self> {
+        Some(Self { first: things.pop_front()?, others: things })
+    }
+
+    fn into_things(self) -> impl Iterator<Item = T> {
+        iter::once(self.first).chain(self.others)
+    }
 }
 
 impl<K: Clone + Ord, T> Line<K, T> {
@@ -41,10 +61,10 @@ impl<K: Clone + Ord, T> Line<K, T> {
     pub fn push(&mut self, holder: K, thing: T) {
         self.len += 1;
         if let Some(waiting) = self.waiting.get_mut(&holder) {
-            return waiting.push_back(thing);
+            return waiting.others.push_back(thing);
         }
         self.turns.push_back(holder.clone());
-        self.waiting.insert(holder, VecDeque::from([thing]));
+        self.waiting.insert(holder, Waiting { first: thing, others: VecDeque::new() });
     }
 
     /// The first thing of the holder whose turn it is.
@@ -57,33 +77,32 @@ impl<K: Clone + Ord, T> Line<K, T> {
         let at = self.turns.iter().position(&mut may)?;
         let holder = self.turns.remove(at)?;
         let waiting = self.waiting.get_mut(&holder)?;
-        let thing = waiting.pop_front()?;
-        self.len -= 1;
-        if waiting.is_empty() {
-            self.waiting.remove(&holder);
-        } else {
+        let thing = if let Some(next) = waiting.others.pop_front() {
             self.turns.push_back(holder.clone());
-        }
+            mem::replace(&mut waiting.first, next)
+        } else {
+            self.waiting.remove(&holder)?.first
+        };
+        self.len -= 1;
         Some((holder, thing))
     }
 
     /// Drops what does not stay.
     pub fn retain(&mut self, mut stays: impl FnMut(&T) -> bool) {
-        self.waiting.retain(|_, waiting| {
-            waiting.retain(&mut stays);
-            !waiting.is_empty()
+        let kept = mem::take(&mut self.waiting).into_iter().filter_map(|(holder, waiting)| {
+            Some((holder, Waiting::of(waiting.into_things().filter(&mut stays).collect())?))
         });
+        self.waiting = kept.collect();
         self.turns.retain(|holder| self.waiting.contains_key(holder));
-        self.len = self.waiting.values().map(VecDeque::len).sum();
+        self.len = self.waiting.values().map(|waiting| 1 + waiting.others.len()).sum();
     }
 
     /// Takes all, in no order among holders.
     pub fn drain(&mut self) -> impl Iterator<Item = (K, T)> + use<K, T> {
         self.len = 0;
         self.turns.clear();
-        let waiting = std::mem::take(&mut self.waiting);
-        waiting.into_iter().flat_map(|(holder, waiting)| {
-            waiting.into_iter().map(move |thing| (holder.clone(), thing))
+        mem::take(&mut self.waiting).into_iter().flat_map(|(holder, waiting)| {
+            waiting.into_things().map(move |thing| (holder.clone(), thing))
         })
     }
 }
