@@ -12,7 +12,7 @@ use std::{
 use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
 use tokio::time::{Instant, sleep};
 
-use crate::sqlstate;
+use crate::refusal::sqlstate;
 
 /// How long a lease holds without renewal. Longer than any clock difference between instances that
 /// a deployment should have.

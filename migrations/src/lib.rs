@@ -12,16 +12,19 @@ mod m20261123_000002_create_credentials;
 mod m20261123_000003_create_organization_changes;
 mod m20261123_000004_index_organization_changes_idempotency;
 mod m20261126_000005_create_organization_ids;
+mod refusal;
 
 use std::time::Duration;
 
 pub use sea_orm_migration::{Migration, MigrationStatus, MigratorTrait};
 use sea_orm_migration::{
     prelude::*,
-    sea_orm::{DatabaseConnection, EntityTrait, RuntimeErr, sqlx::error::DatabaseError},
+    sea_orm::{DatabaseConnection, EntityTrait},
     seaql_migrations,
 };
 use tokio::time::sleep;
+
+use self::refusal::sqlstate;
 
 /// Brings a database to the schema of this version, whoever else tries to at the same time.
 pub struct Migrator;
@@ -84,16 +87,6 @@ fn borrowed<'a>(db: &'a SchemaManagerConnection<'_>) -> SchemaManagerConnection<
         SchemaManagerConnection::Transaction(transaction) => (*transaction).into(),
         SchemaManagerConnection::OwnedTransaction(transaction) => transaction.into(),
     }
-}
-
-/// The code of a database's refusal: SQLSTATE, or a number of SQLite's.
-fn sqlstate(error: &DbErr) -> Option<String> {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) =
-        error
-    else {
-        return None;
-    };
-    error.as_database_error().and_then(DatabaseError::code).map(Into::into)
 }
 
 /// The steps of this version, in order.

@@ -13,7 +13,11 @@ use clap::{
 };
 use serde_json::{Value, json};
 
-use super::{open, open_to_read, organization::organization_id, output};
+use super::{
+    database::{open, open_to_read},
+    organization::organization_id,
+    output,
+};
 use crate::{
     app::credentials::{self, Grant},
     auth::Secret,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::output;
+use super::{database::operator_call, output};
 use crate::{
     app::{
         credentials::{self, Grant},
@@ -53,7 +53,7 @@ async fn seed(store: &Store) -> Result<()> {
 async fn create(store: &Store, id: i64, name: &str) -> Result<()> {
     let patch = Patch::from([(Field::Name, Change::Set(name.to_owned()))]);
     let creation = Creation { id: OrganizationId::new(id), patch };
-    organizations::create(store, &super::operator_call(), creation).await?;
+    organizations::create(store, &operator_call(), creation).await?;
     Ok(())
 }
 

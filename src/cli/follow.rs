@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio::time::{sleep, timeout};
 use tonic::{Status, Streaming};
 
-use super::remote::{DEADLINE, Service, is_refusal};
+use super::service::{DEADLINE, Service, is_refusal};
 use crate::{proto::v1, rests::rests};
 
 /// How long a stream may be quiet before it counts as lost: the service sends a sign of life every 20 s

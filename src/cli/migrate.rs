@@ -4,7 +4,10 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::{connect, existing, open, output};
+use super::{
+    database::{connect, existing, open},
+    output,
+};
 use crate::{
     config::DatabaseArgs,
     store::{MigrationStep, Store},

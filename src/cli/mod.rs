@@ -1,6 +1,7 @@
 //! The commands: each parses its words, calls one function, and prints what it answers.
 
 mod credential;
+mod database;
 mod demo;
 mod fields;
 mod follow;
@@ -10,6 +11,7 @@ mod nudges;
 mod organization;
 mod output;
 mod remote;
+mod service;
 mod whoami;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
@@ -17,18 +19,16 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use clap_complete::Shell;
-use uuid::Uuid;
 
-use self::nudges::Nudges;
+use self::{database::open_for_many, nudges::Nudges};
 use crate::{
     config::{
         self, AuthArgs, DatabaseArgs, FileArgs, HttpListenArgs, Limits, ListenArgs, LogArgs,
         OpsAddrArgs, PoolArgs, ProxyArgs, RateLimitArgs, Settings, TlsArgs, TraceArgs,
         UpstreamArgs,
     },
-    domain::{Call, Principal},
     server::{self, HttpListeners, Listeners, Serving},
-    store::{STATEMENT_TIMEOUT_MAX, Store, StoreOptions},
+    store::STATEMENT_TIMEOUT_MAX,
     telemetry::Telemetry,
 };
 
@@ -166,12 +166,17 @@ fn run_command(words: &[OsString]) -> Result<ExitCode> {
             let Some(nudges) = nudges else { return command.run(&settings).await };
             tokio::select! {
                 code = command.run(&settings) => code,
-                never = nudges.heed(words, &telemetry) => match never {},
+                never = nudges.heed(words, read_log, &telemetry) => match never {},
             }
         })
     };
     runtime.shutdown_timeout(SLOW_FILE_TIMEOUT);
     code
+}
+
+fn read_log(words: &[OsString]) -> Result<LogArgs> {
+    let settings = config::read(Cli::command(), words)?;
+    Ok(Cli::from_arg_matches(&settings.matches)?.log)
 }
 
 impl Command {
@@ -236,61 +241,4 @@ impl From<ServingArgs> for Serving {
     fn from(ServingArgs { tls, limits, rates, proxies, traces: _ }: ServingArgs) -> Self {
         Self { limits, rates, proxies: proxies.trusted_proxies, tls }
     }
-}
-
-/// A call of whoever works on the database itself.
-fn operator_call() -> Call {
-    Call {
-        principal: Principal::operator().into(),
-        request_id: Uuid::now_v7().to_string(),
-        idempotency_key: None,
-        validate_only: false,
-    }
-}
-
-async fn connect(database: &DatabaseArgs, options: StoreOptions) -> Result<Store> {
-    let store = Store::connect(&database.database_url, options).await;
-    store.context("cannot connect to the database")
-}
-
-/// The database with its schema up to date, for a command that does one thing.
-async fn open(database: &DatabaseArgs) -> Result<Store> {
-    up_to_date(database, StoreOptions::default()).await
-}
-
-/// The database as it is, for a command that reads: it neither creates a database nor changes its
-/// schema.
-async fn open_to_read(database: &DatabaseArgs) -> Result<Store> {
-    let store = connect(database, existing()).await?;
-    store.check_schema().await.context("cannot read the database")?;
-    Ok(store)
-}
-
-fn existing() -> StoreOptions {
-    StoreOptions { creates: false, ..StoreOptions::default() }
-}
-
-/// The database with its schema up to date, for a service.
-async fn open_for_many(database: &DatabaseArgs, pool: &PoolArgs) -> Result<Store> {
-    let options = StoreOptions {
-        connections_max: pool.database_connections,
-        acquire_timeout: pool.database_acquire_timeout,
-        lock_timeout: pool.database_lock_timeout,
-        statement_timeout: pool.database_statement_timeout,
-        creates: true,
-        batch_max: pool.write_batch_max.get(),
-        queue_max: pool.write_queue_max.get(),
-        #[cfg(debug_assertions)]
-        batch_hold: pool.write_batch_hold.get(),
-        #[cfg(not(debug_assertions))]
-        batch_hold: 1,
-    };
-    up_to_date(database, options).await
-}
-
-async fn up_to_date(database: &DatabaseArgs, options: StoreOptions) -> Result<Store> {
-    let store = connect(database, options).await?;
-    let migrated = Store::migrate(&database.database_url).await;
-    migrated.context("cannot bring the database's schema up to date")?;
-    Ok(store)
 }

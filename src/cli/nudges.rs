@@ -4,17 +4,15 @@
 use std::{convert::Infallible, ffi::OsString, io};
 
 use anyhow::Result;
-use clap::{CommandFactory, FromArgMatches};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::spawn_blocking,
 };
 
-use super::Cli;
-use crate::{
-    config::{self, LogArgs},
-    telemetry::Telemetry,
-};
+use crate::{config::LogArgs, telemetry::Telemetry};
+
+/// Reads the settings of the log that the words of a command and the environment name.
+type ReadLog = fn(&[OsString]) -> Result<LogArgs>;
 
 /// SIGHUP, and those which supervisors and log rotation send to other programs.
 pub(super) struct Nudges {
@@ -35,11 +33,16 @@ impl Nudges {
     }
 
     /// Reads the log's filter again at each SIGHUP, and ignores the others.
-    pub(super) async fn heed(mut self, words: &[OsString], telemetry: &Telemetry) -> Infallible {
+    pub(super) async fn heed(
+        mut self,
+        words: &[OsString],
+        read: ReadLog,
+        telemetry: &Telemetry,
+    ) -> Infallible {
         loop {
             let signal = tokio::select! {
                 _ = self.hangup.recv() => {
-                    set_filter(words, telemetry).await;
+                    set_filter(words, read, telemetry).await;
                     continue;
                 }
                 _ = self.alarm.recv() => "SIGALRM",
@@ -51,8 +54,11 @@ impl Nudges {
     }
 }
 
-async fn set_filter(words: &[OsString], telemetry: &Telemetry) {
-    match read_again(words).await.and_then(|log| telemetry.set_filter(&log)) {
+async fn set_filter(words: &[OsString], read: ReadLog, telemetry: &Telemetry) {
+    let words = words.to_vec();
+    // A settings file may be slow, and whoever serves must not be.
+    let log = spawn_blocking(move || read(&words)).await.map_err(Into::into).flatten();
+    match log.and_then(|log| telemetry.set_filter(&log)) {
         Ok(()) => tracing::info!(
             "SIGHUP: the log's filter was read again; certificates are whenever they change"
         ),
@@ -62,14 +68,4 @@ async fn set_filter(words: &[OsString], telemetry: &Telemetry) {
             tracing::warn!(error, "SIGHUP: the settings cannot be read; the log's filter stays");
         }
     }
-}
-
-async fn read_again(words: &[OsString]) -> Result<LogArgs> {
-    let words = words.to_vec();
-    // A settings file may be slow, and whoever serves must not be.
-    spawn_blocking(move || {
-        let settings = config::read(Cli::command(), &words)?;
-        Ok(Cli::from_arg_matches(&settings.matches)?.log)
-    })
-    .await?
 }

@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::{
+    database::{open, open_to_read, operator_call},
     fields::FieldArgs,
-    open, open_to_read, operator_call,
     remote::{self, ChangesArgs, EXIT_CODES, ListArgs, UpdateArgs},
 };
 use crate::{

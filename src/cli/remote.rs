@@ -1,33 +1,22 @@
 //! `orgd organization update|list|changes`, and what `orgd whoami` shares with them: calls of a running service over gRPC, as any client's.
 
-use std::{fmt::Write, fs, process::ExitCode, time::Duration};
+use std::{fmt::Write, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use tonic::{
-    Code, Request, Status,
-    metadata::{Ascii, MetadataValue},
-    transport::Channel,
-};
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use super::{fields::FieldArgs, follow::follow, output};
+use super::{fields::FieldArgs, follow::follow, output, service::Service};
 use crate::{
     config::ServerArgs,
     domain::Field,
     gateway,
-    proto::{
-        request_id,
-        v1::{self, organization_service_client::OrganizationServiceClient},
-    },
-    server::{Peer, channel},
+    proto::{request_id, v1},
 };
 
-/// How long a call may take.
-pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// Entries of a page, the most that the service gives.
 const PAGE_SIZE: i32 = 1000;
 
@@ -100,18 +89,6 @@ pub(super) fn exit_code(done: Result<()>) -> Result<ExitCode> {
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => 6,
         _ => 1,
     }))
-}
-
-/// Whether the same call would be refused again.
-pub(super) fn is_refusal(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unauthenticated
-            | Code::PermissionDenied
-            | Code::NotFound
-            | Code::InvalidArgument
-            | Code::Unimplemented
-    )
 }
 
 fn sentence(status: &Status) -> String {
@@ -193,41 +170,6 @@ pub(super) async fn changes(args: ChangesArgs) -> Result<()> {
         }
     }
     print_changes(args.service.json, &found, true)
-}
-
-/// A client, and the credential that each of its requests has.
-pub(super) struct Service {
-    pub(super) client: OrganizationServiceClient<Channel>,
-    authorization: MetadataValue<Ascii>,
-}
-
-impl Service {
-    pub(super) fn connect(args: &ServerArgs) -> Result<Self> {
-        let token = token(args)?;
-        let text = format!("Bearer {}", token.expose_secret());
-        let mut authorization: MetadataValue<Ascii> =
-            text.parse().context("the token has characters that no token has")?;
-        authorization.set_sensitive(true);
-        let peer =
-            Peer { uri: &args.server, ca: args.server_ca.as_deref(), ca_flag: "--server-ca" };
-        Ok(Self { client: OrganizationServiceClient::new(channel(peer)?), authorization })
-    }
-
-    pub(super) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.authorization.clone());
-        request.set_timeout(DEADLINE);
-        request
-    }
-}
-
-fn token(args: &ServerArgs) -> Result<SecretString> {
-    if let Some(path) = &args.token_file {
-        let text = fs::read_to_string(path)
-            .with_context(|| format!("cannot read --token-file {}", path.display()))?;
-        return Ok(text.trim().into());
-    }
-    args.token.clone().context("a token is needed: in the variable ORGD_TOKEN, or in --token-file")
 }
 
 /// Prints organizations: as JSON the way REST answers them, or as a table of what is no secret.

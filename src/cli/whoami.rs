@@ -3,10 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::{
-    output,
-    remote::{Service, ServiceArgs},
-};
+use super::{output, remote::ServiceArgs, service::Service};
 use crate::proto::v1;
 
 pub(super) async fn run(args: ServiceArgs) -> Result<()> {

@@ -15,7 +15,7 @@ use clap::{
 };
 use toml::Value;
 
-use super::may_be_url;
+use super::secrets::may_be_url;
 
 /// The name of the command that has every setting.
 const EVERY_SETTING: &str = "config";

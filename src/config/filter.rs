@@ -6,7 +6,7 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{EnvFilter, filter::Directive};
 
-use super::may_be_url;
+use super::secrets::may_be_url;
 
 /// Names of all crates that may log.
 const CRATES: &str = include_str!("../../Cargo.lock");

@@ -8,6 +8,7 @@ mod file;
 mod filter;
 mod limits;
 mod proxies;
+mod secrets;
 mod show;
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
@@ -325,11 +326,6 @@ fn upstream(text: &str) -> Result<Uri, String> {
         "must be http://HOST:PORT or https://HOST:PORT, without user, password, path or query"
             .to_owned()
     })
-}
-
-/// Whether a text may be a URL, whose parts may be secrets.
-fn may_be_url(text: &str) -> bool {
-    text.contains('@') || text.contains("://")
 }
 
 /// The receiver of traces, where there is one.

@@ -13,6 +13,8 @@ mod page;
 mod patch;
 pub mod policy;
 mod principal;
+mod role;
+mod text;
 
 pub use change::{ChangeEntry, FieldChange, Values};
 pub use condition::EtagCondition;
@@ -21,7 +23,9 @@ pub use credential::{
 };
 pub use error::{Cause, Error, Result, Violation, reason};
 pub use fields::{Change, Field, Fields, TEXT_CODE_POINTS_MAX};
-pub use organization::{Etag, Organization, OrganizationId, Text};
+pub use organization::{Etag, Organization, OrganizationId};
 pub use page::{Page, PageSize};
 pub use patch::{Creation, Patch, Update};
-pub use principal::{Call, IdempotencyKey, Principal, Role};
+pub use principal::{Call, IdempotencyKey, Principal};
+pub use role::Role;
+pub use text::Text;

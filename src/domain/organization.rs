@@ -6,10 +6,7 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use super::{
-    error::{Violation, reason},
-    fields::{Field, Fields, ID_MAX, TEXT_CODE_POINTS_MAX},
-};
+use super::fields::{Field, Fields, ID_MAX};
 
 /// Identifies an organization: a number from 1 to [`ID_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,40 +32,6 @@ impl OrganizationId {
 impl fmt::Display for OrganizationId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(formatter)
-    }
-}
-
-/// The value of a text field: 1 to [`TEXT_CODE_POINTS_MAX`] code points, not blank, no control characters.
-/// Kept as it was sent: never trimmed, never normalized (AIP-210).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text(String);
-
-impl Text {
-    /// The value, or the rule of `field` that it breaks.
-    pub fn parse(field: Field, value: String) -> Result<Self, Violation> {
-        let path = field.path();
-        if value.chars().all(char::is_whitespace) {
-            let description = format!("{path} must not be empty or blank.");
-            return Err(Violation::of_field(field, reason::FIELD_BLANK, description));
-        }
-        if value.chars().any(char::is_control) {
-            let description = format!("{path} must not contain control characters.");
-            return Err(Violation::of_field(field, reason::FIELD_CONTROL_CHARACTER, description));
-        }
-        let code_points = value.chars().count();
-        if code_points > TEXT_CODE_POINTS_MAX {
-            let description = format!(
-                "{path} must have at most {TEXT_CODE_POINTS_MAX} characters; it has {code_points}."
-            );
-            return Err(Violation::of_field(field, reason::FIELD_TOO_LONG, description));
-        }
-        Ok(Self(value))
-    }
-
-    /// The value as a string.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

@@ -4,7 +4,8 @@
 use super::{
     error::{Error, Result, Violation, reason},
     fields::{Change, Field, Fields},
-    organization::{Etag, Organization, OrganizationId, Text},
+    organization::{Etag, Organization, OrganizationId},
+    text::Text,
 };
 
 /// A change of every updatable field: of raw strings as they arrived, or of [`Text`] once valid.

@@ -1,0 +1,67 @@
+//! The database, for the commands that work on it.
+
+use anyhow::{Context, Result};
+use uuid::Uuid;
+
+use crate::{
+    config::{DatabaseArgs, PoolArgs},
+    domain::{Call, Principal},
+    store::{Store, StoreOptions},
+};
+
+/// A call of whoever works on the database itself.
+pub(super) fn operator_call() -> Call {
+    Call {
+        principal: Principal::operator().into(),
+        request_id: Uuid::now_v7().to_string(),
+        idempotency_key: None,
+        validate_only: false,
+    }
+}
+
+pub(super) async fn connect(database: &DatabaseArgs, options: StoreOptions) -> Result<Store> {
+    let store = Store::connect(&database.database_url, options).await;
+    store.context("cannot connect to the database")
+}
+
+/// The database with its schema up to date, for a command that does one thing.
+pub(super) async fn open(database: &DatabaseArgs) -> Result<Store> {
+    up_to_date(database, StoreOptions::default()).await
+}
+
+/// The database as it is, for a command that reads: it neither creates a database nor changes its
+/// schema.
+pub(super) async fn open_to_read(database: &DatabaseArgs) -> Result<Store> {
+    let store = connect(database, existing()).await?;
+    store.check_schema().await.context("cannot read the database")?;
+    Ok(store)
+}
+
+pub(super) fn existing() -> StoreOptions {
+    StoreOptions { creates: false, ..StoreOptions::default() }
+}
+
+/// The database with its schema up to date, for a service.
+pub(super) async fn open_for_many(database: &DatabaseArgs, pool: &PoolArgs) -> Result<Store> {
+    let options = StoreOptions {
+        connections_max: pool.database_connections,
+        acquire_timeout: pool.database_acquire_timeout,
+        lock_timeout: pool.database_lock_timeout,
+        statement_timeout: pool.database_statement_timeout,
+        creates: true,
+        batch_max: pool.write_batch_max.get(),
+        queue_max: pool.write_queue_max.get(),
+        #[cfg(debug_assertions)]
+        batch_hold: pool.write_batch_hold.get(),
+        #[cfg(not(debug_assertions))]
+        batch_hold: 1,
+    };
+    up_to_date(database, options).await
+}
+
+async fn up_to_date(database: &DatabaseArgs, options: StoreOptions) -> Result<Store> {
+    let store = connect(database, options).await?;
+    let migrated = Store::migrate(&database.database_url).await;
+    migrated.context("cannot bring the database's schema up to date")?;
+    Ok(store)
+}
