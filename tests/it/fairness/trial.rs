@@ -14,7 +14,7 @@ use crate::harness::Database;
 
 /// How long bystanders are measured, alone and beside an abuse.
 const ALONE: Duration = Duration::from_secs(2);
-const BESIDE: Duration = Duration::from_secs(6);
+const BESIDE: Duration = Duration::from_secs(4);
 /// How long an abuse goes on before that.
 const BEFORE: Duration = Duration::from_secs(1);
 /// Others share the machine and may spoil a round: the best counts.
