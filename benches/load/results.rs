@@ -15,12 +15,17 @@ pub type Metric = fn(&Measurement) -> Option<f64>;
 pub struct Results(Vec<Measurement>);
 
 impl Results {
-    /// Measures all systems, interleaved, so that what else the machine does meets all alike.
+    /// Measures all systems, interleaved, so that what else the machine does meets all alike; and every
+    /// second round from the last to the first, as whoever comes second was found to have it easier.
     pub async fn measure(targets: &[Target], connections: &[u32], options: &Options) -> Self {
         let mut results = Self::default();
         for round in 1..=options.rounds {
+            let mut order: Vec<&Target> = targets.iter().collect();
+            if round % 2 == 0 {
+                order.reverse();
+            }
             for &connections in connections {
-                for target in targets {
+                for target in &order {
                     let window = Window {
                         number: 1 + results.0.len() as u32,
                         round,

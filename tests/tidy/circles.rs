@@ -84,7 +84,7 @@ impl Module {
             at += usize::from(is_use);
             for (name, named) in tree(tokens, &mut at) {
                 let named = place.absolute(&named);
-                if !is_visibility && !(is_use && ["pub", ")"].contains(&before)) {
+                if !(is_visibility || is_use && ["pub", ")"].contains(&before)) {
                     module.named.extend(named.clone());
                 }
                 if is_use {
@@ -231,7 +231,7 @@ fn circle(arrows: &BTreeMap<String, BTreeSet<String>>, module: &str) -> Option<V
         let mut longer = Vec::new();
         for way in ways {
             for next in &arrows[way.last().unwrap()] {
-                let way = [&way[..], &[next.clone()]].concat();
+                let way = [&way[..], std::slice::from_ref(next)].concat();
                 if next == module {
                     return Some(way);
                 }
