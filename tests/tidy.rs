@@ -154,6 +154,7 @@ const ONLY_IN: [(&str, &[&str]); 6] = [
             "gateway/client.rs",
             "gateway/share.rs",
             "cli/remote.rs",
+            "cli/service.rs",
             // Names them, and chooses none.
             "proto/code.rs",
         ],
