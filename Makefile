@@ -32,19 +32,20 @@ quick:
 	cargo fmt --all --check
 	cargo clippy --workspace --lib --bins --tests --locked -- -D warnings
 	cargo test --workspace --lib --test tidy --locked --quiet
-	TEST_SQLITE_ALONE=1 cargo test --test it --locked --quiet -- $(addsuffix ::,$(QUICK)) $(addprefix --skip ,$(NOT_QUICK))
+	TEST_SQLITE_ALONE=1 cargo test --workspace --test it --locked --quiet -- $(addsuffix ::,$(QUICK)) $(addprefix --skip ,$(NOT_QUICK))
 
-# The tests that use PostgreSQL once more, over one that is as strict as distributed engines are.
+# The tests that use PostgreSQL once more, over one that is as strict as distributed engines are. Of the whole workspace, as
+# the features of dependencies are those of all packages that are built, and others would be built anew.
 portability: tools
-	cargo build --locked --examples
-	cargo test --locked --test it -- --ignored --exact --nocapture \
+	cargo build --workspace --locked --examples
+	cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
 		reliability::portability::the_whole_suite_needs_nothing_that_distributed_engines_refuse
 
 # The promises of docs/RELIABILITY.md, and what callers may do to each other, in their long forms, one after the
 # other.
 soak: soak-tools
 	cargo build --workspace --locked --examples
-	cargo test --locked --test it -- --include-ignored --test-threads=1 --nocapture reliability:: fairness::
+	cargo test --workspace --locked --test it -- --include-ignored --test-threads=1 --nocapture reliability:: fairness::
 
 fmt:
 	cargo fmt --all
