@@ -12,8 +12,7 @@ pub use self::{
     update_mask::update_mask,
 };
 
-use orgd::domain::Error;
-use tonic::Status;
+use orgd::{domain::Error, grpc::status};
 use tonic_types::StatusExt;
 
 /// A target's name, which its corpus has too, and its function.
@@ -45,7 +44,7 @@ const DETAILS_BYTES_MAX: usize = 6 * 1024;
 /// Checks a refusal as its caller reads it, and answers its reason: the violations' where it has
 /// some, of which all must be the same.
 fn refusal(error: Error, input: &[u8]) -> String {
-    let status = Status::from(error);
+    let status = status::of(error);
     assert!(status.details().len() <= DETAILS_BYTES_MAX, "{} bytes", status.details().len());
     assert_told_to_anyone(status.message(), input);
     let details = status.get_error_details();

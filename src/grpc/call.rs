@@ -118,7 +118,7 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
         unsupported_media_type()
     };
     if holding.is_some_and(|holding| holding.take(&mut response).is_err()) {
-        response = Status::from(Error::ShareExhausted).into_http();
+        response = status::of(Error::ShareExhausted).into_http();
     }
     response.headers_mut().insert(request_id::HEADER, request_id.clone());
     let code = status::code_name(response.headers());
@@ -207,7 +207,7 @@ async fn admitted(
     record: &RequestRecord,
 ) -> Result<(Arc<Principal>, Vec<Standing>), Status> {
     if head.extensions.get().is_some_and(Holding::is_exhausted) {
-        return Err(Error::ShareExhausted.into());
+        return Err(status::of(Error::ShareExhausted));
     }
     let mut standings = Vec::new();
     let source = head.extensions.get().map(|Source(source)| *source);
@@ -215,7 +215,8 @@ async fn admitted(
         standings.push(within_rate(sources.check(&source))?);
     }
     let holder = source.map_or(Holder::Process, Holder::Source);
-    let principal = authenticator.authenticate(&holder, &head.headers).await?;
+    let principal = authenticator.authenticate(&holder, &head.headers).await;
+    let principal = principal.map_err(status::of)?;
     record.set_subject(&principal.subject);
     if head.uri.path() == WHO_AM_I && !head.headers.contains_key(COUNTED) {
         // A gateway asks it before the call that counts; that one's answer tells of the limits.
@@ -241,7 +242,7 @@ where
     let extensions = request.extensions();
     let admitted = match (limits, extensions.get()) {
         _ if extensions.get().is_some_and(Holding::is_exhausted) => {
-            Err(Error::ShareExhausted.into())
+            Err(status::of(Error::ShareExhausted))
         }
         (Some(limits), Some(Source(source))) => within_rate(limits.check(source)).map(|_| ()),
         _ => Ok(()),

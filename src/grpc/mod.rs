@@ -10,7 +10,8 @@ mod limits;
 mod organization;
 #[doc(hidden)] // Public for the fuzzing.
 pub mod page;
-mod status;
+#[doc(hidden)] // Public for the fuzzing.
+pub mod status;
 
 pub use call::{OrganizationGrpc, count_other};
 use http::Response;

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{convert, limits::CallLimits, page, status};
 use crate::{
     app::{organizations, watch::Watches},
-    domain::{Call, Error, EtagCondition, Organization, Principal},
+    domain::{self, Call, Error, EtagCondition, Organization, Principal},
     proto::{request_id, v1},
     store::Store,
     telemetry::RequestRecord,
@@ -36,46 +36,54 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         &self,
         request: Request<v1::UpdateOrganizationRequest>,
     ) -> Result<Response<v1::Organization>, Status> {
-        let (mut call, message) = parts(request, |message| {
-            message.organization.as_ref().map(|organization| organization.id)
-        })?;
-        call.validate_only = message.validate_only;
-        call.idempotency_key = convert::idempotency_key(&message.request_id)?;
-        let (with_writable, id_only) = (message.include_writable_fields, message.id_only);
-        let etag = message.organization.as_ref().map(|organization| organization.etag.clone());
-        let etag = etag.unwrap_or_default();
-        let condition = EtagCondition::parse(&etag);
-        let update = convert::update(message)?;
-        let updated = organizations::update(&self.store, &call, update, condition).await;
-        let updated = updated.map_err(|error| convert::refusal(&etag, error))?;
-        Ok(Response::new(if id_only {
-            v1::Organization { id: updated.id.get(), ..v1::Organization::default() }
-        } else {
-            organization(&call.principal, updated, with_writable)
-        }))
+        if let Some(organization) = &request.get_ref().organization {
+            note(&request, organization.id);
+        }
+        answer(request, async |mut call, message| {
+            call.validate_only = message.validate_only;
+            call.idempotency_key = convert::idempotency_key(&message.request_id)?;
+            let (with_writable, id_only) = (message.include_writable_fields, message.id_only);
+            let etag = message.organization.as_ref().map(|organization| organization.etag.clone());
+            let etag = etag.unwrap_or_default();
+            let condition = EtagCondition::parse(&etag);
+            let update = convert::update(message)?;
+            let updated = organizations::update(&self.store, &call, update, condition).await;
+            let updated = updated.map_err(|error| convert::refusal(&etag, error))?;
+            Ok(Response::new(if id_only {
+                v1::Organization { id: updated.id.get(), ..v1::Organization::default() }
+            } else {
+                organization(&call.principal, updated, with_writable)
+            }))
+        })
+        .await
     }
 
     async fn create(
         &self,
         request: Request<v1::CreateOrganizationRequest>,
     ) -> Result<Response<v1::Organization>, Status> {
-        let (mut call, message) = parts(request, |_| None)?;
-        call.validate_only = message.validate_only;
-        call.idempotency_key = convert::idempotency_key(&message.request_id)?;
-        let with_writable = message.include_writable_fields;
-        let creation = convert::creation(message)?;
-        let created = organizations::create(&self.store, &call, creation).await?;
-        Ok(Response::new(organization(&call.principal, created, with_writable)))
+        answer(request, async |mut call, message| {
+            call.validate_only = message.validate_only;
+            call.idempotency_key = convert::idempotency_key(&message.request_id)?;
+            let with_writable = message.include_writable_fields;
+            let creation = convert::creation(message)?;
+            let created = organizations::create(&self.store, &call, creation).await?;
+            Ok(Response::new(organization(&call.principal, created, with_writable)))
+        })
+        .await
     }
 
     async fn get(
         &self,
         request: Request<v1::GetOrganizationRequest>,
     ) -> Result<Response<v1::Organization>, Status> {
-        let (Call { principal, .. }, message) = parts(request, |message| Some(message.id))?;
-        let id = convert::organization_id("id", message.id)?;
-        let found = organizations::get(&self.store, &principal, id).await?;
-        Ok(Response::new(organization(&principal, found, message.include_writable_fields)))
+        note(&request, request.get_ref().id);
+        answer(request, async |Call { principal, .. }, message| {
+            let id = convert::organization_id("id", message.id)?;
+            let found = organizations::get(&self.store, &principal, id).await?;
+            Ok(Response::new(organization(&principal, found, message.include_writable_fields)))
+        })
+        .await
     }
 
     async fn list(
@@ -83,31 +91,36 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         request: Request<v1::ListOrganizationsRequest>,
     ) -> Result<Response<v1::ListOrganizationsResponse>, Status> {
         const LIST: &str = "organizations";
-        let (Call { principal, .. }, message) = parts(request, |_| None)?;
-        let size = page::size(message.page_size, page::ORGANIZATIONS_MAX)?;
-        let after = page::after(LIST, &message.page_token)?;
-        let page = organizations::list(&self.store, &principal, after, size).await?;
-        let next_page_token = page::next_token(LIST, &page, |last| last.id.get());
-        let with_writable = message.include_writable_fields;
-        let organizations = page.map(|found| organization(&principal, found, with_writable));
-        let organizations = organizations.entries;
-        Ok(counted(v1::ListOrganizationsResponse { organizations, next_page_token }))
+        answer(request, async |Call { principal, .. }, message| {
+            let size = page::size(message.page_size, page::ORGANIZATIONS_MAX)?;
+            let after = page::after(LIST, &message.page_token)?;
+            let page = organizations::list(&self.store, &principal, after, size).await?;
+            let next_page_token = page::next_token(LIST, &page, |last| last.id.get());
+            let with_writable = message.include_writable_fields;
+            let organizations = page.map(|found| organization(&principal, found, with_writable));
+            let organizations = organizations.entries;
+            Ok(counted(v1::ListOrganizationsResponse { organizations, next_page_token }))
+        })
+        .await
     }
 
     async fn list_changes(
         &self,
         request: Request<v1::ListChangesRequest>,
     ) -> Result<Response<v1::ListChangesResponse>, Status> {
-        let (Call { principal, .. }, message) =
-            parts(request, |message| Some(message.organization_id))?;
-        let id = convert::organization_id("organization_id", message.organization_id)?;
-        let list = format!("changes-{id}");
-        let size = page::size(message.page_size, page::CHANGES_MAX)?;
-        let after = page::after(&list, &message.page_token)?;
-        let page = organizations::list_changes(&self.store, &principal, id, after, size).await?;
-        let next_page_token = page::next_token(&list, &page, |last| last.version);
-        let changes = page.map(convert::change).entries;
-        Ok(counted(v1::ListChangesResponse { changes, next_page_token }))
+        note(&request, request.get_ref().organization_id);
+        answer(request, async |Call { principal, .. }, message| {
+            let id = convert::organization_id("organization_id", message.organization_id)?;
+            let list = format!("changes-{id}");
+            let size = page::size(message.page_size, page::CHANGES_MAX)?;
+            let after = page::after(&list, &message.page_token)?;
+            let page =
+                organizations::list_changes(&self.store, &principal, id, after, size).await?;
+            let next_page_token = page::next_token(&list, &page, |last| last.version);
+            let changes = page.map(convert::change).entries;
+            Ok(counted(v1::ListChangesResponse { changes, next_page_token }))
+        })
+        .await
     }
 
     type WatchStream = BoxStream<'static, Result<v1::Change, Status>>;
@@ -118,46 +131,53 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
     ) -> Result<Response<Self::WatchStream>, Status> {
         // None: from the gateway in this process, which has it.
         let connection = request.extensions().get::<CancellationToken>().cloned();
-        let (Call { principal, .. }, message) = parts(request, |message| {
-            // Several have no one id.
-            <[i64; 1]>::try_from(message.organization_ids.as_slice()).ok().map(|[id]| id)
-        })?;
-        let from = convert::watch(message)?;
-        let connection = connection.unwrap_or_default();
-        let news = self.watches.watch(principal, from, connection).await?;
-        let changes = news.map_ok(convert::news).map_err(Status::from);
-        // A stream is read after its handler has returned, where nobody else catches a panic.
-        let changes = AssertUnwindSafe(changes).catch_unwind();
-        let changes = changes.map(|change| change.unwrap_or_else(|_| Err(status::panicked())));
-        Ok(Response::new(changes.boxed()))
+        // Several have no one id.
+        if let [id] = request.get_ref().organization_ids.as_slice() {
+            note(&request, *id);
+        }
+        answer(request, async |Call { principal, .. }, message| {
+            let from = convert::watch(message)?;
+            let connection = connection.unwrap_or_default();
+            let news = self.watches.watch(principal, from, connection).await?;
+            let changes = news.map_ok(convert::news).map_err(status::of);
+            // A stream is read after its handler has returned, where nobody else catches a panic.
+            let changes = AssertUnwindSafe(changes).catch_unwind();
+            let changes = changes.map(|change| change.unwrap_or_else(|_| Err(status::panicked())));
+            Ok(Response::new(changes.boxed()))
+        })
+        .await
     }
 
     async fn who_am_i(
         &self,
         request: Request<v1::WhoAmIRequest>,
     ) -> Result<Response<v1::Caller>, Status> {
-        let (Call { principal, .. }, _) = parts(request, |_| None)?;
-        Ok(Response::new(convert::caller(&principal)))
+        answer(request, async |Call { principal, .. }, _| {
+            Ok(Response::new(convert::caller(&principal)))
+        })
+        .await
     }
 }
 
-/// The call, whose principal `call` has authenticated, and the message; `organization` is the one
-/// that it names, for the log.
-fn parts<T>(
-    mut request: Request<T>,
-    organization: impl FnOnce(&T) -> Option<i64>,
-) -> Result<(Call, T), Error> {
-    if let Some(record) = request.extensions().get::<RequestRecord>()
-        && let Some(id) = organization(request.get_ref())
-    {
-        record.set_organization(id);
+/// Notes for the log which organization a call is about.
+fn note<T>(request: &Request<T>, organization: i64) {
+    if let Some(record) = request.extensions().get::<RequestRecord>() {
+        record.set_organization(organization);
     }
-    let principal = request.extensions_mut().remove::<Arc<Principal>>();
-    let principal = principal.ok_or_else(|| Error::Internal("a call came past `call`".into()))?;
+}
+
+/// The answer of an RPC for the principal that `call` has authenticated, or the status of its refusal.
+async fn answer<T, A>(
+    mut request: Request<T>,
+    rpc: impl AsyncFnOnce(Call, T) -> domain::Result<Response<A>>,
+) -> Result<Response<A>, Status> {
+    let Some(principal) = request.extensions_mut().remove::<Arc<Principal>>() else {
+        return Err(status::of(Error::Internal("a call came past `call`".into())));
+    };
     let request_id = request.metadata().get(request_id::HEADER.as_str());
     let request_id = request_id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
     let call = Call { principal, request_id, idempotency_key: None, validate_only: false };
-    Ok((call, request.into_inner()))
+    rpc(call, request.into_inner()).await.map_err(status::of)
 }
 
 /// An answer that may be large, with its size for whoever counts what waits unread.

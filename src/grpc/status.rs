@@ -21,52 +21,51 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 const VIOLATIONS_MAX: usize = 8;
 
 /// The status of a refusal. What is not for the caller goes to the log.
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        let (code, reason) = code_and_reason(&error);
-        let mut details = details(reason);
-        match &error {
-            Error::Unavailable(source) | Error::OutcomeUnknown(source) => {
-                tracing::warn!(error = causes(&**source), "the database is unavailable");
-                details.set_retry_info(Some(RETRY_DELAY));
-            }
-            Error::Overloaded
-            | Error::ShareExhausted
-            | Error::TooManyWatches
-            | Error::Stopping
-            | Error::ConnectionAged
-            | Error::CredentialChanged => {
-                details.set_retry_info(Some(RETRY_DELAY));
-            }
-            Error::Internal(source) => {
-                tracing::error!(error = causes(&**source), "a call failed");
-            }
-            Error::Invalid(violations) => {
-                details.set_bad_request(bad_request(violations.iter().cloned()));
-            }
-            Error::ForbiddenFields { fields, .. } => {
-                let forbidden = |field: &_| {
-                    let description = "Your role may not change this field.";
-                    Violation::of_field(*field, reason::FIELD_FORBIDDEN, description)
-                };
-                details.set_bad_request(bad_request(fields.iter().map(forbidden)));
-            }
-            Error::EtagMismatch { current }
-            | Error::EtagWeak { current }
-            | Error::EtagMalformed { current } => {
-                let metadata = [("etag".to_owned(), current.to_string())];
-                details.set_error_info(reason, ERROR_DOMAIN, metadata);
-            }
-            Error::CredentialMissing
-            | Error::CredentialInvalid
-            | Error::ForbiddenOrganization
-            | Error::ForbiddenCreation
-            | Error::IdempotencyKeyReused
-            | Error::NotFound(_)
-            | Error::AlreadyExists(_) => {}
+#[must_use]
+pub fn of(error: Error) -> Status {
+    let (code, reason) = code_and_reason(&error);
+    let mut details = details(reason);
+    match &error {
+        Error::Unavailable(source) | Error::OutcomeUnknown(source) => {
+            tracing::warn!(error = causes(&**source), "the database is unavailable");
+            details.set_retry_info(Some(RETRY_DELAY));
         }
-        Status::with_error_details(code, error.to_string(), details)
+        Error::Overloaded
+        | Error::ShareExhausted
+        | Error::TooManyWatches
+        | Error::Stopping
+        | Error::ConnectionAged
+        | Error::CredentialChanged => {
+            details.set_retry_info(Some(RETRY_DELAY));
+        }
+        Error::Internal(source) => {
+            tracing::error!(error = causes(&**source), "a call failed");
+        }
+        Error::Invalid(violations) => {
+            details.set_bad_request(bad_request(violations.iter().cloned()));
+        }
+        Error::ForbiddenFields { fields, .. } => {
+            let forbidden = |field: &_| {
+                let description = "Your role may not change this field.";
+                Violation::of_field(*field, reason::FIELD_FORBIDDEN, description)
+            };
+            details.set_bad_request(bad_request(fields.iter().map(forbidden)));
+        }
+        Error::EtagMismatch { current }
+        | Error::EtagWeak { current }
+        | Error::EtagMalformed { current } => {
+            let metadata = [("etag".to_owned(), current.to_string())];
+            details.set_error_info(reason, ERROR_DOMAIN, metadata);
+        }
+        Error::CredentialMissing
+        | Error::CredentialInvalid
+        | Error::ForbiddenOrganization
+        | Error::ForbiddenCreation
+        | Error::IdempotencyKeyReused
+        | Error::NotFound(_)
+        | Error::AlreadyExists(_) => {}
     }
+    Status::with_error_details(code, error.to_string(), details)
 }
 
 /// An error with all that caused it, for the log.
@@ -173,7 +172,7 @@ pub(super) fn code_name(headers: &HeaderMap) -> &'static str {
 
 /// A handler that panicked.
 pub(super) fn panicked() -> Status {
-    Error::Internal("a handler panicked".into()).into()
+    of(Error::Internal("a handler panicked".into()))
 }
 
 /// A status that tonic made, which has no details and tells of its decoder, in our words; one of

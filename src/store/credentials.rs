@@ -5,14 +5,14 @@ use std::ops::RangeInclusive;
 use orgd_shares::Holder;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, SqlErr, Statement,
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, SqlErr, Statement,
     sea_query::{Expr, Query},
 };
 use tokio::time::sleep;
 
 use super::{
-    Store, attempt::ANSWER_TIME, batch::reader, clock, entity::credentials,
+    Store, attempt::ANSWER_TIME, batch::reader, clock, entity::credentials, error::failure,
     options::STATEMENT_TIMEOUT_MAX, pools::holder, sql::predicates::holds,
 };
 use crate::domain::{
@@ -73,7 +73,7 @@ impl Store {
                 reason::CREDENTIAL_ALREADY_EXISTS,
                 "This secret belongs to a credential already; revoked ones are not used again.",
             ))),
-            _ => Err(error.into()),
+            _ => Err(failure(error)),
         }
     }
 
@@ -81,7 +81,7 @@ impl Store {
     pub async fn list_credentials(&self) -> Result<Vec<StoredCredential>> {
         let newest_first =
             credentials::Entity::find().order_by_desc(credentials::Column::CreatedAt);
-        stored(self.attempt(|| newest_first.clone().all(&self.pools.reader)).await?)
+        stored(self.attempt(|| newest_first.clone().all(&self.pools.reader)).await)
     }
 
     /// The credentials with digests in a range, two at most: enough to tell one from several.
@@ -92,7 +92,7 @@ impl Store {
         let (first, last) = digests.into_inner();
         let between = credentials::Column::Digest.between(first.to_vec(), last.to_vec());
         let found = credentials::Entity::find().filter(between).limit(2);
-        stored(self.attempt(|| found.clone().all(&self.pools.reader)).await?)
+        stored(self.attempt(|| found.clone().all(&self.pools.reader)).await)
     }
 
     /// Whether a subject has a credential that holds.
@@ -101,8 +101,8 @@ impl Store {
         let held = format!("SELECT 1 FROM credentials WHERE subject = $1 AND {holds} LIMIT 1");
         let values = [subject.into(), clock::now_in_seconds().into()];
         let held = Statement::from_sql_and_values(self.pools.backend(), held, values);
-        let found = self.attempt(|| self.pools.reader.query_all_raw(held.clone())).await?;
-        Ok(!found.is_empty())
+        let found = self.attempt(|| self.pools.reader.query_all_raw(held.clone())).await;
+        found.map(|rows| !rows.is_empty()).map_err(failure)
     }
 
     /// Ends a credential, which cannot be taken up again, an expired one too. Answers whether it had
@@ -116,7 +116,7 @@ impl Store {
             .into_query()
             .returning(Query::returning().column(credentials::Column::Digest))
             .to_owned();
-        Ok(!self.write(&revoke).await?.is_empty())
+        self.write(&revoke).await.map(|rows| !rows.is_empty()).map_err(failure)
     }
 
     /// Waits until nothing more is written by what this credential proved before its row was last
@@ -138,11 +138,13 @@ impl Store {
             .col_expr(revoked_at, Expr::col(revoked_at))
             .filter(credentials::Column::Digest.eq(digest.0.to_vec()))
             .into_query();
-        self.write(&touch).await?;
-        Ok(())
+        self.write(&touch).await.map(drop).map_err(failure)
     }
 }
 
-fn stored(rows: Vec<credentials::Model>) -> Result<Vec<StoredCredential>> {
+fn stored(
+    found: std::result::Result<Vec<credentials::Model>, DbErr>,
+) -> Result<Vec<StoredCredential>> {
+    let rows = found.map_err(failure)?;
     rows.into_iter().map(StoredCredential::try_from).collect()
 }

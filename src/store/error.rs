@@ -10,13 +10,12 @@ use sea_orm::{
 
 use crate::domain::Error;
 
-impl From<DbErr> for Error {
-    fn from(error: DbErr) -> Self {
-        if is_unavailable(&error) {
-            Self::Unavailable(error.into())
-        } else {
-            Self::Internal(error.into())
-        }
+/// What a failure is to a caller.
+pub(super) fn failure(error: DbErr) -> Error {
+    if is_unavailable(&error) {
+        Error::Unavailable(error.into())
+    } else {
+        Error::Internal(error.into())
     }
 }
 

@@ -73,6 +73,6 @@ impl Store {
         self.organizations.close();
         self.credentials.close();
         self.lanes.ended().await;
-        Ok(self.pools.close().await?)
+        self.pools.close().await.map_err(error::failure)
     }
 }

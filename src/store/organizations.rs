@@ -10,7 +10,7 @@ use super::{
     attempt::{RETRIES_MAX, attempt},
     batch::{reader, writer::Outcome},
     entity::{ORGANIZATIONS, organization_changes, organizations},
-    error::{internal, is_taken},
+    error::{failure, internal, is_taken},
     page,
     pools::{Pools, holder},
     sql::{
@@ -102,7 +102,7 @@ impl Store {
                 let Pools { reader, upkeep, .. } = &self.pools;
                 match caller {
                     Some(caller) => self.attempt_for(caller, || query().all(reader)).await,
-                    None => Ok(self.attempt(|| query().all(upkeep)).await?),
+                    None => self.attempt(|| query().all(upkeep)).await.map_err(failure),
                 }
             };
             let rows = rows.instrument(span).await?;
@@ -222,7 +222,7 @@ impl Store {
             Ok(rows) => only(rows).flatten().transpose(),
             // By the same request under the same key, which was faster.
             Err(error) if is_taken(&error) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(failure(error)),
         }
     }
 

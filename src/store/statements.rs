@@ -64,7 +64,7 @@ impl Store {
         statement: impl FnMut() -> F,
     ) -> Result<T> {
         let _place = self.pools.place(principal).await?;
-        Ok(self.attempt(statement).await?)
+        self.attempt(statement).await.map_err(error::failure)
     }
 
     /// How long the answer to a statement is waited for, a connection included.

@@ -6,6 +6,7 @@ use sea_orm::{DbErr, EntityTrait, QuerySelect};
 use super::{
     Store,
     entity::organizations,
+    error::failure,
     migrate::{self, MigrationStep},
 };
 use crate::{domain::Result, telemetry::metrics};
@@ -21,8 +22,7 @@ impl Store {
         let id = organizations::Column::Id;
         let probe = organizations::Entity::find().select_only().column(id).limit(1);
         let probe = || probe.clone().into_tuple::<i64>();
-        self.attempt(|| probe().all(&self.pools.upkeep)).await?;
-        Ok(())
+        self.attempt(|| probe().all(&self.pools.upkeep)).await.map(drop).map_err(failure)
     }
 
     /// Fails where this version cannot work with the schema as it is; writes nothing.

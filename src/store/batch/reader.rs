@@ -11,10 +11,12 @@ use super::{
     queue::Queue,
 };
 use crate::{
-    domain::{Error, Result},
+    domain::Result,
     store::{
         attempt::rests,
-        error::{is_about_a_row, is_cut_off, is_lost_to_another, is_outlived, is_unreachable},
+        error::{
+            failure, is_about_a_row, is_cut_off, is_lost_to_another, is_outlived, is_unreachable,
+        },
         sql::row::Row,
     },
 };
@@ -70,7 +72,7 @@ pub(in crate::store) async fn serve<K: Copy, R, M: Clone>(
                     jobs.extend(reads.take_all());
                 }
                 let is_about_a_row = !keys.is_empty() && is_about_a_row(&error);
-                let error = Error::from(error);
+                let error = failure(error);
                 if !is_about_a_row {
                     health.note(Some(error.clone()));
                 }

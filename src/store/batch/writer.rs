@@ -13,7 +13,7 @@ use crate::{
     domain::Error,
     store::{
         entity::organizations,
-        error::{is_about_a_row, is_unreachable},
+        error::{failure, is_about_a_row, is_unreachable},
         sql::asked::{Asked, Write},
     },
 };
@@ -66,7 +66,7 @@ pub(in crate::store) async fn serve(writes: Arc<Writes>, write: Write, mut lane:
                     // What waits behind it would wait for nothing.
                     jobs.extend(writes.take_all());
                 }
-                let error = Error::from(error);
+                let error = failure(error);
                 health.note(Some(error.clone()));
                 for job in jobs {
                     job.answer(Outcome::Failed(error.clone()));
