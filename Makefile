@@ -88,7 +88,7 @@ fuzz: $(TOOLS)/bin/cargo-fuzz
 # Changes the code that decides rights, patches and bodies in small ways, one after the other, in this very
 # checkout, and expects a test to fail for each (.cargo/mutants.toml). Takes an hour on two cores.
 mutants: tools $(TOOLS)/bin/cargo-mutants
-	$(CARGO_TOOL) mutants --in-place --cargo-arg=--locked --output target/mutants
+	$(CARGO_TOOL) mutants --workspace --in-place --cargo-arg=--locked --output target/mutants
 
 # What the binary is made of: licences, duplicates and sources, and the bill of materials.
 supply-chain: deny sbom

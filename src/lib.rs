@@ -15,7 +15,6 @@ pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
-pub mod domain;
 pub mod gateway;
 pub mod grpc;
 pub mod proto;
@@ -24,3 +23,5 @@ mod rests;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+
+pub use orgd_domain as domain;

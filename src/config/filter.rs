@@ -12,13 +12,12 @@ use super::secrets::may_be_url;
 const CRATES: &str = include_str!("../../Cargo.lock");
 
 /// What follows `orgd::` in our own targets: the rooms, and those that have a name of their own.
-const OURS: [&str; 14] = [
+const OURS: [&str; 13] = [
     "app",
     "audit",
     "auth",
     "cli",
     "config",
-    "domain",
     "gateway",
     "grpc",
     "proto",

@@ -32,7 +32,7 @@ What every role gets for every change of every field, through both APIs: the ans
 code of gRPC. This page is written by `tests/it/authz.rs` from what the service really answers, and the
 test fails when the two differ; `UPDATE_EXPECT=1 cargo test --test it authz` writes it anew.
 
-`domain/policy.rs` decides; nothing else does. A user has rights to one organization, support and
+`domain/src/policy.rs` decides; nothing else does. A user has rights to one organization, support and
 administrators to all, so for them *own* and *foreign* are alike. A user is refused the same way,
 byte for byte, for a foreign organization and for one that does not exist. Clearing the name is refused
 for its value (400), once the caller has the right to change it.

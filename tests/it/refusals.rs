@@ -209,7 +209,7 @@ fn the_page_of_errors_and_the_code_have_the_same_reasons() {
         words.map(str::to_owned).collect()
     };
     let problem = include_str!("../../src/gateway/write/problem.rs");
-    let domain = include_str!("../../src/domain/error.rs");
+    let domain = include_str!("../../domain/src/error.rs");
     let field_error = include_str!("../../src/gateway/write/field_error.rs");
     let mut in_code = quoted(problem, '"');
     in_code.extend(quoted(field_error, '"'));

@@ -1,7 +1,8 @@
 //! The meaning of an organization and of a change to it: values, patch, principal, rights, errors.
 //!
-//! Architecture invariant: no I/O, no async, no framework's name; nothing here knows of HTTP, gRPC
-//! or SQL.
+//! Architecture invariant: no I/O, no framework, no HTTP, gRPC or SQL. Cargo holds that: this crate depends on
+//! `thiserror` and `time` alone. Of the wire it has what callers read: the names of fields (`fields`), and
+//! sentences with their reasons (`error`).
 
 mod change;
 mod condition;
