@@ -101,3 +101,39 @@ impl Organization {
         self.values.each().filter_map(|(_, value)| value.as_ref()).map(String::len).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Etag, ID_MAX, OrganizationId};
+
+    #[test]
+    fn a_tag_has_the_one_spelling_in_which_it_was_issued() {
+        for (tag, version) in [
+            ("\"1\"", Some(1)),
+            ("\"9223372036854775807\"", Some(i64::MAX)),
+            ("\"9223372036854775808\"", None),
+            ("\"0\"", None),
+            ("\"-1\"", None),
+            ("\"03\"", None),
+            ("\"+3\"", None),
+            ("\" 3\"", None),
+            ("\"\"", None),
+            ("\"", None),
+            ("3", None),
+            ("\"3", None),
+            ("W/\"3\"", None),
+            ("", None),
+        ] {
+            assert_eq!(Etag::parse(tag).map(Etag::version), version, "{tag}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_in_its_range() {
+        for (id, is_one) in
+            [(i64::MIN, false), (0, false), (1, true), (ID_MAX, true), (ID_MAX + 1, false)]
+        {
+            assert_eq!(OrganizationId::new(id).map(OrganizationId::get), is_one.then_some(id));
+        }
+    }
+}

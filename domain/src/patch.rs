@@ -101,3 +101,84 @@ pub struct Creation<T> {
     /// Its fields: a patch of an organization that has none yet.
     pub patch: Patch<T>,
 }
+
+#[cfg(test)]
+mod tests {
+    use Change::{Clear, Keep, Set};
+    use Field::{Handshake, Name, SubscriptionId};
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    /// Of the name, the subscription and the handshake; `-` keeps a field and an empty text clears it.
+    fn patch(values: [&str; 3]) -> Patch<String> {
+        let change = |value: &str| match value {
+            "-" => Keep,
+            "" => Clear,
+            value => Set(value.to_owned()),
+        };
+        let [name, subscription_id, handshake] = values.map(change);
+        [(Name, name), (SubscriptionId, subscription_id), (Handshake, handshake)].into()
+    }
+
+    #[test]
+    fn every_rule_that_a_patch_breaks_is_told() {
+        const REQUIRED: &str = reason::FIELD_REQUIRED;
+        const BLANK: &str = reason::FIELD_BLANK;
+        // What an update breaks, and what a new organization of the same patch does.
+        for (values, of_update, of_new) in [
+            (["a", "b", "c"], &[][..], &[][..]),
+            (["a", "", "-"], &[], &[]),
+            (["-", "-", "-"], &[], &[(Name, REQUIRED)][..]),
+            (["", "-", ""], &[(Name, REQUIRED)], &[(Name, REQUIRED)]),
+            (
+                ["-", " ", "-"],
+                &[(SubscriptionId, BLANK)],
+                &[(SubscriptionId, BLANK), (Name, REQUIRED)],
+            ),
+            (
+                ["", " ", " "],
+                &[(Name, REQUIRED), (SubscriptionId, BLANK), (Handshake, BLANK)],
+                &[(Name, REQUIRED), (SubscriptionId, BLANK), (Handshake, BLANK)],
+            ),
+        ] {
+            for (parsed, expected) in
+                [(patch(values).parse(), of_update), (patch(values).parse_new(), of_new)]
+            {
+                let broken = match parsed {
+                    Err(Error::Invalid(violations)) => violations,
+                    _ => Vec::new(),
+                };
+                let told = broken.iter().map(|one| (one.path.clone().into_owned(), one.reason));
+                let path = |(field, reason): &(Field, _)| {
+                    (format!("organization.{}", field.path()), *reason)
+                };
+                assert!(told.eq(expected.iter().map(path)), "{values:?}: {broken:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_patch_changes_the_fields_that_it_names_and_no_other() {
+        let stored = Organization {
+            id: OrganizationId::new(90).unwrap(),
+            values: Fields::from_fn(|field| Some(field.path().to_owned())),
+            date_created: OffsetDateTime::UNIX_EPOCH,
+            date_modified: OffsetDateTime::UNIX_EPOCH,
+            etag: Etag::FIRST,
+        };
+        for (values, named, expected) in [
+            (["-", "-", "-"], &[][..], [Some("name"), Some("subscription_id"), Some("handshake")]),
+            (["a", "-", "-"], &[Name], [Some("a"), Some("subscription_id"), Some("handshake")]),
+            (["name", "", "-"], &[Name, SubscriptionId], [Some("name"), None, Some("handshake")]),
+            (["-", "b", ""], &[SubscriptionId, Handshake], [Some("name"), Some("b"), None]),
+        ] {
+            let patch = patch(values).parse().unwrap();
+            assert!(patch.fields().eq(named.iter().copied()), "{values:?}");
+            assert_eq!(patch.is_empty(), named.is_empty());
+            let changed = patch.apply(stored.clone());
+            assert_eq!(Field::ALL.map(|field| changed.value(field)), expected, "{values:?}");
+            assert_eq!(Organization { values: stored.values.clone(), ..changed }, stored);
+        }
+    }
+}

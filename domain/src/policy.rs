@@ -99,3 +99,49 @@ pub fn readable_change(principal: &Principal, mut entry: ChangeEntry) -> ChangeE
     entry.fields.retain(|change| may_access(principal.role, Access::Read, change.field));
     entry
 }
+
+#[cfg(test)]
+mod tests {
+    use Field::{Handshake, Name, SubscriptionId};
+
+    use super::*;
+
+    fn principal(role: Role, organization: Option<OrganizationId>) -> Principal {
+        Principal { role, organization, ..Principal::operator() }
+    }
+
+    #[test]
+    fn a_user_has_its_own_organization_and_others_have_all() {
+        let [own, other] = [90, 91].map(|id| OrganizationId::new(id).unwrap());
+        for (role, organization, scope, has_own) in [
+            (User, Some(own), Scope::Only(own), true),
+            (User, Some(other), Scope::Only(other), false),
+            (User, None, Scope::Nothing, false),
+            (Support, None, Scope::All, true),
+            (Administrator, None, Scope::All, true),
+        ] {
+            let principal = principal(role, organization);
+            assert_eq!(list_scope(&principal), scope);
+            assert_eq!(authorize_organization(&principal, own).is_ok(), has_own, "{principal:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_every_field_that_the_role_may_not_change() {
+        for (role, writable, forbidden) in [
+            (User, &[Name][..], &[SubscriptionId, Handshake][..]),
+            (Support, &[Name, SubscriptionId], &[Handshake]),
+            (Administrator, &[Name, SubscriptionId, Handshake], &[]),
+        ] {
+            let principal = principal(role, None);
+            assert!(writable_fields(&principal).eq(writable.iter().copied()));
+            assert!(authorize_fields(&principal, writable.iter().copied()).is_ok());
+            let named = match authorize_fields(&principal, Field::ALL.into_iter()) {
+                Err(Error::ForbiddenFields { fields, .. }) => fields,
+                _ => Vec::new(),
+            };
+            assert_eq!(named, forbidden, "{role:?}");
+            assert_eq!(authorize_creation(&principal).is_ok(), role == Administrator);
+        }
+    }
+}

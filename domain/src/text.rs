@@ -38,3 +38,35 @@ impl Text {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_kept_as_it_was_sent_or_refused_for_one_rule() {
+        // Of two bytes each: characters are counted.
+        let [longest, too_long] = [0, 1].map(|more| "é".repeat(TEXT_CODE_POINTS_MAX + more));
+        for (value, refused) in [
+            ("a", None),
+            (" a ", None),
+            ("e\u{301}", None),
+            (&longest, None),
+            ("", Some(reason::FIELD_BLANK)),
+            (" \u{3000}", Some(reason::FIELD_BLANK)),
+            ("\t\n", Some(reason::FIELD_BLANK)),
+            ("a\nb", Some(reason::FIELD_CONTROL_CHARACTER)),
+            ("a\0", Some(reason::FIELD_CONTROL_CHARACTER)),
+            ("\u{85}a", Some(reason::FIELD_CONTROL_CHARACTER)),
+            (&too_long, Some(reason::FIELD_TOO_LONG)),
+        ] {
+            match Text::parse(Field::Name, value.to_owned()) {
+                Ok(text) => assert_eq!((text.as_str(), None), (value, refused)),
+                Err(violation) => {
+                    assert_eq!(violation.path, "organization.name");
+                    assert_eq!(Some(violation.reason), refused, "{value:?}");
+                }
+            }
+        }
+    }
+}
