@@ -24,10 +24,11 @@ const VIOLATIONS_MAX: usize = 8;
 #[must_use]
 pub fn of(error: Error) -> Status {
     let (code, reason) = code_and_reason(&error);
+    let message = error.to_string();
     let mut details = details(reason);
-    match &error {
+    match error {
         Error::Unavailable(source) | Error::OutcomeUnknown(source) => {
-            tracing::warn!(error = causes(&**source), "the database is unavailable");
+            tracing::warn!(error = causes(&*source), "the database is unavailable");
             details.set_retry_info(Some(RETRY_DELAY));
         }
         Error::Overloaded
@@ -39,17 +40,17 @@ pub fn of(error: Error) -> Status {
             details.set_retry_info(Some(RETRY_DELAY));
         }
         Error::Internal(source) => {
-            tracing::error!(error = causes(&**source), "a call failed");
+            tracing::error!(error = causes(&*source), "a call failed");
         }
         Error::Invalid(violations) => {
-            details.set_bad_request(bad_request(violations.iter().cloned()));
+            details.set_bad_request(bad_request(violations.into_iter()));
         }
         Error::ForbiddenFields { fields, .. } => {
-            let forbidden = |field: &_| {
+            let forbidden = |field| {
                 let description = "Your role may not change this field.";
-                Violation::of_field(*field, reason::FIELD_FORBIDDEN, description)
+                Violation::of_field(field, reason::FIELD_FORBIDDEN, description)
             };
-            details.set_bad_request(bad_request(fields.iter().map(forbidden)));
+            details.set_bad_request(bad_request(fields.into_iter().map(forbidden)));
         }
         Error::EtagMismatch { current }
         | Error::EtagWeak { current }
@@ -65,7 +66,7 @@ pub fn of(error: Error) -> Status {
         | Error::NotFound(_)
         | Error::AlreadyExists(_) => {}
     }
-    Status::with_error_details(code, error.to_string(), details)
+    Status::with_error_details(code, message, details)
 }
 
 /// An error with all that caused it, for the log.
