@@ -5,11 +5,11 @@ use std::{
     task::Poll,
 };
 
-use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+use tokio::{task::AbortHandle, time::Instant};
 
 use crate::{
-    charge::ConnectionBudget, flood::Flood, framing::Framing, limits::Limits, seats::Place,
-    under_way::UnderWay,
+    attention::Reason, charge::ConnectionBudget, flood::Flood, framing::Framing, limits::Limits,
+    seats::Place, under_way::UnderWay,
 };
 
 /// Shared by a connection's bytes, its requests and its watch.
@@ -22,8 +22,6 @@ struct Shared {
     place: Place,
     /// What the client holds by this connection.
     budget: ConnectionBudget,
-    /// Says that the client has spent a request's whole time on sending it.
-    slow: Notify,
     state: Mutex<State>,
 }
 
@@ -66,7 +64,7 @@ impl Activity {
             blocked_since: None,
             flood: Flood::new(now),
         };
-        Self(Arc::new(Shared { place, budget, slow: Notify::new(), state: Mutex::new(state) }))
+        Self(Arc::new(Shared { place, budget, state: Mutex::new(state) }))
     }
 
     /// What the client holds by this connection.
@@ -114,13 +112,9 @@ impl Activity {
         if self.is_offending() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Ends once the client has spent a request's whole time on sending it.
-    pub(crate) async fn slow(&self) {
-        self.0.slow.notified().await;
-    }
-
+    /// The client has spent a request's whole time on sending it.
     pub(crate) fn note_slow(&self) {
-        self.0.slow.notify_one();
+        self.0.place.attention().call(Reason::Slow);
     }
 
     /// The stream of the request that has just begun runs as this task.

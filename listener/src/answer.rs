@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -98,12 +98,14 @@ impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         if this.rest.is_empty() {
-            // Whoever asks for more has taken what there was; from here on it waits for us.
-            this.guard.note_untaken(false);
             *this.part = None;
-            let frame = match ready!(this.body.as_mut().poll_frame(context)) {
-                Some(Ok(frame)) => frame,
-                end => return Poll::Ready(end),
+            let frame = match this.body.as_mut().poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                other => {
+                    // Whoever asks for more has taken what there was; from here on it waits for us.
+                    this.guard.note_untaken(false);
+                    return other;
+                }
             };
             match frame.into_data() {
                 Ok(data) => *this.rest = data,

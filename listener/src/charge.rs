@@ -2,13 +2,13 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicUsize, Ordering},
 };
 
 use orgd_shares::Share;
-use tokio::sync::Notify;
 
 use crate::{
+    attention::{Attention, Reason},
     budget::{Client, HeldBytes},
     forwarded::Source,
 };
@@ -21,30 +21,22 @@ pub(crate) struct ConnectionBudget(Arc<Shared>);
 struct Shared {
     max: usize,
     held: AtomicUsize,
-    is_greedy: AtomicBool,
-    greedy: Notify,
+    attention: Attention,
 }
 
 impl ConnectionBudget {
-    pub(crate) fn new(max: usize) -> Self {
-        let (held, is_greedy) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self(Arc::new(Shared { max, held, is_greedy, greedy: Notify::new() }))
+    pub(crate) fn new(max: usize, attention: Attention) -> Self {
+        Self(Arc::new(Shared { max, held: AtomicUsize::new(0), attention }))
     }
 
     /// The client holds more than its share, and this connection is its own.
     fn note_greedy(&self) {
-        self.0.is_greedy.store(true, Ordering::Relaxed);
-        self.0.greedy.notify_one();
+        self.0.attention.call(Reason::Greedy);
     }
 
     /// Whether the client was found to hold more than its share.
     pub(crate) fn is_greedy(&self) -> bool {
-        self.0.is_greedy.load(Ordering::Relaxed)
-    }
-
-    /// Ends once the client holds more than its share.
-    pub(crate) async fn greedy(&self) {
-        self.0.greedy.notified().await;
+        self.0.attention.has(Reason::Greedy)
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::{
 
 use crate::{
     activity::Activity,
+    attention::Reason,
     charge::ConnectionBudget,
     door::{Door, Peer},
     limits::Limits,
@@ -39,7 +40,8 @@ impl Door {
         let handshake = timeout(self.limits.header_read_timeout, tls.accept(stream));
         let shaken = tokio::select! {
             shaken = handshake => shaken,
-            () = peer.place.leave() => return,
+            // No request came yet, so it is to make place for another.
+            _ = peer.place.attention().next() => return,
         };
         match shaken {
             // Boxed, or every connection would have its size.
@@ -57,7 +59,9 @@ impl Door {
         let limits = self.limits;
         let share = self.held.max() / CONNECTION_PART;
         let held_max = if peer.is_proxy { usize::MAX } else { share };
-        let activity = Activity::new(peer.place.clone(), ConnectionBudget::new(held_max));
+        let attention = peer.place.attention().clone();
+        let budget = ConnectionBudget::new(held_max, attention.clone());
+        let activity = Activity::new(peer.place.clone(), budget);
         let is_last = self.stages.leave.child_token();
         let is_ending = self.stages.stop.child_token();
         // Of its own, as each turn of a connection locks the tokens that it looks at.
@@ -76,7 +80,7 @@ impl Door {
         let mut overdue = pin!(overdue(&activity, &limits));
         let mut next_age = Age::Grown;
         let mut aged = pin!(sleep(age_max(&limits)));
-        let (mut is_stopping, mut is_leaving) = (false, false);
+        let mut is_stopping = false;
         loop {
             tokio::select! {
                 // In this order: a connection that always has something to read would use up the turn
@@ -91,17 +95,26 @@ impl Door {
                     is_stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = peer.place.leave(), if !is_leaving => {
-                    is_leaving = true;
-                    if activity.is_idle() && !activity.is_http2() {
-                        return;
-                    }
+                reason = attention.next() => {
+                    let grace = match reason {
+                        Reason::Greedy => {
+                            self.note_end(&activity);
+                            return;
+                        }
+                        Reason::Leave if activity.is_idle() && !activity.is_http2() => return,
+                        Reason::Leave => activity.is_idle().then_some(LEAVING_GRACE),
+                        Reason::Slow if next_age == Age::Over => continue,
+                        Reason::Slow => {
+                            tracing::debug!("a request did not come in its time");
+                            Some(limits.connection_age_grace)
+                        }
+                    };
                     connection.as_mut().graceful_shutdown();
                     is_ending.cancel();
                     is_last.cancel();
-                    if activity.is_idle() {
+                    if let Some(grace) = grace {
                         next_age = Age::Over;
-                        aged.as_mut().reset(Instant::now() + LEAVING_GRACE);
+                        aged.as_mut().reset(Instant::now() + grace);
                     }
                 }
                 () = &mut aged => {
@@ -122,14 +135,6 @@ impl Door {
                         }
                     }
                     is_last.cancel();
-                    aged.as_mut().reset(Instant::now() + limits.connection_age_grace);
-                }
-                () = activity.slow(), if next_age != Age::Over => {
-                    tracing::debug!("a request did not come in its time");
-                    connection.as_mut().graceful_shutdown();
-                    is_ending.cancel();
-                    is_last.cancel();
-                    next_age = Age::Over;
                     aged.as_mut().reset(Instant::now() + limits.connection_age_grace);
                 }
                 ended = &mut connection => {
@@ -180,10 +185,6 @@ async fn overdue(activity: &Activity, limits: &Limits) {
             return;
         }
         activity.reset_stalled(limits);
-        tokio::select! {
-            biased;
-            () = activity.budget().greedy() => {}
-            () = sleep_until(ends_at.min(now + WATCH_INTERVAL)) => {}
-        }
+        sleep_until(ends_at.min(now + WATCH_INTERVAL)).await;
     }
 }

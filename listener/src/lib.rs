@@ -7,6 +7,7 @@ mod accept;
 mod activity;
 mod answer;
 mod arriving;
+mod attention;
 mod budget;
 mod charge;
 mod connection;

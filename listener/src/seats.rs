@@ -12,9 +12,11 @@ use std::{
 
 use orgd_shares::{Over, Share, Shares};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{self, Closed};
+use crate::{
+    attention::{Attention, Reason},
+    metrics::{self, Closed},
+};
 
 /// A source has one of so many parts of what others leave.
 const PARTS: usize = 2;
@@ -60,7 +62,7 @@ struct Known {
     idle_since: AtomicU64,
     /// Under which time it is in the line; changed under the lock.
     listed: AtomicU64,
-    leave: CancellationToken,
+    attention: Attention,
 }
 
 /// A connection's place, which ends with the value.
@@ -110,7 +112,7 @@ impl Seats {
             begin: self.0.begin,
             idle_since: AtomicU64::new(now),
             listed: AtomicU64::new(now),
-            leave: CancellationToken::new(),
+            attention: Attention::default(),
         };
         let place = Place(Arc::new(known));
         let mut lines = self.lines();
@@ -128,7 +130,7 @@ impl Seats {
             let Some(((listed, number), place)) = line.pop_first() else { return false };
             let idle_since = place.0.idle_since.load(Ordering::Relaxed);
             if idle_since == listed {
-                place.0.leave.cancel();
+                place.0.attention.call(Reason::Leave);
                 return true;
             }
             // Idle for less long than was known, or, once it is, from now on at the earliest.
@@ -172,9 +174,9 @@ impl Place {
         self.0.idle_since.store(since(self.0.begin), Ordering::Relaxed);
     }
 
-    /// Ends once the connection is to make place for another.
-    pub(crate) async fn leave(&self) {
-        self.0.leave.cancelled().await;
+    /// What the connection's task hears of.
+    pub(crate) fn attention(&self) -> &Attention {
+        &self.0.attention
     }
 }
 
@@ -202,7 +204,7 @@ mod tests {
 
     fn told(seats: &[Option<Seat>]) -> Vec<usize> {
         let is_told = |seat: &Option<Seat>| {
-            seat.as_ref().is_some_and(|seat| seat.place.0.leave.is_cancelled())
+            seat.as_ref().is_some_and(|seat| seat.place.0.attention.has(Reason::Leave))
         };
         (0..seats.len()).filter(|at| is_told(&seats[*at])).collect()
     }
@@ -261,7 +263,9 @@ mod tests {
         assert!(held[4].is_some());
         // As many as may be about to go.
         assert!(admit(&seats, OTHER).await.is_none());
-        held.retain(|seat| seat.as_ref().is_some_and(|seat| !seat.place.0.leave.is_cancelled()));
+        held.retain(|seat| {
+            seat.as_ref().is_some_and(|seat| !seat.place.0.attention.has(Reason::Leave))
+        });
         assert!(admit(&seats, None).await.is_some(), "a proxy has no share of its own");
     }
 }

@@ -6,83 +6,75 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
 use crate::activity::Activity;
 
 /// Bytes that a connection reads in one turn of its task. What these begin is counted before it reads
 /// on: h2 would take all streams that there are first, and the others wait meanwhile.
-const TURN_BYTES_MAX: usize = 4096;
+const TURN_BYTES_MAX: u64 = 4096;
 
-pin_project! {
-    /// A connection's bytes, which note when they move.
-    pub(crate) struct WatchedIo<I> {
-        #[pin]
-        io: I,
-        activity: Activity,
-    }
+/// A connection's bytes, which note when they move.
+pub(crate) struct WatchedIo<I> {
+    /// A limit of its own would have to write zeros into each buffer before it is read into.
+    io: Take<I>,
+    activity: Activity,
 }
 
-impl<I> WatchedIo<I> {
+impl<I: AsyncRead> WatchedIo<I> {
     pub(crate) fn new(io: I, activity: Activity) -> Self {
-        Self { io, activity }
+        Self { io: io.take(TURN_BYTES_MAX), activity }
     }
 }
 
-impl<I: AsyncRead> AsyncRead for WatchedIo<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for WatchedIo<I> {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.project();
-        if this.activity.has_read() {
+        if self.activity.has_read() {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let room = buffer.remaining().min(TURN_BYTES_MAX);
-        let mut turn = ReadBuf::new(buffer.initialize_unfilled_to(room));
-        ready!(this.io.poll_read(context, &mut turn))?;
-        this.activity.bytes_read(turn.filled_mut());
-        let count = turn.filled().len();
-        buffer.advance(count);
+        let before = buffer.filled().len();
+        self.io.set_limit(TURN_BYTES_MAX);
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        self.activity.bytes_read(buffer.filled_mut().split_at_mut(before).1);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<I: AsyncWrite> AsyncWrite for WatchedIo<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<I> {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        let outcome = this.io.poll_write(context, bytes);
-        this.activity.written(&outcome);
+        let outcome = Pin::new(self.io.get_mut()).poll_write(context, bytes);
+        self.activity.written(&outcome);
         outcome
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_flush(context)
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.io.get_mut()).poll_flush(context)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_shutdown(context)
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.io.get_mut()).poll_shutdown(context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.io.get_ref().is_write_vectored()
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        let outcome = this.io.poll_write_vectored(context, buffers);
-        this.activity.written(&outcome);
+        let outcome = Pin::new(self.io.get_mut()).poll_write_vectored(context, buffers);
+        self.activity.written(&outcome);
         outcome
     }
 }

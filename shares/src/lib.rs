@@ -140,6 +140,11 @@ impl<K: Clone + Ord> Shares<K> {
         }
     }
 
+    /// Whether a group of holders that has so much of what is taken is within its share with so much more.
+    pub fn room_for_group(&self, held: usize, count: usize) -> Result<(), Over> {
+        self.0.room_beside(self.taken(), held, count)
+    }
+
     /// Whether the holder has its share or more.
     #[must_use]
     pub fn is_used_up(&self, holder: &K) -> bool {
@@ -197,12 +202,17 @@ impl<K: Clone + Ord> Shares<K> {
 impl<K: Clone + Ord> Shared<K> {
     fn room(&self, state: &State<K>, holder: &K, count: usize) -> Result<(), Over> {
         let held = state.held.get(holder).copied().unwrap_or_default();
-        let others = state.taken - held;
+        self.room_beside(state.taken, held, count)
+    }
+
+    /// Of what is taken, so much is held by who asks.
+    fn room_beside(&self, taken: usize, held: usize, count: usize) -> Result<(), Over> {
+        let others = taken.saturating_sub(held);
         let share = (self.max.saturating_sub(others) / self.parts).max(1);
-        if held.saturating_add(count) > share.max(count.min(1)) {
+        if held.saturating_add(count) > share {
             return Err(Over::Share);
         }
-        if state.taken.saturating_add(count) > self.max {
+        if taken.saturating_add(count) > self.max {
             return Err(Over::Whole);
         }
         Ok(())

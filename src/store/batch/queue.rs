@@ -48,8 +48,6 @@ pub(in crate::store) struct Queue<W, A> {
     state: Mutex<State<W, A>>,
     /// The places of what waits. Locked while the state is, never the other way round.
     places: Shares<Holder>,
-    /// The same places by organization: many callers of one fill the queue no more than one caller.
-    of_organizations: Shares<OrganizationId>,
     arrived: Notify,
     /// Whether somebody has given up since the queue was last searched for such.
     has_leavers: AtomicBool,
@@ -88,7 +86,7 @@ struct Waiting<W, A> {
     organization: Option<OrganizationId>,
     asker: oneshot::Sender<(A, Turn<W, A>)>,
     /// Given back when a lane takes the work.
-    _places: (Share<Holder>, Option<Share<OrganizationId>>),
+    _place: Share<Holder>,
 }
 
 /// What a lane took out of the queue.
@@ -136,7 +134,6 @@ impl<W, A> Queue<W, A> {
                 is_closed: false,
             }),
             places: Shares::new(limits.waiting_max, PARTS),
-            of_organizations: Shares::new(limits.waiting_max, PARTS),
             arrived: Notify::new(),
             has_leavers: AtomicBool::new(false),
             limits,
@@ -184,20 +181,20 @@ impl<W, A> Queue<W, A> {
         if state.is_closed {
             return Err(Error::Unavailable("the store is closed".into()));
         }
-        let mut places = self.take_places(&state, holder, organization);
+        let mut place = self.take_place(&state, holder, organization);
         // Searched only where there can be such: at each refusal the search would cost more than that.
-        if places.is_err() && self.has_leavers.swap(false, Ordering::Relaxed) {
+        if place.is_err() && self.has_leavers.swap(false, Ordering::Relaxed) {
             self.drop_leavers(&mut state);
-            places = self.take_places(&state, holder, organization);
+            place = self.take_place(&state, holder, organization);
         }
-        let places = places.map_err(|over| {
+        let place = place.map_err(|over| {
             // What is a caller's own doing need wake nobody.
             if over == Over::Whole {
                 self.telemetry.refused();
             }
             refusal(over)
         })?;
-        let waiting = Waiting { work, organization, asker, _places: places };
+        let waiting = Waiting { work, organization, asker, _place: place };
         let behind = organization.and_then(|organization| state.turns.get_mut(&organization));
         if let Some(behind) = behind {
             behind.push(holder.clone(), waiting);
@@ -212,22 +209,19 @@ impl<W, A> Queue<W, A> {
         Ok(())
     }
 
-    fn take_places(
+    /// Many callers of one organization fill the queue no more than one caller.
+    fn take_place(
         &self,
         state: &State<W, A>,
         holder: &Holder,
         organization: Option<OrganizationId>,
-    ) -> std::result::Result<(Share<Holder>, Option<Share<OrganizationId>>), Over> {
-        let place = self.places.take(holder, 1)?;
-        let Some(organization) = organization else { return Ok((place, None)) };
-        let behind = state.turns.get(&organization);
+    ) -> std::result::Result<Share<Holder>, Over> {
+        let behind = organization.and_then(|organization| state.turns.get(&organization));
         // Whoever has nothing there has a place, however much others have.
-        let of_organization = if behind.is_some_and(|behind| behind.has(holder)) {
-            self.of_organizations.take(&organization, 1)?
-        } else {
-            self.of_organizations.count(&organization, 1)
-        };
-        Ok((place, Some(of_organization)))
+        if let Some(behind) = behind.filter(|behind| behind.has(holder)) {
+            self.places.room_for_group(behind.len() + 1, 1)?;
+        }
+        self.places.take(holder, 1)
     }
 
     fn make_ready(&self, state: &mut State<W, A>, holder: Holder, waiting: Waiting<W, A>) {

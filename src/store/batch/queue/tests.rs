@@ -64,7 +64,7 @@ fn callers_are_served_in_turn_and_the_updates_of_each_in_the_order_of_arrival() 
         let waiting = fill(&queue, work);
         assert_eq!(batches(&queue), expected, "{work:?}");
         drop(waiting);
-        assert_eq!((queue.places.taken(), queue.of_organizations.taken()), (0, 0));
+        assert_eq!(queue.places.taken(), 0);
         assert!(queue.lock().turns.is_empty());
     }
 }
@@ -105,7 +105,7 @@ fn nobody_fills_the_queue_alone_nor_for_one_organization() {
     assert_eq!(refusal(&queue, "a", 0), "share", "more than its share by now");
     // Taken by a lane, and by that no longer in the queue; but for what waits for a turn.
     let batch = queue.next().now_or_never().flatten().unwrap();
-    assert_eq!((batch.len(), queue.places.taken(), queue.of_organizations.taken()), (7, 1, 1));
+    assert_eq!((batch.len(), queue.places.taken()), (7, 1));
     assert_eq!(refusal(&queue, "e", 0), "");
     drop((own, others, last));
 
@@ -130,7 +130,7 @@ fn those_who_gave_up_leave_their_places() {
     assert_eq!(queue.places.taken(), 2);
     assert_eq!(batches(&queue), [[2], [3]]);
     drop(waiting);
-    assert_eq!((queue.places.taken(), queue.of_organizations.taken()), (0, 0));
+    assert_eq!(queue.places.taken(), 0);
 }
 
 #[test]
