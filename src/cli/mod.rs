@@ -23,11 +23,10 @@ use clap_complete::Shell;
 use self::{database::open_for_many, nudges::Nudges};
 use crate::{
     config::{
-        self, AuthArgs, DatabaseArgs, FileArgs, HttpListenArgs, Limits, ListenArgs, LogArgs,
-        OpsAddrArgs, PoolArgs, ProxyArgs, RateLimitArgs, Settings, TlsArgs, TraceArgs,
-        UpstreamArgs,
+        self, AuthArgs, DatabaseArgs, FileArgs, HttpListenArgs, ListenArgs, LogArgs, OpsAddrArgs,
+        PoolArgs, ServingArgs, Settings, TraceArgs, UpstreamArgs,
     },
-    server::{self, HttpListeners, Listeners, Serving},
+    server::{self, HttpListeners, Listeners},
     store::STATEMENT_TIMEOUT_MAX,
     telemetry::Telemetry,
 };
@@ -117,21 +116,6 @@ struct DemoArgs {
     serving: ServingArgs,
 }
 
-/// What whoever serves has in common.
-#[derive(Args, Debug)]
-struct ServingArgs {
-    #[command(flatten)]
-    tls: TlsArgs,
-    #[command(flatten)]
-    limits: Limits,
-    #[command(flatten)]
-    rates: RateLimitArgs,
-    #[command(flatten)]
-    proxies: ProxyArgs,
-    #[command(flatten)]
-    traces: TraceArgs,
-}
-
 /// Every setting that there is.
 #[derive(Args, Debug)]
 struct ConfigArgs {
@@ -205,12 +189,12 @@ impl Command {
                 );
                 let listeners = Listeners::bind(&listen).await?;
                 let store = open_for_many(&database, &pool).await?;
-                server::serve(listeners, store, auth, serving.into()).await?;
+                server::serve(listeners, store, auth, serving).await?;
             }
             Self::Gateway(args) => {
                 let GatewayArgs { listen, upstream, serving } = *args;
                 let listeners = HttpListeners::bind(&listen).await?;
-                server::serve_gateway(listeners, upstream, serving.into()).await?;
+                server::serve_gateway(listeners, upstream, serving).await?;
             }
             Self::Config(args) if args.page => output::text(&config::page(&settings.command)?)?,
             Self::Config(_) => output::text(&config::effective(settings)?)?,
@@ -230,15 +214,9 @@ impl Command {
             Self::Healthcheck(args) => return healthcheck::run(args.ops_addr).await,
             Self::Demo(args) => {
                 let DemoArgs { listen, auth, serving } = *args;
-                demo::run(listen, auth, serving.into()).await?;
+                demo::run(listen, auth, serving).await?;
             }
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-impl From<ServingArgs> for Serving {
-    fn from(ServingArgs { tls, limits, rates, proxies, traces: _ }: ServingArgs) -> Self {
-        Self { limits, rates, proxies: proxies.trusted_proxies, tls }
     }
 }

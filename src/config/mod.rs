@@ -243,6 +243,26 @@ pub struct UpstreamArgs {
     pub upstream_ca: Option<PathBuf>,
 }
 
+/// The settings of every process that serves.
+#[derive(Args, Debug)]
+pub struct ServingArgs {
+    /// With which certificate.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// What clients may take.
+    #[command(flatten)]
+    pub limits: Limits,
+    /// How often they may call.
+    #[command(flatten)]
+    pub rates: RateLimitArgs,
+    /// Which proxies are believed about whom they ask for.
+    #[command(flatten)]
+    pub proxies: ProxyArgs,
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
+}
+
 /// What is logged, and how.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]

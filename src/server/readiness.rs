@@ -86,10 +86,7 @@ impl Readiness {
     }
 
     /// Tells `report` whether the service is ready: now, and at each change until it is stopping.
-    pub(super) async fn keep_reporting<F: Future<Output = ()>>(
-        self,
-        report: impl Fn(bool) -> F,
-    ) -> Result<()> {
+    pub(super) async fn keep_reporting(self, report: impl AsyncFn(bool)) -> Result<()> {
         let mut changes = self.0.subscribe();
         loop {
             let state = *changes.borrow_and_update();

@@ -1,9 +1,10 @@
 //! The life of a process that serves: its tasks, the signals, and the end.
 
-use std::{io, thread, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use orgd_listener::{Door, HeldBytes, Networks, Protocol, Stages, accept_loop};
+use axum::{Router, routing::MethodRouter};
+use orgd_listener::{Door, HeldBytes, Networks, Protocol, Stages, Tls, accept_loop};
 use tokio::{
     net::TcpListener,
     runtime::{self, Handle},
@@ -14,9 +15,13 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+use tonic_health::server::HealthReporter;
 
 use super::{readiness::Readiness, signals::Signals};
-use crate::config::Limits;
+use crate::{
+    config::{Limits, ServingArgs, TlsArgs},
+    grpc,
+};
 
 /// How long operators' own requests may take at the end.
 const OPERATORS_GRACE: Duration = Duration::from_millis(100);
@@ -47,6 +52,7 @@ impl Operators {
 pub(super) struct Running {
     limits: Limits,
     proxies: Networks,
+    tls: Option<Arc<Tls>>,
     /// What the clients of all listeners but the operators' hold.
     held: HeldBytes,
     signals: Signals,
@@ -64,18 +70,16 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(
-        limits: Limits,
-        proxies: Networks,
-        readiness: Readiness,
-        operators: &Operators,
-    ) -> Result<Self> {
+    pub(super) async fn start(serving: ServingArgs, operators: &Operators) -> Result<Self> {
+        let ServingArgs { limits, proxies, tls, .. } = serving;
+        let tls = certificate(tls).await?;
         let mut running = Self {
             limits,
-            proxies,
+            proxies: proxies.trusted_proxies,
+            tls: tls.clone(),
             held: HeldBytes::new(limits.held_bytes_max),
             signals: Signals::listen().context("cannot listen for signals")?,
-            readiness,
+            readiness: Readiness::new(),
             operators: operators.runtime.clone(),
             services: JoinSet::new(),
             connections: TaskTracker::new(),
@@ -83,6 +87,9 @@ impl Running {
             stages: Stages::default(),
             ops_stop: CancellationToken::new(),
         };
+        if let Some(tls) = tls {
+            running.keep(tls.keep_fresh());
+        }
         running.keep_for_operators(keep_giving_back());
         Ok(running)
     }
@@ -93,11 +100,22 @@ impl Running {
     }
 
     /// The same for what operators rely on.
-    pub(super) fn keep_for_operators(
-        &mut self,
-        task: impl Future<Output = Result<()>> + Send + 'static,
-    ) {
+    fn keep_for_operators(&mut self, task: impl Future<Output = Result<()>> + Send + 'static) {
         self.services.spawn_on(task, &self.operators);
+    }
+
+    /// Asks `probe` again and again whether the service is ready.
+    pub(super) fn keep_probing<F>(&mut self, probe: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.keep_for_operators(self.readiness.clone().keep_probing(probe));
+    }
+
+    /// Tells the callers of gRPC health whether the service is ready.
+    pub(super) fn keep_reporting(&mut self, health: HealthReporter) {
+        let report = async move |ready| grpc::report_health(&health, ready).await;
+        self.keep_for_operators(self.readiness.clone().keep_reporting(report));
     }
 
     /// Tells when no new requests are taken, and what has no end of its own is to end.
@@ -110,26 +128,31 @@ impl Running {
         self.held.clone()
     }
 
-    pub(super) fn door(
-        &self,
+    /// Serves a listener's clients, over TLS where there is a certificate.
+    pub(super) fn accept(
+        &mut self,
         name: &'static str,
-        router: axum::Router,
+        listener: TcpListener,
+        router: Router,
         protocol: Protocol,
-    ) -> Door {
-        let (limits, stages) = (self.limits.of_listener(), self.stages.clone());
-        let (held, proxies) = (self.held.clone(), self.proxies.clone());
-        Door { name, protocol, tls: None, router, limits, held, proxies, stages }
-    }
-
-    pub(super) fn accept(&mut self, listener: TcpListener, door: Door) {
+    ) -> Result<()> {
+        let mut door = self.door(name, router, protocol);
+        let names: &[&str] = match protocol {
+            Protocol::Http2 => &["h2"],
+            Protocol::Any => &["h2", "http/1.1"],
+        };
+        door.tls = self.tls.as_ref().map(|tls| tls.acceptor(names)).transpose()?;
         self.services.spawn(accept_loop(listener, door, self.connections.clone()));
+        Ok(())
     }
 
+    /// Serves operators: liveness, readiness, and `metrics`.
     pub(super) fn accept_operators(
         &mut self,
         listener: TcpListener,
-        router: axum::Router,
+        metrics: MethodRouter,
     ) -> Result<()> {
+        let router = self.readiness.router().route("/metrics", metrics);
         let mut door = self.door("ops", router, Protocol::Any);
         door.stages.stop = self.ops_stop.clone();
         door.held = HeldBytes::new(self.limits.held_bytes_max);
@@ -139,6 +162,12 @@ impl Running {
         drop(within);
         self.keep_for_operators(accept_loop(listener, door, self.ops_connections.clone()));
         Ok(())
+    }
+
+    fn door(&self, name: &'static str, router: Router, protocol: Protocol) -> Door {
+        let (limits, stages) = (self.limits.of_listener(), self.stages.clone());
+        let (held, proxies) = (self.held.clone(), self.proxies.clone());
+        Door { name, protocol, tls: None, router, limits, held, proxies, stages }
     }
 
     /// Waits until the process must stop: for a signal, or for a task that has failed, which is the
@@ -184,6 +213,11 @@ impl Running {
         self.services.shutdown().await;
         failure.map_or(Ok(()), Err)
     }
+}
+
+async fn certificate(TlsArgs { tls_cert, tls_key }: TlsArgs) -> Result<Option<Arc<Tls>>> {
+    let (Some(cert), Some(key)) = (tls_cert, tls_key) else { return Ok(None) };
+    Tls::load(("--tls-cert", cert), ("--tls-key", key)).await.map(Some)
 }
 
 async fn keep_giving_back() -> Result<()> {

@@ -17,17 +17,17 @@ use crate::gateway::{
 
 /// What the handlers share.
 #[derive(Clone)]
-pub(in crate::gateway) struct Gateway {
-    pub(in crate::gateway) transport: Transport,
-    pub(in crate::gateway) limits: RequestLimits,
+pub(crate) struct Gateway {
+    pub(crate) transport: Transport,
+    pub(crate) limits: RequestLimits,
 }
 
 /// One request, and the client that makes calls on its behalf.
-pub(in crate::gateway) struct Incoming {
-    pub(in crate::gateway) caller: Caller,
-    pub(in crate::gateway) head: Parts,
-    pub(in crate::gateway) body: Body,
-    pub(in crate::gateway) limits: RequestLimits,
+pub(crate) struct Incoming {
+    pub(crate) caller: Caller,
+    pub(crate) head: Parts,
+    pub(crate) body: Body,
+    pub(crate) limits: RequestLimits,
 }
 
 impl FromRequest<Gateway> for Incoming {
@@ -53,7 +53,7 @@ impl FromRequest<Gateway> for Incoming {
 ///
 /// A body that waits to be asked for (`Expect: 100-continue`) is asked for by whoever looks at it, so
 /// nobody does before the caller is known.
-pub(in crate::gateway) async fn authenticated_first<T>(
+pub(crate) async fn authenticated_first<T>(
     caller: &Caller,
     headers: &HeaderMap,
     reading: impl Future<Output = Result<T, Problem>>,

@@ -63,7 +63,7 @@ const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
         (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(in crate::gateway) async fn update(
+pub(crate) async fn update(
     Incoming { caller, head, body, limits }: Incoming,
 ) -> Result<Response, Problem> {
     let preconditions = Preconditions::read(&head.headers);
@@ -117,7 +117,7 @@ fn id_alone(organization: &v1::Organization) -> Response {
         (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(in crate::gateway) async fn create(
+pub(crate) async fn create(
     Incoming { caller, head, body, limits }: Incoming,
 ) -> Result<Response, Problem> {
     let preferences = Preferences::read(&head.headers);
@@ -152,9 +152,7 @@ pub(in crate::gateway) async fn create(
         (status = 304, description = "The caller has it"),
     )
 )]
-pub(in crate::gateway) async fn get(
-    Incoming { caller, head, .. }: Incoming,
-) -> Result<Response, Problem> {
+pub(crate) async fn get(Incoming { caller, head, .. }: Incoming) -> Result<Response, Problem> {
     let reading = async {
         let include_writable_fields = Query::read(&head.uri)?.flag("writableFields")?;
         Ok(v1::GetOrganizationRequest { id: organization_id(&head.uri)?, include_writable_fields })
@@ -182,9 +180,7 @@ pub(in crate::gateway) async fn get(
     ),
     responses((status = 200, description = "A page, by ascending id", body = OrganizationPage))
 )]
-pub(in crate::gateway) async fn list(
-    Incoming { caller, head, .. }: Incoming,
-) -> Result<Response, Problem> {
+pub(crate) async fn list(Incoming { caller, head, .. }: Incoming) -> Result<Response, Problem> {
     let reading = async {
         let query = Query::read(&head.uri)?;
         Ok(v1::ListOrganizationsRequest {
@@ -224,7 +220,7 @@ pub(in crate::gateway) async fn list(
         (String = "text/event-stream"),
     )))
 )]
-pub(in crate::gateway) async fn list_changes(incoming: Incoming) -> Result<Response, Problem> {
+pub(crate) async fn list_changes(incoming: Incoming) -> Result<Response, Problem> {
     if watch::is_asked(&incoming.head.headers) {
         return watch::watch(incoming).await;
     }

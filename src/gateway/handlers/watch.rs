@@ -27,7 +27,7 @@ const UNBUFFERED: [(HeaderName, HeaderValue); 1] =
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// Whether the client asks for events rather than for a page.
-pub(in crate::gateway) fn is_asked(headers: &HeaderMap) -> bool {
+pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let types = lines.flat_map(|line| line.split(','));
     let essences = types.filter_map(|text| text.split(';').next());
@@ -37,7 +37,7 @@ pub(in crate::gateway) fn is_asked(headers: &HeaderMap) -> bool {
 
 /// Follows the changes of the organization in the path, from the version after the client's last
 /// event on, or from now on.
-pub(in crate::gateway) async fn watch(
+pub(crate) async fn watch(
     Incoming { caller, head, limits, .. }: Incoming,
 ) -> Result<Response, Problem> {
     // An old connection ends the stream, as does a process that stops; the client comes back with its

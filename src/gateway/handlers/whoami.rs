@@ -30,7 +30,7 @@ use crate::{
     "expireTime": "2027-01-01T00:00:00Z",
     "writableFields": ["name"]
 }))]
-pub(in crate::gateway) struct Caller {
+pub(crate) struct Caller {
     /// Its name, as in the change log.
     subject: String,
     /// What kind of caller it is: user, support or administrator.
@@ -75,9 +75,7 @@ impl From<v1::Caller> for Caller {
     summary = "Show who the caller is, and which fields it may update",
     responses((status = 200, description = "The caller", body = Caller))
 )]
-pub(in crate::gateway) async fn get(
-    Incoming { caller, .. }: Incoming,
-) -> Result<Response, Problem> {
+pub(crate) async fn get(Incoming { caller, .. }: Incoming) -> Result<Response, Problem> {
     let found = caller.who_am_i().await?;
     Ok(([PRIVATE], Json(Caller::from(found))).into_response())
 }

@@ -16,7 +16,7 @@ use crate::gateway::write::problem::Problem;
 const MEDIA_TYPES: [&str; 2] = ["application/json", "application/merge-patch+json"];
 
 /// The body of a request that has at most `bytes_max` bytes of JSON in no content coding.
-pub(in crate::gateway) async fn read(
+pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
     bytes_max: usize,

@@ -15,11 +15,11 @@ use crate::gateway::write::{
 };
 
 /// What a body says of each field: a member that is not there keeps it, `null` clears it (RFC 7396).
-pub(in crate::gateway) type OrganizationBody = Fields<Change<String>>;
+pub(crate) type OrganizationBody = Fields<Change<String>>;
 
 /// Reads the body of an update of the organization `id`. A refusal lists every member at fault; with
 /// `strict`, also those that would be ignored.
-pub(in crate::gateway) fn read_update(
+pub(crate) fn read_update(
     bytes: &[u8],
     id: i64,
     strict: bool,
@@ -32,10 +32,7 @@ pub(in crate::gateway) fn read_update(
 }
 
 /// Reads the body of a creation. An `id` in it is ignored, as the service chooses one.
-pub(in crate::gateway) fn read_creation(
-    bytes: &[u8],
-    strict: bool,
-) -> Result<OrganizationBody, Problem> {
+pub(crate) fn read_creation(bytes: &[u8], strict: bool) -> Result<OrganizationBody, Problem> {
     let mut read = read(bytes, strict)?;
     if strict && read.id.is_some() {
         read.errors.push(FieldError::not_updated("id"));

@@ -11,7 +11,7 @@ const ID_MAX: i64 = (1 << 53) - 1;
 /// The id of `/v1/organizations/{id}`: one spelling of each number from 1 to 2^53-1, of which the
 /// digits may be percent-encoded. Read from the path itself: axum's parameters are decoded already,
 /// or refused in its own words.
-pub(in crate::gateway) fn organization_id(uri: &Uri) -> Result<i64, Problem> {
+pub(crate) fn organization_id(uri: &Uri) -> Result<i64, Problem> {
     let segment = uri.path().split('/').nth(3).unwrap_or_default();
     let segment = percent_decode_str(segment).decode_utf8_lossy();
     let canonical = segment.bytes().all(|byte| byte.is_ascii_digit()) && !segment.starts_with('0');

@@ -33,23 +33,23 @@ struct Tag {
 
 /// What a request wants of the organization's etag.
 #[derive(Debug)]
-pub(in crate::gateway) struct Preconditions {
+pub(crate) struct Preconditions {
     if_match: Option<Tags>,
     if_none_match: Option<Tags>,
 }
 
 impl Preconditions {
-    pub(in crate::gateway) fn read(headers: &HeaderMap) -> Self {
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
         Self { if_match: tags(headers, IF_MATCH), if_none_match: tags(headers, IF_NONE_MATCH) }
     }
 
-    pub(in crate::gateway) fn are_some(&self) -> bool {
+    pub(crate) fn are_some(&self) -> bool {
         self.if_match.is_some() || self.if_none_match.is_some()
     }
 
     /// The etag to send with an update: one tag, several of which the organization must have one, or
     /// with `!` before them several of which it must have none.
-    pub(in crate::gateway) fn etag(&self) -> String {
+    pub(crate) fn etag(&self) -> String {
         // None of ours has a comma, which would part it.
         let is_possible = |tag: &&str| tag.len() <= TAG_BYTES_MAX && !tag.contains(',');
         match (&self.if_match, &self.if_none_match) {
@@ -80,7 +80,7 @@ impl Preconditions {
     }
 
     /// Whether the current etag is one that the client has, compared weakly (RFC 9110 §13.1.2).
-    pub(in crate::gateway) fn if_none_match_met(&self, current: &str) -> bool {
+    pub(crate) fn if_none_match_met(&self, current: &str) -> bool {
         match &self.if_none_match {
             None => false,
             Some(Tags::Any) => true,

@@ -21,7 +21,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const KEY_BYTES_MAX: usize = 64;
 
 /// The message of an update.
-pub(in crate::gateway) async fn read_update(
+pub(crate) async fn read_update(
     head: &Parts,
     body: Body,
     body_bytes_max: usize,
@@ -43,7 +43,7 @@ pub(in crate::gateway) async fn read_update(
 }
 
 /// What of an update its body says.
-pub(in crate::gateway) fn update_of_body(
+pub(crate) fn update_of_body(
     bytes: &[u8],
     id: i64,
     strict: bool,
@@ -52,7 +52,7 @@ pub(in crate::gateway) fn update_of_body(
 }
 
 /// The message of a creation.
-pub(in crate::gateway) async fn read_creation(
+pub(crate) async fn read_creation(
     head: &Parts,
     body: Body,
     body_bytes_max: usize,

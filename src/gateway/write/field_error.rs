@@ -14,7 +14,7 @@ const POINTER_CHARS_MAX: usize = 32;
 const FRAGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b'~');
 /// One member of a body, or parameter, at fault.
 #[derive(Clone, Debug, Serialize)]
-pub(in crate::gateway) struct FieldError {
+pub(crate) struct FieldError {
     /// Where in the body (RFC 6901, as a fragment); none where the fault is not in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pointer: Option<String>,
@@ -27,7 +27,7 @@ impl FieldError {
         Self { pointer: Some(pointer), reason: reason.into(), detail: detail.into() }
     }
 
-    pub(in crate::gateway) fn not_a_string(key: &str) -> Self {
+    pub(crate) fn not_a_string(key: &str) -> Self {
         let detail = match key {
             "name" => "This must be a string.",
             _ => "This must be a string, or null to clear it.",
@@ -35,24 +35,24 @@ impl FieldError {
         Self::new(pointer(key), "FIELD_TYPE", detail)
     }
 
-    pub(in crate::gateway) fn two_spellings(key: &str) -> Self {
+    pub(crate) fn two_spellings(key: &str) -> Self {
         let detail = "This field is there under another spelling too; send one of them.";
         Self::new(pointer(key), "FIELD_REPEATED", detail)
     }
 
-    pub(in crate::gateway) fn not_updated(key: &str) -> Self {
+    pub(crate) fn not_updated(key: &str) -> Self {
         let detail = "This is not a field that a request sets; leave it out.";
         Self::new(pointer(key), "FIELD_UNKNOWN", detail)
     }
 
-    pub(in crate::gateway) fn id_differs() -> Self {
+    pub(crate) fn id_differs() -> Self {
         let detail = "The id must be the one of the path; it can be left out.";
         Self::new(pointer("id"), "FIELD_IMMUTABLE", detail)
     }
 }
 
 /// The violations of a status, by where the client finds them in its body.
-pub(in crate::gateway) fn listed(details: &ErrorDetails) -> Vec<FieldError> {
+pub(crate) fn listed(details: &ErrorDetails) -> Vec<FieldError> {
     let violations = details.bad_request().map(|bad| bad.field_violations.as_slice());
     let field_error = |violation: &FieldViolation| FieldError {
         pointer: field_pointer(&violation.field),

@@ -60,18 +60,18 @@ fn texts<S: Serializer>(texts: &Fields<Option<String>>, serializer: S) -> Result
 /// A page of organizations, by ascending id.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::gateway) struct OrganizationPage {
-    pub(in crate::gateway) organizations: Vec<Organization>,
+pub(crate) struct OrganizationPage {
+    pub(crate) organizations: Vec<Organization>,
     /// For the next page; not there: this was the last one.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(required = false)]
-    pub(in crate::gateway) next_page_token: String,
+    pub(crate) next_page_token: String,
 }
 
 /// One effective change of an organization.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::gateway) struct Change {
+pub(crate) struct Change {
     /// The organization that changed.
     organization_id: i64,
     /// The version that the change made: 1 for the creation.
@@ -93,7 +93,7 @@ pub(in crate::gateway) struct Change {
 /// What happened to one field.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::gateway) struct FieldChange {
+pub(crate) struct FieldChange {
     /// The field's name.
     field: String,
     /// Its value before, where it had one.
@@ -132,20 +132,20 @@ impl From<v1::Change> for Change {
 /// A page of changes, the oldest first.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::gateway) struct ChangePage {
-    pub(in crate::gateway) changes: Vec<Change>,
+pub(crate) struct ChangePage {
+    pub(crate) changes: Vec<Change>,
     /// For the next page; not there: this was the last one.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(required = false)]
-    pub(in crate::gateway) next_page_token: String,
+    pub(crate) next_page_token: String,
 }
 
 /// The JSON member of the field that a message names. That of a newer service keeps its name.
-pub(in crate::gateway) fn member(field: &str) -> &str {
+pub(crate) fn member(field: &str) -> &str {
     Field::named(field).map_or(field, |field| field.member())
 }
 
 /// RFC 3339, which is what prost prints.
-pub(in crate::gateway) fn date(date: Option<prost_types::Timestamp>) -> String {
+pub(crate) fn date(date: Option<prost_types::Timestamp>) -> String {
     date.map(|date| date.to_string()).unwrap_or_default()
 }

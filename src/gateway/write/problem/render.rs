@@ -40,11 +40,7 @@ struct Rendered<'a> {
 
 impl Problem {
     /// The answer with its problem, where it is one, written into the body.
-    pub(in crate::gateway) fn render(
-        mut answer: Response,
-        path: &str,
-        request_id: &HeaderValue,
-    ) -> Response {
+    pub(crate) fn render(mut answer: Response, path: &str, request_id: &HeaderValue) -> Response {
         let Some(problem) = answer.extensions_mut().remove::<Self>() else { return answer };
         let bytes = problem.body(path, request_id);
         let headers = answer.headers_mut();
@@ -56,7 +52,7 @@ impl Problem {
     }
 
     /// The data of the event with which a stream ends.
-    pub(in crate::gateway) fn event(&self, path: &str, request_id: &HeaderValue) -> String {
+    pub(crate) fn event(&self, path: &str, request_id: &HeaderValue) -> String {
         String::from_utf8(self.body(path, request_id)).unwrap_or_default()
     }
 
