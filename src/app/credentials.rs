@@ -9,7 +9,7 @@ use crate::{
     auth::Secret,
     domain::{
         Credential, Error, OrganizationId, Result, Role, StoredCredential, TEXT_CODE_POINTS_MAX,
-        Violation, reason,
+        reason,
     },
     store::{Store, now},
 };
@@ -39,7 +39,7 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
     let Grant { role, organization, subject, description, expires_in } = grant;
     if (role == Role::User) != organization.is_some() {
         let description = "A user belongs to one organization, and the other roles to none.";
-        return Err(invalid("organization", reason::FIELD_REQUIRED, description));
+        return Err(Error::invalid("organization", reason::FIELD_REQUIRED, description));
     }
     for (path, text) in [("subject", &subject), ("description", &description)] {
         let is_line = |text: &String| {
@@ -50,7 +50,7 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
         };
         if !text.as_ref().is_none_or(is_line) {
             let description = "A subject and a description are a line of 1 to 255 characters.";
-            return Err(invalid(path, reason::FIELD_OUT_OF_RANGE, description));
+            return Err(Error::invalid(path, reason::FIELD_OUT_OF_RANGE, description));
         }
     }
     let digest = secret.digest();
@@ -63,7 +63,7 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
     let expires_at = match expires_at {
         Some(None) => {
             let description = "The time to the end is too long; leave it out for no end.";
-            return Err(invalid("expires_in", reason::FIELD_OUT_OF_RANGE, description));
+            return Err(Error::invalid("expires_in", reason::FIELD_OUT_OF_RANGE, description));
         }
         Some(end) => end,
         None => None,
@@ -98,12 +98,14 @@ pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
             store.outlast_older_writes(digest).await.map_err(Error::of_change)?;
             Ok(credential)
         }
-        (None, _) => {
-            Err(invalid("id", reason::CREDENTIAL_NOT_FOUND, "No credential has an id like this."))
-        }
+        (None, _) => Err(Error::invalid(
+            "id",
+            reason::CREDENTIAL_NOT_FOUND,
+            "No credential has an id like this.",
+        )),
         (Some(_), false) => {
             let description = "Several credentials have an id like this; give more digits.";
-            Err(invalid("id", reason::CREDENTIAL_NOT_FOUND, description))
+            Err(Error::invalid("id", reason::CREDENTIAL_NOT_FOUND, description))
         }
     }
 }
@@ -119,11 +121,7 @@ fn digest_range(id: &str) -> Result<std::ops::RangeInclusive<[u8; 32]>> {
         (Some(first), Some(last)) if length_fits => Ok(first..=last),
         _ => {
             let description = "An id is 8 to 64 digits of 0 to 9 and a to f.";
-            Err(invalid("id", reason::FIELD_OUT_OF_RANGE, description))
+            Err(Error::invalid("id", reason::FIELD_OUT_OF_RANGE, description))
         }
     }
-}
-
-fn invalid(path: &'static str, reason: &'static str, description: &'static str) -> Error {
-    Error::invalid(Violation::new(path, reason, description))
 }

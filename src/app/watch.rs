@@ -16,8 +16,7 @@ use super::{
 };
 use crate::{
     domain::{
-        ChangeEntry, Error, OrganizationId, Page, PageSize, Principal, Result, Violation, policy,
-        reason,
+        ChangeEntry, Error, OrganizationId, Page, PageSize, Principal, Result, policy, reason,
     },
     store::{Store, now},
 };
@@ -110,8 +109,7 @@ impl Watches {
             let own = principal.organization.ok_or_else(|| {
                 let description =
                     "organization_ids is required of those who belong to no organization.";
-                let reason = reason::FIELD_REQUIRED;
-                Error::invalid(Violation::new("organization_ids", reason, description))
+                Error::invalid("organization_ids", reason::FIELD_REQUIRED, description)
             })?;
             organizations.push((own, None));
         }

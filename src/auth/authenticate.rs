@@ -49,7 +49,7 @@ impl Authenticator {
                 .max_capacity(UNKNOWN_MAX)
                 .time_to_live(ttl.min(UNKNOWN_TTL_MAX))
                 .build(),
-            metrics: AuthMetrics::new(),
+            metrics: AuthMetrics::default(),
         });
         Self { store, cache }
     }

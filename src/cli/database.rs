@@ -1,6 +1,7 @@
 //! The database, for the commands that work on it.
 
 use anyhow::{Context, Result};
+use clap::Args;
 use uuid::Uuid;
 
 use crate::{
@@ -8,6 +9,16 @@ use crate::{
     domain::{Call, Principal},
     store::{Store, StoreOptions},
 };
+
+/// Which database, and how to print what is in it.
+#[derive(Args, Debug)]
+pub(super) struct StoreArgs {
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
 
 /// A call of whoever works on the database itself.
 pub(super) fn operator_call() -> Call {

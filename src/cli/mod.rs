@@ -211,7 +211,7 @@ impl Command {
                     .with_context(|| format!("cannot write to {}", folder.display()))?;
             }
             Self::Credential(command) => credential::run(command).await?,
-            Self::Healthcheck(args) => return healthcheck::run(args.ops_addr).await,
+            Self::Healthcheck(args) => healthcheck::run(args.ops_addr).await?,
             Self::Demo(args) => {
                 let DemoArgs { listen, auth, serving } = *args;
                 demo::run(listen, auth, serving).await?;

@@ -8,6 +8,7 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Error, Result};
 use prost_types::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -66,17 +67,9 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-/// Prints values: each as JSON on a line of its own where `json` asks for it, else as `text` says
-/// them.
-pub(super) fn lines(
-    json: bool,
-    mut values: impl Iterator<Item = Value>,
-    text: impl FnOnce() -> String,
-) -> Result<()> {
-    if !json {
-        return line(&text());
-    }
-    values.try_for_each(|value| line(&value.to_string()))
+/// Prints each value as JSON, on a line of its own.
+pub(super) fn json_lines(mut values: impl Iterator<Item = impl Serialize>) -> Result<()> {
+    values.try_for_each(|value| line(&serde_json::to_value(value)?.to_string()))
 }
 
 /// Prints what went wrong to standard error; where that is closed, the exit code has to do.
@@ -97,13 +90,9 @@ pub(super) fn failure(error: &Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A message's time as RFC 3339 writes it; empty where there is none.
+/// A message's time, which prost writes as RFC 3339; empty where there is none.
 pub(super) fn timestamp(time: Option<Timestamp>) -> String {
-    let time = time.and_then(|time| {
-        let whole = OffsetDateTime::from_unix_timestamp(time.seconds).ok()?;
-        whole.replace_nanosecond(time.nanos.try_into().ok()?).ok()
-    });
-    time.map(self::time).unwrap_or_default()
+    time.map(|time| time.to_string()).unwrap_or_default()
 }
 
 /// A time as RFC 3339 writes it.

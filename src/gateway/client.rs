@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tokio::time::{Instant, sleep};
 use tonic::{
-    Code, ConnectError, Status, Streaming, TimeoutExpired,
+    Code, ConnectError, Status, TimeoutExpired,
     body::Body,
     metadata::{MetadataMap, MetadataValue},
 };
@@ -37,7 +37,7 @@ const RETRIES_MAX: usize = 7;
 /// The rest before the first of these at most, twice that before the second and so on: 640 ms.
 const REST_FIRST: Duration = Duration::from_millis(10);
 
-type Client = OrganizationServiceClient<Transport>;
+pub(super) type Client = OrganizationServiceClient<Transport>;
 
 /// The transport that a service or a channel makes.
 pub fn transport<S, B>(service: S) -> Transport
@@ -114,26 +114,21 @@ impl Caller {
         }
     }
 
+    /// A call that changes nothing. Of a stream, the request's deadline is for its begin alone.
+    pub(super) async fn read<M: Clone, T>(
+        &self,
+        message: M,
+        send: impl AsyncFn(&mut Client, tonic::Request<M>) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, Status> {
+        self.call(true, message, send).await
+    }
+
     pub(super) async fn update(
         &self,
         message: v1::UpdateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
         let is_harmless = message.validate_only || !message.request_id.is_empty();
-        self.call(is_harmless, message, async |client, request| client.update(request).await).await
-    }
-
-    pub(super) async fn get(
-        &self,
-        message: v1::GetOrganizationRequest,
-    ) -> Result<v1::Organization, Status> {
-        self.call(true, message, async |client, request| client.get(request).await).await
-    }
-
-    pub(super) async fn list(
-        &self,
-        message: v1::ListOrganizationsRequest,
-    ) -> Result<v1::ListOrganizationsResponse, Status> {
-        self.call(true, message, async |client, request| client.list(request).await).await
+        self.call(is_harmless, message, Client::update).await
     }
 
     pub(super) async fn create(
@@ -141,22 +136,7 @@ impl Caller {
         message: v1::CreateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
         let is_harmless = message.validate_only || !message.request_id.is_empty();
-        self.call(is_harmless, message, async |client, request| client.create(request).await).await
-    }
-
-    pub(super) async fn list_changes(
-        &self,
-        message: v1::ListChangesRequest,
-    ) -> Result<v1::ListChangesResponse, Status> {
-        self.call(true, message, async |client, request| client.list_changes(request).await).await
-    }
-
-    /// The changes as they are made; the request's deadline is for the begin of the stream alone.
-    pub(super) async fn watch(
-        &self,
-        message: v1::WatchRequest,
-    ) -> Result<Streaming<v1::Change>, Status> {
-        self.call(true, message, async |client, request| client.watch(request).await).await
+        self.call(is_harmless, message, Client::create).await
     }
 
     /// Who the caller is. Costs one call of its rate limit, as every request does.
@@ -165,14 +145,12 @@ impl Caller {
             request.metadata_mut().insert(COUNTED, MetadataValue::from_static("1"));
             client.who_am_i(request).await
         };
-        self.call(true, v1::WhoAmIRequest {}, send).await
+        self.read(v1::WhoAmIRequest {}, send).await
     }
 
     /// Whether the service takes the caller's credential. Costs nothing: another call counts the request.
     pub(super) async fn authenticate(&self) -> Result<(), Status> {
-        let send =
-            async |client: &mut Client, request: tonic::Request<_>| client.who_am_i(request).await;
-        is_known(self.call(true, v1::WhoAmIRequest {}, send).await)
+        is_known(self.read(v1::WhoAmIRequest {}, Client::who_am_i).await)
     }
 
     /// Authenticates and counts a request that is refused without another call.

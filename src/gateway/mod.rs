@@ -20,7 +20,7 @@ pub use context::RequestLimits;
 pub(crate) use read::request::update_message;
 pub use router::router;
 pub use share::{holding, in_shares, is_stream};
-pub(crate) use write::resource::Organization;
+pub(crate) use write::resource::{Caller, Change, Organization};
 
 use crate::proto::v1;
 

@@ -40,53 +40,6 @@ pub(super) struct Updated {
     id: i64,
 }
 
-/// A refusal (RFC 9457).
-#[derive(ToSchema)]
-#[schema(as = Problem, rename_all = "camelCase")]
-#[expect(dead_code, reason = "a shape for the document; problems are written in problem.rs")]
-pub(super) struct ProblemBody {
-    /// Names the kind of problem.
-    r#type: String,
-    /// The kind of problem, in the words of the published page where it has some.
-    title: String,
-    /// The HTTP status.
-    status: i32,
-    /// What is wrong and what to do.
-    detail: String,
-    /// The path of the request.
-    instance: String,
-    /// The gRPC code.
-    code: String,
-    /// The stable reason.
-    reason: String,
-    /// Whose reasons these are.
-    domain: String,
-    /// The request's id, for a report.
-    request_id: String,
-    /// More of the reason, such as the current etag.
-    #[schema(nullable = false)]
-    metadata: Option<Object>,
-    /// The members of the body at fault.
-    #[schema(nullable = false)]
-    errors: Option<Vec<ProblemError>>,
-}
-
-type Object = std::collections::BTreeMap<String, String>;
-
-/// One member of the body, or parameter, at fault.
-#[derive(ToSchema)]
-#[schema(rename_all = "camelCase")]
-#[expect(dead_code, reason = "a shape for the document")]
-pub(super) struct ProblemError {
-    /// Where in the body (RFC 6901, as a fragment); not there where the fault is not in it.
-    #[schema(nullable = false)]
-    pointer: Option<String>,
-    /// The stable reason.
-    reason: String,
-    /// What is wrong.
-    detail: String,
-}
-
 /// `GET /openapi.json`, without authentication.
 pub(super) fn handler(
     derived: OpenApi,

@@ -3,7 +3,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 
-use crate::domain::{Error, Page, PageSize, Result, Violation, reason};
+use crate::domain::{Error, Page, PageSize, Result, reason};
 
 const SIZE_DEFAULT: usize = 50;
 /// Organizations on a page at most.
@@ -22,11 +22,7 @@ pub(super) fn size(asked: i32, entries_max: usize) -> Result<PageSize> {
         Ok(asked) => Ok(sized(asked.min(entries_max))),
         Err(_) => {
             let description = "page_size must not be negative.";
-            Err(Error::invalid(Violation::new(
-                "page_size",
-                reason::FIELD_OUT_OF_RANGE,
-                description,
-            )))
+            Err(Error::invalid("page_size", reason::FIELD_OUT_OF_RANGE, description))
         }
     }
 }
@@ -44,7 +40,7 @@ pub fn after(list: &str, token: &str) -> Result<i64> {
     };
     key().ok_or_else(|| {
         let description = "page_token must be the next_page_token of a page of this list.";
-        Error::invalid(Violation::new("page_token", reason::PAGE_TOKEN_INVALID, description))
+        Error::invalid("page_token", reason::PAGE_TOKEN_INVALID, description)
     })
 }
 

@@ -35,8 +35,7 @@ const SECONDS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-/// How often what was measured is summed up, where nobody asks for it: until then each measurement
-/// takes memory of its own.
+/// How often histograms are compacted when nobody scrapes; otherwise each sample stays in memory.
 pub const SUM_UP_INTERVAL: Duration = Duration::from_secs(1);
 
 static EXPORTER: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -278,22 +277,14 @@ pub struct AuthMetrics {
     pub miss: metrics::Counter,
 }
 
-impl AuthMetrics {
-    /// Counters that begin with nothing.
-    #[must_use]
-    pub fn new() -> Self {
+impl Default for AuthMetrics {
+    fn default() -> Self {
         let [known, unknown, miss] = ["known", "unknown", "miss"].map(|result| {
             let counter = counter!(AUTH_LOOKUPS, "result" => result);
             counter.increment(0);
             counter
         });
         Self { known, unknown, miss }
-    }
-}
-
-impl Default for AuthMetrics {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -18,11 +18,12 @@ use serde::Serialize;
 
 use crate::{
     gateway::{
+        client::Client,
         handlers::{
             incoming::{Incoming, authenticated_first},
             watch,
         },
-        openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
+        openapi::{OrganizationCreation, OrganizationUpdate, Updated},
         read::{
             path::organization_id,
             preconditions::Preconditions,
@@ -32,7 +33,7 @@ use crate::{
         },
         write::{
             headers::PRIVATE,
-            problem::Problem,
+            problem::{Problem, Rendered},
             resource::{Change, ChangePage, Organization, OrganizationPage},
         },
     },
@@ -59,8 +60,8 @@ const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
     request_body(content = OrganizationUpdate, description = "The fields to change; null clears"),
     responses(
         (status = 200, description = "All ok", body = Updated),
-        (status = 412, description = "A precondition does not hold; the metadata has the organization's etag", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "A precondition does not hold; the metadata has the organization's etag", body = Rendered, content_type = "application/problem+json"),
+        (status = 422, description = "Another request was sent under this key", body = Rendered, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn update(
@@ -92,7 +93,7 @@ pub(crate) async fn update(
     Ok(response)
 }
 
-/// The page's answer: the id, a JSON number, and nothing else.
+/// The documented answer (docs/API.md): the id, a JSON number, and nothing else.
 fn id_alone(organization: &v1::Organization) -> Response {
     let body = format!("{{\"id\": {}}}", organization.id);
     (JSON, body).into_response()
@@ -114,7 +115,7 @@ fn id_alone(organization: &v1::Organization) -> Response {
     responses(
         (status = 200, description = "With validateOnly: as it would be stored", body = Organization),
         (status = 201, description = "Stored", body = Organization, headers(("Location", description = "Where it is"), ("ETag", description = "Its etag"))),
-        (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "Another request was sent under this key", body = Rendered, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn create(
@@ -159,7 +160,7 @@ pub(crate) async fn get(Incoming { caller, head, .. }: Incoming) -> Result<Respo
     };
     let message = authenticated_first(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
-    let found = caller.get(message).await?;
+    let found = caller.read(message, Client::get).await?;
     let etag = [(ETAG, found.etag.clone())];
     if Preconditions::read(&head.headers).if_none_match_met(&found.etag) {
         return Ok((StatusCode::NOT_MODIFIED, [PRIVATE], etag).into_response());
@@ -191,16 +192,13 @@ pub(crate) async fn list(Incoming { caller, head, .. }: Incoming) -> Result<Resp
     };
     let message = authenticated_first(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
-    let page = caller.list(message).await?;
-    if head.method == Method::HEAD {
-        return Ok(head_of_page());
-    }
+    let page = caller.read(message, Client::list).await?;
     let organizations = page.organizations.into_iter();
     let page = OrganizationPage {
         organizations: organizations.map(|found| Organization::new(found, with_writable)).collect(),
         next_page_token: page.next_page_token,
     };
-    Ok(page_of(&page))
+    Ok(page_of(&head, &page))
 }
 
 /// `GET /v1/organizations/{id}/changes`: a page of the organization's change log.
@@ -234,13 +232,10 @@ pub(crate) async fn list_changes(incoming: Incoming) -> Result<Response, Problem
         })
     };
     let message = authenticated_first(&caller, &head.headers, reading).await?;
-    let page = caller.list_changes(message).await?;
-    if head.method == Method::HEAD {
-        return Ok(head_of_page());
-    }
+    let page = caller.read(message, Client::list_changes).await?;
     let changes = page.changes.into_iter().map(Change::from).collect();
     let page = ChangePage { changes, next_page_token: page.next_page_token };
-    Ok(page_of(&page))
+    Ok(page_of(&head, &page))
 }
 
 /// How many entries to ask the service for. HEAD is refused where GET is, for which one is enough.
@@ -249,14 +244,13 @@ fn page_size(head: &Parts, query: &Query) -> Result<i32, Problem> {
     Ok(if head.method == Method::HEAD { 1 } else { asked })
 }
 
-/// A page, in no more memory than it needs: its client may take it slowly.
-fn page_of(page: &impl Serialize) -> Response {
-    let bytes = serde_json::to_vec(page).unwrap_or_default().into_boxed_slice();
-    ([PRIVATE], JSON, Bytes::from(bytes)).into_response()
-}
-
-/// The head of a page that is not made, so that its length is not known and not told (RFC 9110 §9.3.2).
-fn head_of_page() -> Response {
-    let unknown = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
-    ([PRIVATE], JSON, unknown).into_response()
+/// A page, in no more memory than it needs: its client may take it slowly. HEAD asked for one entry
+/// only, so the length of the page is not known and not told (RFC 9110 §9.3.2).
+fn page_of(head: &Parts, page: &impl Serialize) -> Response {
+    let body = if head.method == Method::HEAD {
+        Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())
+    } else {
+        Bytes::from(serde_json::to_vec(page).unwrap_or_default().into_boxed_slice()).into()
+    };
+    ([PRIVATE], JSON, body).into_response()
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     gateway::{
+        client::Client,
         handlers::incoming::{Incoming, authenticated_first},
         read::path::organization_id,
         write::{problem::Problem, resource::Change},
@@ -47,13 +48,9 @@ pub(crate) async fn watch(
     let (id, from) = authenticated_first(&caller, &head.headers, reading).await?;
     if head.method == Method::HEAD {
         // Refused as the stream would be, which is not begun.
-        let page_size = 1;
-        let message = v1::ListChangesRequest {
-            organization_id: id,
-            page_size,
-            ..v1::ListChangesRequest::default()
-        };
-        caller.list_changes(message).await?;
+        let mut message = v1::ListChangesRequest { organization_id: id, ..Default::default() };
+        message.page_size = 1;
+        caller.read(message, Client::list_changes).await?;
         let nothing = Sse::new(stream::empty::<Result<Event, axum::Error>>());
         return Ok((UNBUFFERED, nothing).into_response());
     }
@@ -61,7 +58,7 @@ pub(crate) async fn watch(
         organization_ids: vec![id],
         from_versions: from.into_iter().map(|version| (id, version)).collect(),
     };
-    let changes = caller.watch(message).await?;
+    let changes = caller.read(message, Client::watch).await?;
     // The service's signs of life are for the gateway; clients get the gateway's own.
     let changes = changes.try_filter(|change| future::ready(!change.heartbeat));
     let path = head.uri.path().to_owned();

@@ -78,7 +78,7 @@ impl Document {
             return self.id = Some(value);
         }
         let Some(field) = Field::named(key) else {
-            // Only defined fields are updated; all others are ignored, as the page says.
+            // Only defined fields are updated; all others are ignored, as docs/API.md says.
             self.ignored.push(key.to_owned());
             return self.ignored.truncate(ERRORS_MAX);
         };

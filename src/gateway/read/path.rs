@@ -3,10 +3,7 @@
 use axum::http::Uri;
 use percent_encoding::percent_decode_str;
 
-use crate::gateway::write::problem::Problem;
-
-/// The largest id, 2^53-1.
-const ID_MAX: i64 = (1 << 53) - 1;
+use crate::{domain::fields::ID_MAX, gateway::write::problem::Problem};
 
 /// The id of `/v1/organizations/{id}`: one spelling of each number from 1 to 2^53-1, of which the
 /// digits may be percent-encoded. Read from the path itself: axum's parameters are decoded already,

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use tonic_types::{ErrorDetails, FieldViolation};
+use utoipa::ToSchema;
 
 use crate::gateway::write::resource;
 
@@ -12,13 +13,18 @@ use crate::gateway::write::resource;
 const POINTER_CHARS_MAX: usize = 32;
 /// What stands for itself in the fragment of a URI, of what keys commonly have (RFC 3986 §3.5).
 const FRAGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b'~');
-/// One member of a body, or parameter, at fault.
-#[derive(Clone, Debug, Serialize)]
+
+/// One member of the body, or parameter, at fault.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ProblemError)]
 pub(crate) struct FieldError {
-    /// Where in the body (RFC 6901, as a fragment); none where the fault is not in it.
+    /// Where in the body (RFC 6901, as a fragment); not there where the fault is not in it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pointer: Option<String>,
+    /// The stable reason.
     reason: Cow<'static, str>,
+    /// What is wrong.
     detail: Cow<'static, str>,
 }
 

@@ -1,5 +1,5 @@
-//! A refusal as `application/problem+json` (RFC 9457), and the one place of this door that chooses
-//! HTTP status codes.
+//! A refusal as `application/problem+json` (RFC 9457), and the one place that chooses the
+//! HTTP status of a refusal.
 //!
 //! Carries the google.rpc details of a status without loss, and never a library's own text.
 
@@ -15,10 +15,12 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+pub(crate) use render::Rendered;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
+    domain::fields::ID_MAX,
     gateway::write::field_error::{self, FieldError},
     proto::{ERROR_DOMAIN, timeout},
 };
@@ -40,9 +42,14 @@ pub(crate) struct Problem {
     headers: HeaderMap,
 }
 
-/// Refusals that this door decides by itself.
+/// Refusals that the gateway decides by itself.
 impl Problem {
-    fn new(status: StatusCode, code: Code, reason: &'static str, detail: &'static str) -> Self {
+    fn new(
+        status: StatusCode,
+        code: Code,
+        reason: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
             status,
             code,
@@ -54,7 +61,7 @@ impl Problem {
         }
     }
 
-    fn invalid(reason: &'static str, detail: &'static str) -> Self {
+    fn invalid(reason: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, reason, detail)
     }
 
@@ -84,15 +91,15 @@ impl Problem {
     }
 
     pub(crate) fn malformed_id() -> Self {
-        let detail = "The id in the path must be a number from 1 to 9007199254740991, \
-            without sign, leading zeros or fraction.";
+        let detail = format!(
+            "The id in the path must be a number from 1 to {ID_MAX}, \
+             without sign, leading zeros or fraction."
+        );
         Self::invalid("ID_MALFORMED", detail)
     }
 
     pub(crate) fn invalid_parameter(name: &str, rule: &str) -> Self {
-        let mut problem = Self::invalid("PARAMETER_INVALID", "");
-        problem.detail = format!("The query parameter {name} {rule}.").into();
-        problem
+        Self::invalid("PARAMETER_INVALID", format!("The query parameter {name} {rule}."))
     }
 
     pub(crate) fn malformed_event_id() -> Self {
@@ -130,10 +137,9 @@ impl Problem {
     }
 
     pub(crate) fn body_too_large(bytes_max: usize) -> Self {
-        let mut problem =
-            Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, "BODY_TOO_LARGE", "");
-        problem.detail = format!("The body must have at most {bytes_max} bytes.").into();
-        problem
+        let detail = format!("The body must have at most {bytes_max} bytes.");
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self::new(status, Code::ResourceExhausted, "BODY_TOO_LARGE", detail)
     }
 
     pub(crate) fn body_incomplete() -> Self {
@@ -146,19 +152,15 @@ impl Problem {
     }
 
     pub(crate) fn malformed_json(line: usize, column: usize) -> Self {
-        let mut problem = Self::invalid("BODY_MALFORMED", "");
-        problem.detail =
-            format!("The body is not valid JSON; look at line {line}, column {column}.").into();
-        problem
+        let detail = format!("The body is not valid JSON; look at line {line}, column {column}.");
+        Self::invalid("BODY_MALFORMED", detail)
     }
 
     pub(crate) fn duplicate_key(line: usize, column: usize) -> Self {
-        let mut problem = Self::invalid("KEY_REPEATED", "");
-        problem.detail = format!(
+        let detail = format!(
             "An object of the body has a key twice; look before line {line}, column {column}."
-        )
-        .into();
-        problem
+        );
+        Self::invalid("KEY_REPEATED", detail)
     }
 
     pub(crate) fn invalid_body(errors: Vec<FieldError>) -> Self {
@@ -168,10 +170,8 @@ impl Problem {
 
     /// With `is_change`, while a change may have been under way.
     pub(crate) fn deadline_exceeded(is_change: bool) -> Self {
-        let status = StatusCode::GATEWAY_TIMEOUT;
-        let mut problem = Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "");
-        problem.detail = timeout::passed("request", is_change).into();
-        problem
+        let (status, detail) = (StatusCode::GATEWAY_TIMEOUT, timeout::passed("request", is_change));
+        Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", detail)
     }
 
     pub(crate) fn rate_limited(wait: Duration) -> Self {
@@ -252,9 +252,8 @@ impl Problem {
             return Self::transport_failed(status, is_change);
         };
         let http_status = http_status(status.code(), &info.reason, conditional);
-        let mut problem = Self::new(http_status, status.code(), "", "");
+        let mut problem = Self::new(http_status, status.code(), "", status.message().to_owned());
         problem.reason = info.reason.clone().into();
-        problem.detail = status.message().to_owned().into();
         problem.metadata =
             info.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         problem.errors = field_error::listed(&details);

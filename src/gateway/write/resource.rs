@@ -1,4 +1,4 @@
-//! Organizations and changes as JSON. Members that have no value are left out.
+//! Organizations, changes and callers as JSON. Members that have no value are left out.
 
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
@@ -39,11 +39,10 @@ impl Organization {
     /// The JSON of a message; the fields that the caller may update are in it where it asked.
     pub(crate) fn new(mut organization: v1::Organization, with_writable: bool) -> Self {
         let texts = Fields::from_fn(|field| organization.text_mut(field).take());
-        let names = organization.writable_fields.iter().map(|name| member(name).to_owned());
         Self {
             id: organization.id,
             texts,
-            writable_fields: with_writable.then(|| names.collect()),
+            writable_fields: with_writable.then(|| members(&organization.writable_fields)),
             date_created: date(organization.date_created),
             date_modified: date(organization.date_modified),
             etag: organization.etag,
@@ -140,12 +139,60 @@ pub(crate) struct ChangePage {
     pub(crate) next_page_token: String,
 }
 
+/// A caller, as its credential proves it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({
+    "subject": "acme",
+    "role": "user",
+    "organizationId": 90,
+    "credentialId": "c4f5d6ae3f0b7a9e8f1d2c3b4a5968778695a4b3c2d1e0f90817263544536271",
+    "expireTime": "2027-01-01T00:00:00Z",
+    "writableFields": ["name"]
+}))]
+pub(crate) struct Caller {
+    /// Its name, as in the change log.
+    subject: String,
+    /// What kind of caller it is: user, support or administrator.
+    role: String,
+    /// The organization that a user belongs to; not there for the other roles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64, nullable = false)]
+    organization_id: Option<i64>,
+    /// Names the credential, as operators see it; it is no secret.
+    credential_id: String,
+    /// When the credential ends by itself; not there: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime, nullable = false)]
+    expire_time: Option<String>,
+    /// The names of the fields that the caller may update on an organization that it has a right to.
+    writable_fields: Vec<String>,
+}
+
+impl From<v1::Caller> for Caller {
+    fn from(caller: v1::Caller) -> Self {
+        let role = caller.role().name();
+        Self {
+            subject: caller.subject,
+            role,
+            organization_id: caller.organization_id,
+            credential_id: caller.credential_id,
+            expire_time: caller.expire_time.map(|time| date(Some(time))),
+            writable_fields: members(&caller.writable_fields),
+        }
+    }
+}
+
+fn members(fields: &[String]) -> Vec<String> {
+    fields.iter().map(|field| member(field).to_owned()).collect()
+}
+
 /// The JSON member of the field that a message names. That of a newer service keeps its name.
 pub(crate) fn member(field: &str) -> &str {
     Field::named(field).map_or(field, |field| field.member())
 }
 
 /// RFC 3339, which is what prost prints.
-pub(crate) fn date(date: Option<prost_types::Timestamp>) -> String {
+fn date(date: Option<prost_types::Timestamp>) -> String {
     date.map(|date| date.to_string()).unwrap_or_default()
 }

@@ -11,6 +11,7 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{ERRORS_MAX, FieldError, Problem};
 use crate::proto::{ERROR_DOMAIN, code};
@@ -20,20 +21,34 @@ const BODY_BYTES_MAX: usize = 4096;
 /// Bytes of the path that a problem repeats at most.
 const INSTANCE_BYTES_MAX: usize = 256;
 
-#[derive(Serialize)]
+/// A refusal (RFC 9457).
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Rendered<'a> {
+#[schema(as = Problem)]
+pub(crate) struct Rendered<'a> {
+    /// Names the kind of problem.
     r#type: String,
+    /// The kind of problem, in the words of the published page where it has some.
     title: &'a str,
+    /// The HTTP status.
+    #[schema(value_type = i32)]
     status: u16,
+    /// What is wrong and what to do.
     detail: &'a str,
+    /// The path of the request.
     instance: &'a str,
+    /// The gRPC code.
     code: &'static str,
+    /// The stable reason.
     reason: &'a str,
+    /// Whose reasons these are.
     domain: &'a str,
+    /// The request's id, for a report.
     request_id: &'a str,
+    /// More of the reason, such as the current etag.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: &'a BTreeMap<String, String>,
+    /// The members of the body at fault.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
 }
@@ -81,7 +96,7 @@ impl Problem {
     }
 }
 
-/// The page's own words where it has some.
+/// The words of docs/API.md where it has some.
 fn title(status: StatusCode) -> &'static str {
     match status {
         StatusCode::BAD_REQUEST => "Invalid input",
