@@ -13,7 +13,6 @@ pub(super) fn updated(call: &Call, fields: &str, organization: &Organization) {
     organization_event("organization.update", call, fields, organization);
 }
 
-/// An organization was stored.
 pub(super) fn created(call: &Call, fields: &str, organization: &Organization) {
     organization_event("organization.create", call, fields, organization);
 }
@@ -61,12 +60,10 @@ pub(super) fn checked<T>(
     decision
 }
 
-/// A credential was issued.
 pub(super) fn issued(credential: &Credential) {
     credential_event("credential.issue", credential);
 }
 
-/// A credential was revoked.
 pub(super) fn revoked(stored: &StoredCredential) {
     credential_event("credential.revoke", &stored.credential);
 }
@@ -83,7 +80,6 @@ fn credential_event(action: &'static str, credential: &Credential) {
     );
 }
 
-/// The names of fields, for an event.
 pub(super) fn names(fields: impl Iterator<Item = Field>) -> String {
     fields.map(Field::path).collect::<Vec<_>>().join(",")
 }

@@ -16,19 +16,15 @@ use crate::{
 
 /// Hexadecimal digits of a digest that name a credential at least.
 const ID_DIGITS_MIN: usize = 8;
-/// Hexadecimal digits of a digest.
 const ID_DIGITS_MAX: usize = 64;
 
-/// What a credential is to prove.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// What kind of caller the holder is.
     pub role: Role,
     /// The organization that a user belongs to; none for the other roles.
     pub organization: Option<OrganizationId>,
     /// The holder's own name; none: one made of the role and the credential's id.
     pub subject: Option<String>,
-    /// What it is for.
     pub description: Option<String>,
     /// How long it holds, rounded up to whole seconds; none: until it is revoked.
     pub expires_in: Option<Duration>,

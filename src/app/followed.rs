@@ -20,7 +20,6 @@ use crate::{
 /// How often versions are looked up: well within the second that is promised to watches.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// All organizations that are followed.
 #[derive(Clone, Debug)]
 pub(super) struct Followed(Arc<Shared>);
 
@@ -101,7 +100,6 @@ impl Followed {
         Ok(Following { followed: self.clone(), seen, looks })
     }
 
-    /// Whether there is something new.
     fn note(&self, found: Vec<(OrganizationId, i64)>) -> bool {
         let mut versions = self.lock();
         let mut is_new = false;

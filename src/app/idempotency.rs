@@ -13,14 +13,12 @@ const VERSION: u8 = 2;
 /// The fields that digests without a version are of.
 const FIRST_FIELDS: [Field; 3] = [Field::Name, Field::SubscriptionId, Field::Handshake];
 
-/// The key of an update.
 pub(super) fn of_update(call: &Call, update: &Update<String>) -> Option<IdempotencyKey> {
     // Not the etag: it guards the first time, after which it is stale by the change itself.
     let Update { id, patch, etag: _ } = update;
     bind(call, "update", id.get(), patch)
 }
 
-/// The key of a creation.
 pub(super) fn of_creation(call: &Call, new: &Creation<String>) -> Option<IdempotencyKey> {
     let Creation { id, patch } = new;
     bind(call, "create", id.map_or(0, OrganizationId::get), patch)

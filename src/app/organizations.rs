@@ -62,7 +62,6 @@ async fn preview_update(
     }
 }
 
-/// Stores a new organization (AIP-133).
 pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result<Organization> {
     let idempotency = idempotency::of_creation(call, &new);
     let principal = &call.principal;
@@ -108,7 +107,6 @@ async fn preview_creation(
     Ok(new.patch.apply(empty))
 }
 
-/// Shows an organization (AIP-131).
 pub async fn get(store: &Store, principal: &Principal, id: OrganizationId) -> Result<Organization> {
     audit::checked(principal, Some(id), policy::authorize_organization(principal, id))?;
     Ok(policy::readable(principal, store.get_organization(principal, id).await?))

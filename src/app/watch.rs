@@ -21,20 +21,17 @@ use crate::{
     store::{Store, now},
 };
 
-/// How often a watch asks whether its credential still holds; as long as others may be remembered.
+/// How often a watch checks its credential; as long as authentication may remember one.
 const CREDENTIAL_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a watch may be quiet at most: what is between it and its client may take a stream on which
-/// nothing moves for dead, after 50 s or more.
+/// A proxy may close a stream on which nothing moves for 50 s.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(20);
-/// What a watch has in memory at most.
 const FOUND_MAX: PageSize = PageSize { entries: 100, bytes: 32 * 1024 };
-/// A principal may have a tenth of the watches that others leave: 100 of 1,000.
+/// One principal may have a tenth of the watches that others leave: 100 of 1,000.
 const SHARE_PARTS: usize = 10;
 
 /// What a watch sends: a change, or none as a sign of life.
 pub type News = Option<ChangeEntry>;
 
-/// All watches of a process.
 #[derive(Clone, Debug)]
 pub struct Watches {
     store: Store,
@@ -44,7 +41,6 @@ pub struct Watches {
     stopping: CancellationToken,
 }
 
-/// One watch.
 struct Watch {
     store: Store,
     principal: Arc<Principal>,
@@ -64,7 +60,6 @@ struct Watch {
 /// What ends a watch beside its credential.
 #[derive(Clone)]
 struct Ending {
-    /// The process is to stop.
     process: CancellationToken,
     /// The connection takes no new requests.
     connection: CancellationToken,

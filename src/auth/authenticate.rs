@@ -16,15 +16,12 @@ use crate::{
     telemetry::metrics::{self, AuthMetrics},
 };
 
-/// Credentials that are remembered at most.
 const KNOWN_MAX: u64 = 10_000;
-/// Digests that no credential has, remembered apart: guessing then neither floods the database nor
-/// drives out credentials that are good.
+/// Digests without a credential are remembered apart, so that guessing drives out no good credential.
 const UNKNOWN_MAX: u64 = 10_000;
-/// How long at most a digest counts as unknown; a credential issued meanwhile has to wait for it.
+/// For so long a credential may be refused that was issued after somebody tried it.
 const UNKNOWN_TTL_MAX: Duration = Duration::from_secs(1);
 
-/// Tells who callers are.
 #[derive(Clone, Debug)]
 pub struct Authenticator {
     store: Store,

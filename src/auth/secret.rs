@@ -52,7 +52,6 @@ impl Secret {
         Ok(Self { kind, text: text.into() })
     }
 
-    /// The secret's form.
     #[must_use]
     pub fn kind(&self) -> CredentialKind {
         self.kind
@@ -64,7 +63,6 @@ impl Secret {
         self.text.expose_secret()
     }
 
-    /// What the store keeps of the secret.
     #[must_use]
     pub fn digest(&self) -> CredentialDigest {
         CredentialDigest(Sha256::digest(self.expose()).into())

@@ -20,7 +20,6 @@ pub(super) struct StoreArgs {
     pub(super) json: bool,
 }
 
-/// A call of whoever works on the database itself.
 pub(super) fn operator_call() -> Call {
     Call {
         principal: Principal::operator().into(),

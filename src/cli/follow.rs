@@ -47,10 +47,8 @@ pub(super) async fn follow(
 struct Following {
     service: Service,
     id: i64,
-    /// The last version that was seen.
     after: i64,
     stream: Option<Streaming<v1::Change>>,
-    /// Whether there was a stream.
     has_begun: bool,
 }
 

@@ -23,13 +23,11 @@ const WRONG_WORDS: u8 = 2;
 #[error("nobody reads standard output")]
 struct SeenEnough;
 
-/// Prints a line to standard output.
 pub(super) fn line(text: &str) -> Result<()> {
     // Takes the colours away where nobody sees them.
     printed(writeln!(anstream::stdout(), "{text}"))
 }
 
-/// Prints lines to standard output.
 pub(super) fn text(text: &str) -> Result<()> {
     let mut stdout = stdout().lock();
     printed(write!(stdout, "{text}").and_then(|()| stdout.flush()))
@@ -95,7 +93,6 @@ pub(super) fn timestamp(time: Option<Timestamp>) -> String {
     time.map(|time| time.to_string()).unwrap_or_default()
 }
 
-/// A time as RFC 3339 writes it.
 pub(super) fn time(time: OffsetDateTime) -> String {
     time.format(&Rfc3339).unwrap_or_default()
 }

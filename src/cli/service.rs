@@ -16,7 +16,6 @@ use crate::{
     server::{Peer, channel},
 };
 
-/// How long a call may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// A client, and the credential that each of its requests has.
 pub(super) struct Service {

@@ -17,15 +17,12 @@ use toml::Value;
 
 use super::secrets::may_be_url;
 
-/// The name of the command that has every setting.
 const EVERY_SETTING: &str = "config";
 
 /// A command line that was read, and where its settings came from.
 #[derive(Debug)]
 pub struct Settings {
-    /// The command, with the file's values as defaults.
     pub command: Command,
-    /// What was given.
     pub matches: ArgMatches,
     /// The settings file and its keys, where there is one.
     pub file: Option<(PathBuf, BTreeMap<String, String>)>,
@@ -57,7 +54,6 @@ pub fn read(command: Command, words: &[OsString]) -> Result<Settings> {
     Ok(Settings { command, matches, file: Some((path, values)) })
 }
 
-/// The command that has every setting.
 pub(super) fn command_with_every_setting(command: &Command) -> Result<&Command> {
     command.find_subcommand(EVERY_SETTING).context("there is no command that has every setting")
 }
@@ -67,7 +63,6 @@ pub(super) fn is_setting(arg: &Arg) -> bool {
     arg.get_env().is_some()
 }
 
-/// The matches of the innermost subcommand.
 pub(super) fn deepest(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().map_or(matches, |(_, inner)| deepest(inner))
 }

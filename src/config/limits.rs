@@ -1,4 +1,4 @@
-//! What a client may take of the service: every wait, size and number has an end.
+//! What clients may take of the service.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -140,7 +140,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Those of each listener.
     #[must_use]
     pub fn of_listener(&self) -> orgd_listener::Limits {
         orgd_listener::Limits {

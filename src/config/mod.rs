@@ -45,7 +45,6 @@ pub struct HttpListenArgs {
     #[arg(long, env = "ORGD_HTTP_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub http_addr: SocketAddr,
     #[command(flatten)]
-    /// Where liveness, readiness and metrics are.
     pub ops: OpsAddrArgs,
 }
 
@@ -65,7 +64,6 @@ pub struct ListenArgs {
     /// Address of the gRPC listener
     #[arg(long, env = "ORGD_GRPC_ADDR", default_value = "127.0.0.1:50051", value_name = "ADDR")]
     pub grpc_addr: SocketAddr,
-    /// Where the other listeners are.
     #[command(flatten)]
     pub http: HttpListenArgs,
 }
@@ -246,19 +244,14 @@ pub struct UpstreamArgs {
 /// The settings of every process that serves.
 #[derive(Args, Debug)]
 pub struct ServingArgs {
-    /// With which certificate.
     #[command(flatten)]
     pub tls: TlsArgs,
-    /// What clients may take.
     #[command(flatten)]
     pub limits: Limits,
-    /// How often they may call.
     #[command(flatten)]
     pub rates: RateLimitArgs,
-    /// Which proxies are believed about whom they ask for.
     #[command(flatten)]
     pub proxies: ProxyArgs,
-    /// Where traces go.
     #[command(flatten)]
     pub traces: TraceArgs,
 }
@@ -299,7 +292,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where traces go.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Traces")]
 pub struct TraceArgs {

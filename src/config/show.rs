@@ -99,12 +99,10 @@ fn settings_of(command: &Command) -> Result<Vec<Arg>> {
     Ok(all.get_arguments().filter(is_shown).cloned().collect())
 }
 
-/// Whether a setting's value may be shown to nobody.
 fn is_secret(arg: &Arg) -> bool {
     arg.get_value_parser().type_id() == TypeId::of::<SecretString>()
 }
 
-/// A value as TOML has it.
 fn value(matches: &ArgMatches, arg: &Arg) -> Option<String> {
     let raw = matches.get_raw(arg.get_id().as_str())?.next()?.to_string_lossy().into_owned();
     let is_bare = raw.parse::<i64>().is_ok() || raw.parse::<bool>().is_ok();

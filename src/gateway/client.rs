@@ -39,7 +39,6 @@ const REST_FIRST: Duration = Duration::from_millis(10);
 
 pub(super) type Client = OrganizationServiceClient<Transport>;
 
-/// The transport that a service or a channel makes.
 pub fn transport<S, B>(service: S) -> Transport
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -52,7 +51,6 @@ where
     BoxCloneSyncService::new(service.map_err(|error| transport_status(error.into())))
 }
 
-/// An error and what caused it.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
 }

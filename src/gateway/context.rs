@@ -20,19 +20,16 @@ pub struct RequestLimits {
     pub deadline: Duration,
     /// Bytes of a body at most.
     pub body_bytes_max: usize,
-    /// How often requests may come from one source.
     pub sources: Option<Arc<RateLimit<IpAddr>>>,
     /// How often a stream without news sends a sign of life.
     pub heartbeat: Duration,
 }
 
-/// What is known of a request before it is routed.
 #[derive(Clone, Debug)]
 pub(super) struct Exchange {
     pub(super) request_id: HeaderValue,
     pub(super) deadline: Instant,
     pub(super) record: RequestRecord,
-    /// The network that it comes from, where that is known.
     pub(super) source: Option<Source>,
     /// What the service said of the caller's rate limit.
     pub(super) standing: Arc<OnceLock<HeaderMap>>,

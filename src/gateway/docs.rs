@@ -33,7 +33,6 @@ const POLICY: (HeaderName, HeaderValue) = (
 const REVALIDATED: (HeaderName, HeaderValue) =
     (CACHE_CONTROL, HeaderValue::from_static("public, no-cache"));
 
-/// What the page takes of Swagger UI's files.
 const SWAGGER_UI: [&str; 5] = [
     "swagger-ui.css",
     "swagger-ui-bundle.js",
@@ -70,7 +69,6 @@ fn config() -> Config<'static> {
         .validator_url("none")
 }
 
-/// One file, as it is answered.
 #[derive(Clone)]
 struct File {
     content_type: HeaderValue,

@@ -77,7 +77,6 @@ fn remove_null_parameters(document: &mut Value) {
     }
 }
 
-/// Every operation of the document.
 fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
     let paths = document.pointer_mut("/paths").and_then(Value::as_object_mut);
     let paths = paths.into_iter().flat_map(|paths| paths.values_mut());

@@ -15,14 +15,11 @@ use crate::{
     proto::v1,
 };
 
-/// The mask that means every updatable field.
 const WILDCARD: &str = "*";
-/// Organizations that one watch may follow.
 const WATCHED_MAX: usize = 100;
 /// Fields that an update may name and that it never changes.
 const OUTPUT_ONLY: [&str; 5] = ["id", "date_created", "date_modified", "etag", "writable_fields"];
 
-/// The update that a message asks for.
 pub fn update(message: v1::UpdateOrganizationRequest) -> Result<Update<String>> {
     let organization = required(message.organization)?;
     let id = organization_id("organization.id", organization.id)?;
@@ -152,7 +149,6 @@ fn unknown_path(path: &str) -> String {
     format!("\"{shown}\" is not a field. The fields are {} and {last}.", fields.join(", "))
 }
 
-/// The message of an organization.
 #[must_use]
 pub fn organization(organization: Organization) -> v1::Organization {
     let Organization { id, values, date_created, date_modified, etag } = organization;
@@ -169,12 +165,10 @@ pub fn organization(organization: Organization) -> v1::Organization {
     message
 }
 
-/// The names of the fields that the principal may change.
 pub(super) fn writable_fields(principal: &Principal) -> Vec<String> {
     policy::writable_fields(principal).map(|field| field.path().to_owned()).collect()
 }
 
-/// The message of a caller.
 pub(super) fn caller(principal: &Principal) -> v1::Caller {
     let Principal { subject, role, organization, credential, expires_at } = principal;
     v1::Caller {
@@ -187,13 +181,11 @@ pub(super) fn caller(principal: &Principal) -> v1::Caller {
     }
 }
 
-/// What a watch sends.
 pub(super) fn news(news: News) -> v1::Change {
     let heartbeat = || v1::Change { heartbeat: true, ..v1::Change::default() };
     news.map_or_else(heartbeat, change)
 }
 
-/// The message of an entry of the change log.
 pub(super) fn change(entry: ChangeEntry) -> v1::Change {
     let ChangeEntry { organization, version, date, subject, role, request_id, fields } = entry;
     v1::Change {

@@ -6,9 +6,7 @@ use data_encoding::BASE64URL_NOPAD;
 use crate::domain::{Error, Page, PageSize, Result, reason};
 
 const SIZE_DEFAULT: usize = 50;
-/// Organizations on a page at most.
 pub(super) const ORGANIZATIONS_MAX: usize = 1000;
-/// Changes on a page at most.
 pub(super) const CHANGES_MAX: usize = 500;
 /// Bytes of texts on a page at most, whatever its number of entries: an answer that nobody takes is in
 /// memory.

@@ -21,7 +21,6 @@ pub mod v1 {
 }
 
 impl v1::Role {
-    /// The role's name, as people write it.
     #[must_use]
     pub fn name(self) -> String {
         self.as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase()

@@ -7,12 +7,9 @@ use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage};
 
 use super::{FILE_DESCRIPTOR_SET, v1::Role};
 
-/// The declared rights to one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldRights {
-    /// The field's name in the proto.
     pub field: String,
-    /// Its JSON member.
     pub member: String,
     /// The roles that may name it in an update.
     pub write: Vec<Role>,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-/// The header.
 pub const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// A timeout that is not 1 to 8 digits and a unit, or is zero, or came twice.

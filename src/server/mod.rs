@@ -48,14 +48,12 @@ use crate::{
 /// What a message may have over a REST body of the same content: mask, id, etag and key.
 const MESSAGE_EXTRA_BYTES_MAX: usize = 1024;
 
-/// The listeners that clients of REST and operators come to.
 #[derive(Debug)]
 pub struct HttpListeners {
     http: TcpListener,
     ops: TcpListener,
 }
 
-/// The listeners of a whole service.
 #[derive(Debug)]
 pub struct Listeners {
     grpc: TcpListener,
@@ -65,16 +63,12 @@ pub struct Listeners {
 /// Where listeners are bound, which for port 0 is only known afterwards.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
-    /// The gRPC listener.
     pub grpc: SocketAddr,
-    /// The REST listener.
     pub http: SocketAddr,
-    /// The operations listener.
     pub ops: SocketAddr,
 }
 
 impl HttpListeners {
-    /// Binds the listeners of a gateway.
     pub async fn bind(args: &HttpListenArgs) -> Result<Self> {
         Ok(Self {
             http: bind("--http-addr", args.http_addr).await?,
@@ -84,7 +78,6 @@ impl HttpListeners {
 }
 
 impl Listeners {
-    /// Binds the listeners of a service.
     pub async fn bind(args: &ListenArgs) -> Result<Self> {
         Ok(Self {
             grpc: bind("--grpc-addr", args.grpc_addr).await?,
@@ -92,7 +85,6 @@ impl Listeners {
         })
     }
 
-    /// Where they are bound.
     pub fn addresses(&self) -> Result<Addresses> {
         Ok(Addresses {
             grpc: self.grpc.local_addr()?,

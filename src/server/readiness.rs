@@ -29,7 +29,6 @@ enum State {
 pub(super) struct Readiness(watch::Sender<State>);
 
 impl Readiness {
-    /// Not ready before the first probe.
     pub(super) fn new() -> Self {
         metrics::ready(false);
         Self(watch::Sender::new(State::NotReady))

@@ -57,7 +57,6 @@ pub(super) struct Running {
     held: HeldBytes,
     signals: Signals,
     readiness: Readiness,
-    /// Where operators are served.
     operators: Handle,
     /// What must run as long as the process does.
     services: JoinSet<Result<()>>,
@@ -123,7 +122,6 @@ impl Running {
         self.stages.stop.clone()
     }
 
-    /// What clients hold.
     pub(super) fn held(&self) -> HeldBytes {
         self.held.clone()
     }

@@ -25,7 +25,6 @@ impl Signals {
         })
     }
 
-    /// The next of them.
     pub(super) async fn next(&mut self) {
         loop {
             tokio::select! {

@@ -40,14 +40,12 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// stream and 5 a connection), three that nobody reads would stop all others.
 const CONNECTION_WINDOW_BYTES: u32 = 100 * STREAM_WINDOW_BYTES;
 
-/// A service that is called over gRPC.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
     /// Its listener, over `http` or `https`.
     pub uri: &'a Uri,
     /// Who may have signed its certificate, as a PEM file.
     pub ca: Option<&'a Path>,
-    /// The flag that names that file.
     pub ca_flag: &'static str,
 }
 
@@ -56,7 +54,6 @@ pub fn channel(peer: Peer<'_>) -> Result<Channel> {
     Ok(endpoint(peer)?.connect_lazy())
 }
 
-/// How a service is connected to.
 pub fn endpoint(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Endpoint> {
     let mut endpoint = Endpoint::from(uri.clone());
     match (uri.scheme_str() == Some("https"), ca) {
@@ -100,7 +97,6 @@ impl Upstream {
         })
     }
 
-    /// How many calls may be under way.
     pub(super) fn calls_max() -> usize {
         usize::from(CALL_CONNECTIONS) * usize::from(STREAMS_MAX)
     }

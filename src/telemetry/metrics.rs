@@ -41,7 +41,6 @@ pub const SUM_UP_INTERVAL: Duration = Duration::from_secs(1);
 static EXPORTER: OnceLock<PrometheusHandle> = OnceLock::new();
 static LINES: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// The metrics of the process, which count from here on.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     exporter: PrometheusHandle,
@@ -67,12 +66,10 @@ impl Metrics {
         Ok(Self { exporter: exporter.clone(), process })
     }
 
-    /// Sums up what was measured since the last time.
     pub fn sum_up(&self) {
         self.exporter.run_upkeep();
     }
 
-    /// All metrics in Prometheus's text format.
     #[must_use]
     pub fn render(&self) -> String {
         self.process.collect();
@@ -121,17 +118,13 @@ fn describe() {
     }
 }
 
-/// What a rate limit is about.
 #[derive(Clone, Copy, Debug)]
 pub enum RateScope {
-    /// A principal.
     Principal,
-    /// A source address.
     Source,
 }
 
 impl RateScope {
-    /// The scope as metrics and headers name it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -141,7 +134,6 @@ impl RateScope {
     }
 }
 
-/// A request was over a rate limit.
 pub fn rate_limited(scope: RateScope) {
     counter!(RATE_LIMIT_REFUSALS, "scope" => scope.name()).increment(1);
 }
@@ -184,8 +176,7 @@ pub struct QueueTelemetry {
 }
 
 impl QueueTelemetry {
-    /// Of the queue with this name, whose batches are this operation of a database system on a
-    /// table.
+    /// `operation` is that of the queue's batches, on the table `collection`.
     #[must_use]
     pub fn new(
         queue: &'static str,
@@ -216,17 +207,14 @@ impl QueueTelemetry {
         db_span(self.system, self.operation, self.collection)
     }
 
-    /// Work was refused.
     pub fn refused(&self) {
         self.refusals.increment(1);
     }
 
-    /// So much waits now.
     pub fn waiting(&self, waiting: usize) {
         self.waiting.set(number(waiting));
     }
 
-    /// A batch of this size was done in this time.
     pub fn done(&self, size: usize, time: Duration) {
         self.batch_size.record(number(size));
         self.time.record(time);
@@ -253,7 +241,6 @@ pub fn db_span(system: &'static str, operation: &'static str, collection: &'stat
     )
 }
 
-/// The connections of a pool now.
 pub fn pool(name: &'static str, idle: usize, used: usize, max: usize) {
     for (state, count) in [("idle", idle), ("used", used)] {
         gauge!(
@@ -269,11 +256,8 @@ pub fn pool(name: &'static str, idle: usize, used: usize, max: usize) {
 /// How a credential was found: `known`, `unknown`, or `miss`, which asks the database.
 #[derive(Clone, Debug)]
 pub struct AuthMetrics {
-    /// It is remembered.
     pub known: metrics::Counter,
-    /// It is remembered that there is none.
     pub unknown: metrics::Counter,
-    /// The database is asked.
     pub miss: metrics::Counter,
 }
 
@@ -288,22 +272,19 @@ impl Default for AuthMetrics {
     }
 }
 
-/// How many credentials are remembered now, and how many secrets that are none.
 pub fn auth_entries(known: u64, unknown: u64) {
     for (cache, entries) in [("known", known), ("unknown", unknown)] {
         gauge!(AUTH_ENTRIES, "cache" => cache).set(number(entries));
     }
 }
 
-/// How many steps of the schema the database has, how many it lacks, and how many of a later version it
-/// has.
+/// Steps of the schema. The `unknown` ones are of a later version.
 pub fn migrations(applied: usize, pending: usize, unknown: usize) {
     for (state, steps) in [("applied", applied), ("pending", pending), ("unknown", unknown)] {
         gauge!(MIGRATIONS, "state" => state).set(number(steps));
     }
 }
 
-/// Whether the service can do its work.
 pub fn ready(ready: bool) {
     gauge!(READY).set(if ready { 1.0 } else { 0.0 });
 }

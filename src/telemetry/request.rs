@@ -23,7 +23,6 @@ struct Known {
 }
 
 impl RequestRecord {
-    /// A request whose headers are here.
     #[must_use]
     pub fn begin() -> Self {
         Self(Arc::new(Known {
@@ -33,12 +32,10 @@ impl RequestRecord {
         }))
     }
 
-    /// Who the caller is.
     pub fn set_subject(&self, subject: &str) {
         let _ = self.0.subject.set(subject.to_owned());
     }
 
-    /// Which organization it is about.
     pub fn set_organization(&self, id: i64) {
         let _ = self.0.organization.set(id);
     }

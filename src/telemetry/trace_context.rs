@@ -24,7 +24,6 @@ pub(super) fn set(trusts_remote_parents: Option<bool>) {
 pub struct TraceContext;
 
 impl TraceContext {
-    /// Whether there are traces.
     #[must_use]
     pub fn is_on() -> bool {
         TRACES.get().copied().flatten().is_some()
@@ -66,7 +65,6 @@ impl TraceContext {
         }
     }
 
-    /// The id of a span's trace.
     #[must_use]
     pub fn trace_id(span: &Span) -> Option<String> {
         let context = Self::is_on().then(|| span.context())?;

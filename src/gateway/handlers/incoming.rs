@@ -15,7 +15,6 @@ use crate::gateway::{
     write::problem::Problem,
 };
 
-/// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct Gateway {
     pub(crate) transport: Transport,

@@ -84,7 +84,6 @@ fn events(changes: impl Stream<Item = Result<v1::Change, String>>) -> impl Strea
     })
 }
 
-/// The last version that the client has seen.
 fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     let mut lines = headers.get_all(LAST_EVENT_ID).iter();
     let (line, second) = (lines.next(), lines.next());

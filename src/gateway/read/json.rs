@@ -58,7 +58,6 @@ fn read(bytes: &[u8], strict: bool) -> Result<Document, Problem> {
     Ok(document)
 }
 
-/// A body as it was read, good or not.
 #[derive(Debug, Default)]
 struct Document {
     body: OrganizationBody,

@@ -35,7 +35,6 @@ impl Preferences {
         }
     }
 
-    /// The header that says which preferences were followed.
     pub(crate) fn applied(self) -> Option<(HeaderName, HeaderValue)> {
         let applied = match (self.strict, self.representation) {
             (false, false) => return None,

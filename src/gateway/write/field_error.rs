@@ -68,13 +68,11 @@ pub(crate) fn listed(details: &ErrorDetails) -> Vec<FieldError> {
     violations.unwrap_or_default().iter().map(field_error).collect()
 }
 
-/// Where in the body a field of the message stands.
 fn field_pointer(field: &str) -> Option<String> {
     Some(pointer(resource::member(field.strip_prefix("organization.")?)))
 }
 
-/// The pointer to a member of the body (RFC 6901, as a fragment), of the first characters of a long
-/// key.
+/// The pointer to a member of the body (RFC 6901, as a fragment). Long keys are cut.
 fn pointer(key: &str) -> String {
     let shown: String = key.chars().take(POINTER_CHARS_MAX).collect();
     let escaped = shown.replace('~', "~0").replace('/', "~1");

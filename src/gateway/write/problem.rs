@@ -261,7 +261,6 @@ impl Problem {
         problem
     }
 
-    /// The etag that the organization has, where a precondition failed.
     pub(crate) fn etag(&self) -> Option<&str> {
         self.metadata.get("etag").map(String::as_str)
     }
@@ -293,7 +292,7 @@ impl Problem {
     }
 }
 
-/// The table of google/rpc/code.proto, and the two reasons for which HTTP has a closer word.
+/// As google/rpc/code.proto maps them; two reasons have a closer status.
 fn http_status(code: Code, reason: &str, conditional: bool) -> StatusCode {
     match code {
         Code::Aborted if conditional => StatusCode::PRECONDITION_FAILED,

@@ -50,7 +50,6 @@ impl Organization {
     }
 }
 
-/// Each field that has a value.
 fn texts<S: Serializer>(texts: &Fields<Option<String>>, serializer: S) -> Result<S::Ok, S::Error> {
     let members = texts.each().filter_map(|(field, text)| Some((field.member(), text.as_ref()?)));
     serializer.collect_map(members)
