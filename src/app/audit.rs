@@ -1,7 +1,5 @@
-//! Audit events: who changed what, and who was refused for want of rights. They go to the log as a
-//! target of their own, with names of fields and never their values.
-//!
-//! The change log in the database is what is kept; these are for whoever watches.
+//! Audit events in the log: who changed what, and who was refused. They name fields, never values. What is
+//! kept is the change log in the database.
 
 use crate::domain::{
     Call, Credential, Error, Field, Organization, OrganizationId, Principal, Result,

@@ -78,9 +78,8 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
     Ok(credential)
 }
 
-/// Ends the credential whose id begins with `id`, and answers it. From the answer on nothing is
-/// written by it, on any instance. Revoking twice changes nothing, and is answered as the first time: the first answer may
-/// not have come.
+/// Ends the credential whose id begins with `id`. After the answer nothing is written by it, on any instance.
+/// Revoking twice is answered as the first time: the first answer may not have come.
 pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
     let range = digest_range(id)?;
     let mut found = store.find_credentials(range).await?;

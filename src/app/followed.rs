@@ -1,5 +1,4 @@
-//! The organizations that watches follow, whose versions are looked up together: what a watch costs the
-//! database does not grow with the number of watches that follow the same.
+//! Looks up the versions of all watched organizations together, so many watches of one cost as one.
 
 use std::{
     collections::BTreeMap,
@@ -118,8 +117,7 @@ impl Followed {
 }
 
 impl Following {
-    /// Ends after the next look that found something new, for whichever watch. An error where the last look
-    /// failed.
+    /// Waits for the next look that found something new, for whichever watch, or that failed.
     pub(super) async fn looked(&mut self) -> Result<()> {
         if self.looks.changed().await.is_err() {
             // Nobody looks any more, which is the end of the process.

@@ -1,7 +1,5 @@
-//! What can be done with organizations.
-//!
-//! The order of checks is part of the contract (AIP-211): rights before values, values before
-//! existence, existence before preconditions.
+//! The use cases of organizations. The order of checks is promised (docs/API.md): rights before values, values
+//! before existence, existence before preconditions.
 
 use super::{audit, idempotency};
 use crate::{
@@ -112,8 +110,7 @@ pub async fn get(store: &Store, principal: &Principal, id: OrganizationId) -> Re
     Ok(policy::readable(principal, store.get_organization(principal, id).await?))
 }
 
-/// Shows a page of the organizations after an id that the caller has a right to, by ascending id
-/// (AIP-132).
+/// The organizations after an id that the caller has a right to, by ascending id (AIP-132).
 pub async fn list(
     store: &Store,
     principal: &Principal,

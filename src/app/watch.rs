@@ -1,7 +1,5 @@
-//! Following changes as they are made, on whichever instance.
-//!
-//! Versions of what is followed are looked up again and again (`followed`), because distributed engines have
-//! nothing like LISTEN. Only a version that is new costs a look into the change log.
+//! Following changes as they are made, on any instance. Versions are polled (`followed`), because distributed
+//! engines have no LISTEN; only a new version costs a look into the change log.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -77,8 +75,7 @@ impl Ending {
 }
 
 impl Watches {
-    /// At most `max` at once, which all end when the process is to stop. Each sends a sign of life
-    /// after `heartbeat` without news.
+    /// At most `max` at once. Each sends a sign of life after `heartbeat` without news.
     #[must_use]
     pub fn new(store: Store, max: usize, heartbeat: Duration, stopping: CancellationToken) -> Self {
         let heartbeat = heartbeat.min(HEARTBEAT_MAX);
@@ -91,9 +88,8 @@ impl Watches {
         self.stopping.run_until_cancelled(self.followed.keep_looking(&self.store)).await;
     }
 
-    /// Follows organizations, each from the version after one that is given, or from now on; where none is
-    /// named, the one that the caller belongs to. Refused as listing their changes is. The stream has no end
-    /// but an error; one is that of its `connection`.
+    /// Follows organizations, each from the version after the given one, or from now on; without any, the caller's
+    /// own. The stream has no end but an error.
     pub async fn watch(
         &self,
         principal: Arc<Principal>,

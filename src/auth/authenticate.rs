@@ -1,7 +1,5 @@
-//! From a request's headers to a principal, mostly without a look at the database.
-//!
-//! Caching is safe for writes because each write checks the credential again in its own statement;
-//! for reads a revocation holds from the cache's time to live on, at the latest.
+//! From a request's headers to a principal, mostly from a cache. Writes are safe, as each checks the credential
+//! again; reads see a revocation after the cache's time to live at the latest.
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,8 +49,7 @@ impl Authenticator {
         Self { store, cache }
     }
 
-    /// Who the caller is, by the Authorization header and nothing else. A look at the database is of the
-    /// holder's share, which is the source's: the principal is not known yet.
+    /// A look at the database comes out of the source's share: the principal is not known yet.
     pub async fn authenticate(
         &self,
         holder: &Holder,

@@ -20,8 +20,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// The secret with this text: a lower-case UUID version 4, or an API key with its checksum.
-    /// None where the text is neither.
+    /// A lower-case UUID version 4, or an API key with its checksum; else none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let kind = if is_bearer_token(text) {

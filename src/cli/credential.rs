@@ -1,5 +1,4 @@
-//! `orgd credential`: credentials, straight in the database. A secret is printed once, at issue,
-//! and read from standard input alone.
+//! `orgd credential`: credentials, straight in the database. A secret is printed once, when it is issued.
 
 use std::{
     io::{Read, stdin},

@@ -39,8 +39,7 @@ pub(super) async fn open(database: &DatabaseArgs) -> Result<Store> {
     up_to_date(database, StoreOptions::default()).await
 }
 
-/// The database as it is, for a command that reads: it neither creates a database nor changes its
-/// schema.
+/// For a command that reads: it neither creates a database nor changes its schema.
 pub(super) async fn open_to_read(database: &DatabaseArgs) -> Result<Store> {
     let store = connect(database, existing()).await?;
     store.check_schema().await.context("cannot read the database")?;
@@ -55,9 +54,9 @@ pub(super) fn existing() -> StoreOptions {
 pub(super) async fn open_for_many(database: &DatabaseArgs, pool: &PoolArgs) -> Result<Store> {
     let options = StoreOptions {
         connections_max: pool.database_connections,
-        acquire_timeout: pool.database_acquire_timeout,
-        lock_timeout: pool.database_lock_timeout,
-        statement_timeout: pool.database_statement_timeout,
+        acquire_timeout: pool.database_acquire_timeout.0,
+        lock_timeout: pool.database_lock_timeout.0,
+        statement_timeout: pool.database_statement_timeout.0,
         creates: true,
         batch_max: pool.write_batch_max.get(),
         queue_max: pool.write_queue_max.get(),

@@ -31,8 +31,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// How long the end of the process waits for a file that is being read, as on a network file system
-/// that does not answer.
+/// How long the end of the process waits for a file, as on a network file system that does not answer.
 const SLOW_FILE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The organization service: one safe place to change the details of an organization.
@@ -129,8 +128,7 @@ struct ConfigArgs {
     page: bool,
 }
 
-/// Runs the command that these words and the environment name, to its end. Why it failed is said on
-/// standard error, whatever is logged.
+/// Runs a command. Why it failed is said on standard error, whatever is logged.
 #[must_use]
 pub fn run(words: &[OsString]) -> ExitCode {
     run_command(words).unwrap_or_else(|error| output::failure(&error))
@@ -178,12 +176,12 @@ impl Command {
             Self::Serve(args) => {
                 let ServeArgs { listen, database, pool, auth, serving } = *args;
                 ensure!(
-                    pool.database_statement_timeout < serving.limits.request_deadline,
+                    pool.database_statement_timeout.0 < serving.limits.request_deadline.0,
                     "--database-statement-timeout must be shorter than --request-deadline: a \
                      statement would be applied after its caller was told that its time is over"
                 );
                 ensure!(
-                    pool.database_statement_timeout <= STATEMENT_TIMEOUT_MAX,
+                    pool.database_statement_timeout.0 <= STATEMENT_TIMEOUT_MAX,
                     "--database-statement-timeout must be {STATEMENT_TIMEOUT_MAX:?} at most: a \
                      revocation waits until every statement that began before it is over"
                 );

@@ -1,5 +1,4 @@
-//! The settings file: TOML, flat, each key a setting. What it gives becomes the default of the
-//! arguments, so that flags and variables come before it and are checked in the same way.
+//! The settings file: flat TOML. Its values become defaults of the arguments, so flags and variables win.
 
 use std::{
     collections::BTreeMap,
@@ -28,8 +27,7 @@ pub struct Settings {
     pub file: Option<(PathBuf, BTreeMap<String, String>)>,
 }
 
-/// Reads the command line, the environment, and the settings file that either of them names. A
-/// mistake in the first two, and help, are clap's errors.
+/// Mistakes in the command line or the environment, and help, are clap's errors.
 pub fn read(command: Command, words: &[OsString]) -> Result<Settings> {
     // Help is the same wherever it is read: what a variable has is nobody's to see.
     let command = changed(command, &|arg| arg.hide_env_values(true));
@@ -97,8 +95,7 @@ fn changed(command: Command, change: &dyn Fn(Arg) -> Arg) -> Command {
     command.mut_args(change).mut_subcommands(|inner| changed(inner, change))
 }
 
-/// The file's values as a flag has them, each of which was tried on the command that has every
-/// setting.
+/// The file's values as a flag has them, each tried on the command that has every setting.
 fn values(path: &Path, command: &Command) -> Result<BTreeMap<String, String>> {
     let name = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;

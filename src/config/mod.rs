@@ -1,8 +1,7 @@
-//! Every setting and limit, each with a default that runs: one struct a concern. The one place that
-//! reads the environment (through clap) and the settings file.
+//! Every setting and limit, one struct a concern. The one place that reads the environment and the file.
 //!
-//! A setting is an argument with an `ORGD_` variable; its name in the file is its flag's, with `_`
-//! for `-`. What is here is all that flags, variables, file, `orgd config` and `docs/CONFIG.md` know.
+//! A setting is an argument with an `ORGD_` variable; flags, variables, file, `orgd config` and
+//! `docs/CONFIG.md` are made from it.
 
 mod file;
 mod filter;
@@ -11,7 +10,7 @@ mod proxies;
 mod secrets;
 mod show;
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{
     ArgAction::Set,
@@ -109,32 +108,19 @@ pub struct PoolArgs {
     )]
     pub database_connections: u32,
     /// How long a call waits for a connection
-    #[arg(
-        long,
-        env = "ORGD_DATABASE_ACQUIRE_TIMEOUT",
-        default_value = "1s",
-        value_name = "TIME",
-        value_parser = time_span
-    )]
-    pub database_acquire_timeout: Duration,
+    #[arg(long, env = "ORGD_DATABASE_ACQUIRE_TIMEOUT", default_value = "1s", value_name = "TIME")]
+    pub database_acquire_timeout: TimeSpan,
     /// How long PostgreSQL lets a statement wait for a lock, and SQLite waits for another process
-    #[arg(
-        long,
-        env = "ORGD_DATABASE_LOCK_TIMEOUT",
-        default_value = "1s",
-        value_name = "TIME",
-        value_parser = time_span
-    )]
-    pub database_lock_timeout: Duration,
+    #[arg(long, env = "ORGD_DATABASE_LOCK_TIMEOUT", default_value = "1s", value_name = "TIME")]
+    pub database_lock_timeout: TimeSpan,
     /// How long PostgreSQL lets a statement run, 1s at most, as a revocation waits for it; shorter than the request deadline, so that none is applied long after its caller was told that its time is over
     #[arg(
         long,
         env = "ORGD_DATABASE_STATEMENT_TIMEOUT",
         default_value = "1s",
-        value_name = "TIME",
-        value_parser = time_span
+        value_name = "TIME"
     )]
-    pub database_statement_timeout: Duration,
+    pub database_statement_timeout: TimeSpan,
     /// Updates, or creations, that share one commit at most; 1: each has its own
     #[arg(
         long,
@@ -324,8 +310,7 @@ pub struct TraceArgs {
     pub trace_remote_parents: bool,
 }
 
-/// The listener of a service that is called over gRPC. A URL has more parts, none of which would have
-/// an effect; some of them are made for passwords.
+/// A URL with other parts is refused: they would have no effect, and some are made for passwords.
 fn upstream(text: &str) -> Result<Uri, String> {
     let is_plain = |uri: &Uri| {
         let is_whole = |authority: &Authority| !authority.as_str().contains('@');
@@ -356,24 +341,31 @@ fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
 }
 
 /// A time that is nowhere rounded to none, which would be no limit, and that no clock is too short for.
-fn time_span(text: &str) -> Result<Duration, String> {
-    // The error itself repeats parts of the text, which may be in the wrong place.
-    let time = humantime::parse_duration(text);
-    let time = time.map_err(|_| "must be a time such as 500ms, 5s or 1m 30s")?;
-    if time < Duration::from_millis(1) {
-        return Err("must be 1ms at least".to_owned());
+#[derive(Clone, Copy, Debug)]
+pub struct TimeSpan(pub Duration);
+
+impl FromStr for TimeSpan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The error itself repeats parts of the text, which may be in the wrong place.
+        let time = humantime::parse_duration(text);
+        let time = time.map_err(|_| "must be a time such as 500ms, 5s or 1m 30s")?;
+        if time < Duration::from_millis(1) {
+            return Err("must be 1ms at least".to_owned());
+        }
+        if time > Duration::from_hours(24) {
+            return Err("must be a day at most".to_owned());
+        }
+        Ok(Self(time))
     }
-    if time > Duration::from_hours(24) {
-        return Err("must be a day at most".to_owned());
-    }
-    Ok(time)
 }
 
 /// The same, or none.
 fn time_span_or_none(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Ok(Duration::ZERO),
-        _ => time_span(text),
+        _ => text.parse().map(|TimeSpan(time)| time),
     }
 }
 

@@ -8,8 +8,7 @@ use secrecy::SecretString;
 
 use super::file::{Settings, command_with_every_setting, deepest, is_setting};
 
-/// Every setting, its value and where that came from, as lines of a settings file. No secret is
-/// shown.
+/// Every setting, its value and its source, as lines of a settings file without secrets.
 pub fn effective(settings: &Settings) -> Result<String> {
     let matches = deepest(&settings.matches);
     let mut text = String::from(

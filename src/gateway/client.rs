@@ -31,8 +31,7 @@ pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 const FORWARDED: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
 
-/// How often a call is made again: more than one connection may be ending, and a service that
-/// restarts needs a moment.
+/// More than one connection may be ending, and a service that restarts needs a moment.
 const RETRIES_MAX: usize = 7;
 /// The rest before the first of these at most, twice that before the second and so on: 640 ms.
 const REST_FIRST: Duration = Duration::from_millis(10);
@@ -55,17 +54,15 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
 }
 
-/// Whether a call may be made again. Its failure must have come from the way, not from the service;
-/// and the service has not looked at the call, or it does no harm to do it twice.
+/// Whether a call may be retried: its connection failed, and it was not processed or may be made twice.
 fn may_be_repeated(status: &Status, is_harmless: bool) -> bool {
     let Some(cause) = status.source() else { return false };
     let was_late = status.code() == Code::DeadlineExceeded;
     !was_late && (is_harmless || chain(cause).any(was_never_processed))
 }
 
-/// Whether the service never looked at a call: there was no connection; hyper drops a request that
-/// still waits for one when it ends; GOAWAY says which streams came too late (RFC 9113 §6.8), and
-/// `REFUSED_STREAM` that one was too many (§8.7).
+/// No connection; hyper dropped a request that waited for one; GOAWAY came before the stream (RFC 9113 §6.8);
+/// or `REFUSED_STREAM` (§8.7).
 fn was_never_processed(error: &(dyn Error + 'static)) -> bool {
     if error.is::<ConnectError>() {
         return true;
@@ -79,8 +76,7 @@ fn was_never_processed(error: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// What a failure on the way to the service is. A channel's own timer would be CANCELLED, as a lost
-/// connection is; only the first is a passed deadline.
+/// A channel's own timer would be CANCELLED, as a lost connection is; only the first is a passed deadline.
 fn transport_status(error: BoxError) -> Status {
     if chain(&*error).any(<dyn Error>::is::<TimeoutExpired>) {
         return Status::deadline_exceeded("the channel's timer");
@@ -156,9 +152,8 @@ impl Caller {
         is_known(self.who_am_i().await)
     }
 
-    /// Makes a call, and makes it again where its connection failed it and that can do no harm:
-    /// `is_harmless` says that the call changes nothing, or has a key by which it is made once. A
-    /// service takes no more calls on a connection that is old, or when it is about to stop.
+    /// Makes a call, and retries it where its connection failed. `is_harmless`: the call changes nothing, or has a
+    /// key by which it is made once.
     async fn call<M: Clone, T>(
         &self,
         is_harmless: bool,
@@ -220,8 +215,7 @@ impl Caller {
     }
 }
 
-/// Whether the answer to `WhoAmI` says that the service takes the credential. A service of an earlier
-/// version has no such call, and says so to those alone whose credential it takes.
+/// A service of an earlier version has no `WhoAmI`, and says so only to callers whose credential it takes.
 pub(super) fn is_known(answer: Result<v1::Caller, Status>) -> Result<(), Status> {
     match answer {
         Err(status) if status.code() != Code::Unimplemented => Err(status),

@@ -1,7 +1,7 @@
-//! The REST door: a thin translator from HTTP to the generated gRPC client.
+//! The REST API: a thin translator from HTTP to the generated gRPC client.
 //!
-//! Architecture invariant: it imports the client, the messages and the table of fields and nothing else
-//! of ours, so the same code runs inside the service's process and alone in front of a remote service.
+//! Of ours it imports only the client, the messages, the table of fields and the leaves (rate limits, telemetry),
+//! so the same code runs in the service's process and alone in front of a remote service.
 
 mod client;
 mod context;
@@ -24,8 +24,7 @@ pub(crate) use write::resource::{Caller, Change, Organization};
 
 use crate::proto::v1;
 
-/// The message of an update's JSON body, or the problem that its caller reads. Public for the
-/// benchmarks and the fuzzing.
+/// Public for the benchmarks and the fuzzing.
 #[doc(hidden)]
 pub fn update_of_body(
     bytes: &[u8],

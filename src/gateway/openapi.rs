@@ -1,7 +1,5 @@
-//! The OpenAPI document of the REST door, derived from its routes and served at `/openapi.json`.
-//!
-//! What the derive cannot say is added to its JSON: the rights to each field, as the proto declares
-//! them, and the refusals that every operation has.
+//! The OpenAPI document at `/openapi.json`: derived from the routes, with each field's rights (from the proto)
+//! and each operation's refusals added.
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
-//! Pages of lists: sizes and tokens (AIP-158). A token is opaque to callers; it names its list, so
-//! that one list's token is not taken for another's.
+//! Pages of lists: sizes and tokens (AIP-158). A token names its list, so no other list takes it.
 
 use data_encoding::BASE64URL_NOPAD;
 
@@ -8,8 +7,7 @@ use crate::domain::{Error, Page, PageSize, Result, reason};
 const SIZE_DEFAULT: usize = 50;
 pub(super) const ORGANIZATIONS_MAX: usize = 1000;
 pub(super) const CHANGES_MAX: usize = 500;
-/// Bytes of texts on a page at most, whatever its number of entries: an answer that nobody takes is in
-/// memory.
+/// Bytes of texts on a page at most: an answer that nobody takes is in memory.
 const BYTES_MAX: usize = 128 * 1024;
 
 /// How much a page has at most, of the entries that it may have.

@@ -1,5 +1,4 @@
-//! What both ends of the wire share: the generated code, its descriptor set, and the grammar of the
-//! metadata that travels beside a message. No behaviour of either end.
+//! What both ends of the wire share: the generated code, and the grammar of metadata. No behaviour.
 
 pub mod code;
 pub mod request_id;

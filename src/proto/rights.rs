@@ -1,7 +1,4 @@
-//! The rights to the fields of an organization, as the proto's field options declare them.
-//!
-//! For those who describe the service. Who may do what is decided by the service's rights table,
-//! which a test holds to be the same.
+//! The rights to fields as the proto declares them, for the OpenAPI document. A test holds them to the policy.
 
 use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage};
 

@@ -1,7 +1,4 @@
 //! The composition root: binds, wires the rooms together, serves, and drains.
-//!
-//! Tasks are spawned here, by `orgd_listener` for connections, and by `store` for its workers. Each room waits for
-//! the end of its own.
 
 mod readiness;
 mod running;
@@ -98,8 +95,7 @@ async fn bind(flag: &str, addr: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr} ({flag})"))
 }
 
-/// Serves both APIs over a store until a signal, then drains. An error: the process could not
-/// start, or a part of it failed.
+/// Serves both APIs over a store until a signal, then drains.
 pub async fn serve(
     listeners: Listeners,
     store: Store,
@@ -122,7 +118,7 @@ pub async fn serve(
     let watches =
         Watches::new(store.clone(), watches_max(limits), heartbeat(limits), running.stopping());
     let call_limits = CallLimits {
-        deadline: limits.request_deadline,
+        deadline: limits.request_deadline.0,
         message_bytes_max: body_bytes_max(limits) + MESSAGE_EXTRA_BYTES_MAX,
         sources: sources.clone(),
         principals: principals.clone(),
@@ -138,8 +134,7 @@ pub async fn serve(
     let transport = gateway::transport(organization(counted));
     let rest = gateway::router(transport, request_limits(limits, sources.clone()));
     let (other_services, health) = grpc::other_services()?;
-    // Layered before ours is there, which counts its calls itself: a layer costs each call some
-    // microseconds.
+    // Not around our own service, which counts its calls itself: a layer costs each call microseconds.
     let counted = from_fn_with_state((sources.clone(), limits), count_other);
     let others = other_services.into_axum_router().fallback(grpc::unknown_service).layer(counted);
     let routes = Routes::from(others).add_service(organization(call_limits));
@@ -227,7 +222,7 @@ async fn keep_house(
 
 fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> RequestLimits {
     RequestLimits {
-        deadline: limits.request_deadline,
+        deadline: limits.request_deadline.0,
         body_bytes_max: body_bytes_max(limits),
         sources,
         heartbeat: heartbeat(limits),
@@ -246,10 +241,9 @@ async fn count_other(
     }
 }
 
-/// How often a stream without news sends a sign of life: one on which nothing moves for longer counts
-/// as a client that stalls.
+/// A stream on which nothing moves for the whole time counts as a client that stalls.
 fn heartbeat(limits: Limits) -> Duration {
-    limits.stall_timeout / 2
+    limits.stall_timeout.0 / 2
 }
 
 fn body_bytes_max(limits: Limits) -> usize {

@@ -26,12 +26,11 @@ use crate::{
 /// How long operators' own requests may take at the end.
 const OPERATORS_GRACE: Duration = Duration::from_millis(100);
 
-/// How often memory that nobody uses goes back to the system. Soon after a flood, and yet so rarely that a busy
-/// service, which needs the same memory again at once, pays nothing that can be measured.
+/// How often unused memory goes back to the system: a busy service needs it again at once, so rarely.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A thread for operators, who do not stand in line with clients: among thousands of requests `/readyz` would
-/// wait for its turn. It lasts as long as the value, which must outlive whatever was connected on it.
+/// A thread of operators' own, so that `/readyz` does not wait behind clients. The value must outlive whatever
+/// was connected on it.
 #[derive(Debug)]
 pub(super) struct Operators {
     runtime: Handle,
@@ -63,8 +62,7 @@ pub(super) struct Running {
     connections: TaskTracker,
     ops_connections: TaskTracker,
     stages: Stages,
-    /// When there are no new requests of operators, who can ask until the very end, also why there is
-    /// no new work.
+    /// When operators may ask no more, which is last: they ask why there is no new work.
     ops_stop: CancellationToken,
 }
 
@@ -168,9 +166,8 @@ impl Running {
         Door { name, protocol, tls: None, router, limits, held, proxies, stages }
     }
 
-    /// Waits until the process must stop: for a signal, or for a task that has failed, which is the
-    /// error. Then says that it is not ready, takes requests for a while yet, and waits for those
-    /// under way: until the drain's deadline or a second signal, whichever is first.
+    /// Waits for a signal, or for a task that has failed, which is the error. Then: not ready, lame-duck time, no new
+    /// requests, and a drain until its deadline or a second signal.
     pub(super) async fn until_stopped(mut self) -> Result<()> {
         let failure = tokio::select! {
             () = self.signals.next() => None,

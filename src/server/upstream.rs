@@ -1,5 +1,4 @@
-//! The way to a service that is called over gRPC. A gateway has several connections to it, so that
-//! what one carries does not hold up the rest.
+//! Connections to a service over gRPC: several, so that what one carries does not hold up the rest.
 
 use std::{iter, path::Path, sync::Arc, time::Duration};
 
@@ -22,22 +21,17 @@ use crate::{
 
 /// How long a gateway tries to connect to its service.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often an idle connection between a gateway and its service is tested, and how soon it must
-/// answer; without it a connection that a network swallowed is found out by a failing request.
+/// Idle connections are tested; else a failing request finds out that a network swallowed one.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Calls, or streams, on one connection: as many as a service takes there (`ORGD_STREAMS_MAX`). Before
-/// one that takes fewer the rest wait.
+/// Calls, or streams, on one connection, as a service takes them (`ORGD_STREAMS_MAX`); the rest wait.
 const STREAMS_MAX: u16 = 100;
-/// Connections for calls: as many calls at once as keep a service busy, and several tasks that read and
-/// write them.
+/// So many calls at once keep a service busy, and several tasks read and write them.
 const CALL_CONNECTIONS: u16 = 4;
-/// Bytes of one answer that may come without being read. Streams are read as slowly as their clients
-/// do, and this is what the gateway then has of each.
+/// Bytes of one answer that may come unread: streams are read as slowly as their clients do.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// The same of a whole connection: as much as all its streams may have. With less, as in hyper (2 MiB a
-/// stream and 5 a connection), three that nobody reads would stop all others.
+/// As much as all streams may have: with less, as in hyper, three that nobody reads would stop all others.
 const CONNECTION_WINDOW_BYTES: u32 = 100 * STREAM_WINDOW_BYTES;
 
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,4 @@
-//! Metrics: their names, which follow OpenTelemetry's semantic conventions where these have one, and
-//! what they count. Prometheus reads them from the operations listener.
+//! Metrics, named by OpenTelemetry's semantic conventions where these have a name.
 
 use std::{sync::OnceLock, time::Duration};
 

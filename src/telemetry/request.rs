@@ -10,8 +10,7 @@ use tracing::Span;
 
 use super::{TraceContext, metrics};
 
-/// One request, whichever rooms it passes. A request over REST has one record, also within the
-/// service that it is translated for in the same process.
+/// A REST request and the gRPC call that it becomes in the same process share one record.
 #[derive(Clone, Debug)]
 pub struct RequestRecord(Arc<Known>);
 

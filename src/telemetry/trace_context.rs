@@ -29,8 +29,7 @@ impl TraceContext {
         TRACES.get().copied().flatten().is_some()
     }
 
-    /// The span of a request that came from outside: all that is told within it has its id. What
-    /// only traces need is left out where there are none, as log lines would repeat it.
+    /// All log lines within the span have its id, so what only traces need is left out where there are none.
     #[must_use]
     pub fn request_span(
         name: fmt::Arguments<'_>,

@@ -43,15 +43,11 @@ impl FromRequest<Gateway> for Incoming {
     }
 }
 
-/// Reads a request, and authenticates its caller where that must come first.
+/// Reads a request, and authenticates its caller before the body is read or refused.
 ///
-/// Authentication comes before the body is read and before anything in it is refused. The service
-/// authenticates every call anyway; a call of its own is spent only where the order shows: where the
-/// body is not here yet, and where the request is refused without a call. The second counts for the
-/// caller's rate limit, as the request's own call would have.
-///
-/// A body that waits to be asked for (`Expect: 100-continue`) is asked for by whoever looks at it, so
-/// nobody does before the caller is known.
+/// The service authenticates every call; a call of its own is spent only where the body is not here yet, or
+/// where the request is refused without a call, which then costs the caller's rate limit as usual.
+/// A body with `Expect: 100-continue` is asked for by polling it, so nobody does before the caller is known.
 pub(crate) async fn authenticated_first<T>(
     caller: &Caller,
     headers: &HeaderMap,

@@ -128,13 +128,12 @@ pub(crate) async fn create(
     let created = caller.create(message).await;
     let created = created.map_err(|status| Problem::of_change(&status, false))?;
     let location = format!("/v1/organizations/{}", created.id);
-    let headers = is_stored.then(|| [(LOCATION, location), (ETAG, created.etag.clone())]);
-    let status = if is_stored { StatusCode::CREATED } else { StatusCode::OK };
+    let headers = [(LOCATION, location), (ETAG, created.etag.clone())];
     let resource = Json(Organization::new(created, with_writable));
-    Ok(match headers {
-        Some(headers) => (status, headers, resource).into_response(),
-        None => (status, resource).into_response(),
-    })
+    if !is_stored {
+        return Ok(resource.into_response());
+    }
+    Ok((StatusCode::CREATED, headers, resource).into_response())
 }
 
 /// `GET /v1/organizations/{id}`, and HEAD.

@@ -1,5 +1,4 @@
-//! The change log as server-sent events (WHATWG HTML §9.2): the stream of the gRPC door, one event a
-//! change.
+//! The change log as server-sent events (WHATWG HTML §9.2), one event a change.
 
 use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, header::ACCEPT},
@@ -36,13 +35,11 @@ pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
     essences.any(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
-/// Follows the changes of the organization in the path, from the version after the client's last
-/// event on, or from now on.
+/// Follows the organization's changes after the client's last event, or from now on.
 pub(crate) async fn watch(
     Incoming { caller, head, limits, .. }: Incoming,
 ) -> Result<Response, Problem> {
-    // An old connection ends the stream, as does a process that stops; the client comes back with its
-    // last event's id.
+    // An old connection ends the stream; the client comes back with its last event's id.
     let connection = head.extensions.get::<CancellationToken>().cloned().unwrap_or_default();
     let reading = async { Ok((organization_id(&head.uri)?, last_event_id(&head.headers)?)) };
     let (id, from) = authenticated_first(&caller, &head.headers, reading).await?;

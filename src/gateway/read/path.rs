@@ -5,9 +5,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::{domain::fields::ID_MAX, gateway::write::problem::Problem};
 
-/// The id of `/v1/organizations/{id}`: one spelling of each number from 1 to 2^53-1, of which the
-/// digits may be percent-encoded. Read from the path itself: axum's parameters are decoded already,
-/// or refused in its own words.
+/// One spelling of each id, whose digits may be percent-encoded. axum's own parameters are decoded already, or
+/// refused in its words.
 pub(crate) fn organization_id(uri: &Uri) -> Result<i64, Problem> {
     let segment = uri.path().split('/').nth(3).unwrap_or_default();
     let segment = percent_decode_str(segment).decode_utf8_lossy();

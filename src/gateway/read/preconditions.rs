@@ -1,5 +1,4 @@
-//! The preconditions of a request (RFC 9110 §13.1) and how they become the one etag that an update
-//! over gRPC has.
+//! The preconditions of a request (RFC 9110 §13.1), and the etag that they become over gRPC.
 
 use axum::http::{
     HeaderMap, HeaderName,
@@ -47,8 +46,7 @@ impl Preconditions {
         self.if_match.is_some() || self.if_none_match.is_some()
     }
 
-    /// The etag to send with an update: one tag, several of which the organization must have one, or
-    /// with `!` before them several of which it must have none.
+    /// Tags of which the organization must have one; after `!`, tags of which it must have none.
     pub(crate) fn etag(&self) -> String {
         // None of ours has a comma, which would part it.
         let is_possible = |tag: &&str| tag.len() <= TAG_BYTES_MAX && !tag.contains(',');

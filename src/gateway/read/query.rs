@@ -1,5 +1,4 @@
-//! The query's parameters. Unknown ones are ignored; a known one that comes twice is refused, as two
-//! layers must never pick different copies.
+//! The query's parameters. A known one that comes twice is refused: two layers must never pick different copies.
 
 use axum::http::Uri;
 

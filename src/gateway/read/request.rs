@@ -92,8 +92,7 @@ pub(crate) fn update_message(
     }
 }
 
-/// The caller's key for the request, quoted or not; empty where there is none. The service checks
-/// its form.
+/// The idempotency key, quoted or not; empty: none. The service checks its form.
 fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
     let (Some(line), second) = (lines.next(), lines.next()) else { return Ok(String::new()) };
@@ -102,8 +101,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     }
     let text = line.to_str().unwrap_or("not ASCII");
     let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    // An empty key is a fault of the caller's, not the absence of one; of a long one, the fault is
-    // all that is sent on.
+    // An empty or long key is a fault, which the service is to find.
     Ok(match unquoted.len() {
         0 => "empty",
         1..=KEY_BYTES_MAX => unquoted,

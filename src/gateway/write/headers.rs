@@ -39,8 +39,7 @@ pub(crate) const MAX_AGE: (HeaderName, HeaderValue) =
 pub(crate) const PRIVATE: (HeaderName, HeaderValue) =
     (CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
 
-/// Puts the documented headers on an answer, in place of any that it has; but a page that brings a
-/// content security policy of its own keeps it (`docs.rs`).
+/// Replaces the headers of an answer; only a content security policy of its own stays (`docs.rs`).
 pub(crate) fn document(headers: &mut HeaderMap) {
     // One allocation in place of several; the last few are those that an answer has of its own.
     headers.reserve(DOCUMENTED.len() + 4);

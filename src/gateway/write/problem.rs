@@ -1,7 +1,5 @@
-//! A refusal as `application/problem+json` (RFC 9457), and the one place that chooses the
-//! HTTP status of a refusal.
-//!
-//! Carries the google.rpc details of a status without loss, and never a library's own text.
+//! A refusal as `application/problem+json` (RFC 9457), and the one place that chooses its HTTP status. The
+//! google.rpc details of a status are kept; no text of a library is.
 
 mod render;
 
@@ -199,8 +197,7 @@ impl Problem {
     }
 }
 
-/// The refusal of a call whose caller has its share of the way to the service, as the service refuses
-/// for its own shares.
+/// As the service itself refuses, for the gateway's shares of the connections to it.
 pub(crate) fn share_exhausted() -> Status {
     exhausted(
         "SHARE_EXHAUSTED",
