@@ -14,7 +14,6 @@ use crate::{
     store::{Store, now},
 };
 
-/// Hexadecimal digits of a digest that name a credential at least.
 const ID_DIGITS_MIN: usize = 8;
 const ID_DIGITS_MAX: usize = 64;
 
@@ -30,7 +29,6 @@ pub struct Grant {
     pub expires_in: Option<Duration>,
 }
 
-/// Stores a credential for `secret` and answers what was stored.
 pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Credential> {
     let Grant { role, organization, subject, description, expires_in } = grant;
     if (role == Role::User) != organization.is_some() {
@@ -56,21 +54,17 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
         // Rounded up, so that it holds at least as long as was asked.
         end.replace_nanosecond(0).ok()?.checked_add(time::Duration::SECOND)
     });
-    let expires_at = match expires_at {
-        Some(None) => {
-            let description = "The time to the end is too long; leave it out for no end.";
-            return Err(Error::invalid("expires_in", reason::FIELD_OUT_OF_RANGE, description));
-        }
-        Some(end) => end,
-        None => None,
-    };
+    if expires_at == Some(None) {
+        let description = "The time to the end is too long; leave it out for no end.";
+        return Err(Error::invalid("expires_in", reason::FIELD_OUT_OF_RANGE, description));
+    }
     let credential = Credential {
         digest,
         kind: secret.kind(),
         subject,
         role,
         organization,
-        expires_at,
+        expires_at: expires_at.flatten(),
         description,
     };
     store.issue_credential(&credential).await.map_err(Error::of_change)?;

@@ -39,7 +39,6 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Following {
     followed: Followed,
-    /// The last version of each organization that the watch has seen.
     seen: Vec<(OrganizationId, i64)>,
     looks: watch::Receiver<Result<()>>,
 }
@@ -50,7 +49,6 @@ impl Followed {
         Self(Arc::new(Shared { versions, looks }))
     }
 
-    /// Looks up the versions of what is followed, again and again.
     pub(super) async fn keep_looking(&self, store: &Store) {
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,7 +133,6 @@ impl Following {
         self.seen.iter().copied().filter(is_behind).collect()
     }
 
-    /// The watch has seen an organization up to this version.
     pub(super) fn note_seen(&mut self, id: OrganizationId, version: i64) {
         for (followed, seen) in &mut self.seen {
             if *followed == id {

@@ -126,7 +126,6 @@ pub async fn list(
     Ok(Page { entries, has_more: false })
 }
 
-/// Shows a page of the changes of an organization after a version, the oldest first.
 pub async fn list_changes(
     store: &Store,
     principal: &Principal,

@@ -45,11 +45,9 @@ struct Watch {
     following: Following,
     /// What is to be read from the change log: organizations, and the versions that were seen of them.
     behind: VecDeque<(OrganizationId, i64)>,
-    /// What was found and is not sent yet.
     found: VecDeque<ChangeEntry>,
     check_at: Instant,
     heartbeat: Duration,
-    /// When there is to be a sign of life.
     quiet_until: Instant,
     ending: Ending,
     _place: Share<Holder>,
@@ -83,7 +81,6 @@ impl Watches {
         Self { store, places, followed, heartbeat, stopping }
     }
 
-    /// Looks for what is new to all watches, until the process stops.
     pub async fn keep_looking(&self) {
         self.stopping.run_until_cancelled(self.followed.keep_looking(&self.store)).await;
     }

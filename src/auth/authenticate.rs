@@ -89,15 +89,13 @@ impl Authenticator {
         }
         cache.metrics.miss.increment(1);
         // Concurrent misses of one credential are one query.
-        match cache.known.try_get_with(digest, find(&self.store, holder, digest)).await {
-            Ok(principal) => Ok(principal),
-            Err(error) => {
-                if matches!(*error, Error::CredentialInvalid) {
-                    cache.unknown.insert(digest, ()).await;
-                }
-                Err(Error::clone(&error))
-            }
+        let found = cache.known.try_get_with(digest, find(&self.store, holder, digest)).await;
+        if let Err(error) = &found
+            && matches!(**error, Error::CredentialInvalid)
+        {
+            cache.unknown.insert(digest, ()).await;
         }
+        found.map_err(|error| Error::clone(&error))
     }
 }
 

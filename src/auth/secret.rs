@@ -33,7 +33,6 @@ impl Secret {
         Some(Self { kind, text: text.into() })
     }
 
-    /// A new secret from the operating system's randomness.
     pub fn generate(kind: CredentialKind) -> Result<Self, getrandom::Error> {
         let text = match kind {
             CredentialKind::Bearer => {

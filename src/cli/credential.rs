@@ -24,7 +24,6 @@ use crate::{
     store::now,
 };
 
-/// Bytes of a secret on standard input at most.
 const SECRET_BYTES_MAX: u64 = 1024;
 
 #[derive(Debug, Subcommand)]
@@ -79,7 +78,6 @@ pub(super) struct RevokeArgs {
     store: StoreArgs,
 }
 
-/// One of these names.
 fn named<T: FromStr<Err = &'static str> + Clone + Send + Sync + 'static>(
     names: impl IntoIterator<Item = &'static str>,
 ) -> impl TypedValueParser<Value = T> {

@@ -21,7 +21,6 @@ const ADMINISTRATOR_TOKEN: &str = "111d7a49-b4f7-43c8-8cbd-5b6a67f71066";
 const USER_ORGANIZATION: i64 = 90;
 const ADMINISTRATOR_ORGANIZATION: i64 = 94;
 
-/// Serves the examples until a signal comes.
 pub(super) async fn run(listen: ListenArgs, auth: AuthArgs, serving: ServingArgs) -> Result<()> {
     let http = &listen.http;
     for addr in [listen.grpc_addr, http.http_addr, http.ops.ops_addr] {

@@ -53,7 +53,6 @@ pub(super) struct GetArgs {
     store: StoreArgs,
 }
 
-/// An id as a command's argument.
 pub(super) fn organization_id(text: &str) -> Result<OrganizationId, String> {
     let id = text.parse().ok().and_then(OrganizationId::new);
     id.ok_or_else(|| format!("an id is a number from 1 to {}", OrganizationId::MAX))

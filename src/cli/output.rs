@@ -15,7 +15,6 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 const HEADING: Style = Style::new().bold();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-/// The exit code of a command line that is wrong.
 const WRONG_WORDS: u8 = 2;
 
 /// Whoever reads standard output has seen enough, as `head` has: the end of a command, and no failure.
@@ -65,7 +64,6 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-/// Prints each value as JSON, on a line of its own.
 pub(super) fn json_lines(mut values: impl Iterator<Item = impl Serialize>) -> Result<()> {
     values.try_for_each(|value| line(&serde_json::to_value(value)?.to_string()))
 }

@@ -13,11 +13,10 @@ use tonic::{
 use crate::{
     config::ServerArgs,
     proto::v1::organization_service_client::OrganizationServiceClient,
-    server::{Peer, channel},
+    server::{Peer, endpoint},
 };
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// A client, and the credential that each of its requests has.
 pub(super) struct Service {
     pub(super) client: OrganizationServiceClient<Channel>,
     authorization: MetadataValue<Ascii>,
@@ -32,7 +31,8 @@ impl Service {
         authorization.set_sensitive(true);
         let peer =
             Peer { uri: &args.server, ca: args.server_ca.as_deref(), ca_flag: "--server-ca" };
-        Ok(Self { client: OrganizationServiceClient::new(channel(peer)?), authorization })
+        let channel = endpoint(peer)?.connect_lazy();
+        Ok(Self { client: OrganizationServiceClient::new(channel), authorization })
     }
 
     pub(super) fn request<T>(&self, message: T) -> Request<T> {

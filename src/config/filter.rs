@@ -6,9 +6,8 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{EnvFilter, filter::Directive};
 
-use super::secrets::may_be_url;
+use super::may_be_url;
 
-/// Names of all crates that may log.
 const CRATES: &str = include_str!("../../Cargo.lock");
 
 /// What follows `orgd::` in our own targets: the rooms, and those that have a name of their own.

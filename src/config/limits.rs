@@ -6,7 +6,6 @@ use clap::{Args, builder::RangedU64ValueParser};
 
 use super::{TimeSpan, number, time_span_or_none};
 
-/// What a client may take of the service. Every wait, size and number has an end.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
@@ -80,9 +79,9 @@ pub struct Limits {
         env = "ORGD_WATCHES_MAX",
         default_value = "1000",
         value_name = "NUMBER",
-        value_parser = RangedU64ValueParser::<u32>::new().range(1..=100_000)
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000)
     )]
-    pub watches_max: u32,
+    pub watches_max: usize,
     /// How long a process that was told to stop still takes requests, while it says that it is not ready
     #[arg(
         long,

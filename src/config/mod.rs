@@ -6,8 +6,6 @@
 mod file;
 mod filter;
 mod limits;
-mod proxies;
-mod secrets;
 mod show;
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
@@ -23,11 +21,10 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 pub use limits::Limits;
-pub use proxies::ProxyArgs;
+use orgd_listener::Networks;
 use secrecy::SecretString;
 pub use show::{effective, page};
 
-/// Where settings are that neither flags nor variables give.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Settings file")]
 pub struct FileArgs {
@@ -36,7 +33,6 @@ pub struct FileArgs {
     pub config: Option<PathBuf>,
 }
 
-/// Where the listeners are.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listeners")]
 pub struct HttpListenArgs {
@@ -47,7 +43,6 @@ pub struct HttpListenArgs {
     pub ops: OpsAddrArgs,
 }
 
-/// Where liveness, readiness and metrics are asked.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listeners")]
 pub struct OpsAddrArgs {
@@ -56,7 +51,6 @@ pub struct OpsAddrArgs {
     pub ops_addr: SocketAddr,
 }
 
-/// Where the listeners of a whole service are.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listeners")]
 pub struct ListenArgs {
@@ -67,7 +61,6 @@ pub struct ListenArgs {
     pub http: HttpListenArgs,
 }
 
-/// With which certificate the gRPC and REST listeners speak TLS.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
@@ -79,7 +72,6 @@ pub struct TlsArgs {
     pub tls_key: Option<PathBuf>,
 }
 
-/// Which database.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
@@ -94,7 +86,6 @@ pub struct DatabaseArgs {
     pub database_url: SecretString,
 }
 
-/// How the database is used.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Database")]
 pub struct PoolArgs {
@@ -152,7 +143,6 @@ pub struct PoolArgs {
     pub write_batch_hold: NonZeroUsize,
 }
 
-/// How callers are authenticated.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Authentication")]
 pub struct AuthArgs {
@@ -167,7 +157,6 @@ pub struct AuthArgs {
     pub auth_cache_ttl: Duration,
 }
 
-/// How often callers may call.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Rate limits")]
 pub struct RateLimitArgs {
@@ -183,6 +172,20 @@ pub struct RateLimitArgs {
     /// Requests a second from one source address (an IPv6 network of 64 bits is one); twice as many may come at once. 0: no limit. Behind a proxy that is not trusted all clients have the proxy's address
     #[arg(long, env = "ORGD_RATE_LIMIT_SOURCE", default_value = "0", value_name = "NUMBER")]
     pub rate_limit_source: u32,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Proxies")]
+pub struct ProxyArgs {
+    /// Networks or addresses of proxies in front, comma-separated, such as `10.0.0.0/8,fd00::1`: what they ask counts for the address in their X-Forwarded-For. No other network may be able to connect with their addresses
+    #[arg(
+        long,
+        env = "ORGD_TRUSTED_PROXIES",
+        default_value = "",
+        value_name = "NETWORKS",
+        value_parser = Networks::parse
+    )]
+    pub trusted_proxies: Networks,
 }
 
 /// Which running service a command calls, and as whom.
@@ -215,7 +218,6 @@ pub struct ServerArgs {
     pub token: Option<SecretString>,
 }
 
-/// Which service a gateway stands in front of.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Upstream")]
 pub struct UpstreamArgs {
@@ -242,7 +244,6 @@ pub struct ServingArgs {
     pub traces: TraceArgs,
 }
 
-/// What is logged, and how.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]
 pub struct LogArgs {
@@ -267,7 +268,6 @@ pub struct LogArgs {
     pub log_format: LogFormat,
 }
 
-/// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere
@@ -325,7 +325,6 @@ fn upstream(text: &str) -> Result<Uri, String> {
     })
 }
 
-/// The receiver of traces, where there is one.
 fn receiver(text: &str) -> Result<String, String> {
     if !text.is_empty() && upstream(text)?.scheme_str() == Some("https") {
         return Err("traces are sent in plain text: name the http://HOST:PORT of a collector \
@@ -333,6 +332,11 @@ fn receiver(text: &str) -> Result<String, String> {
             .to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// Whether a text may be a URL, whose parts may be secrets.
+fn may_be_url(text: &str) -> bool {
+    text.contains('@') || text.contains("://")
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature is clap's")]

@@ -34,7 +34,6 @@ pub fn effective(settings: &Settings) -> Result<String> {
     Ok(text)
 }
 
-/// The page that lists every setting, in Markdown.
 pub fn page(command: &Command) -> Result<String> {
     let mut text = String::from(PAGE_HEAD);
     let mut heading = String::new();
@@ -88,7 +87,6 @@ parameter that has no effect, are refused; nothing of the URL is repeated. Other
 
 const TABLE_HEAD: &str = "| key | flag | variable | default | what |\n|---|---|---|---|---|\n";
 
-/// The settings that people may set, in the order of their concerns.
 fn settings_of(command: &Command) -> Result<Vec<Arg>> {
     let mut command = command.clone();
     // Hands the arguments that all commands have to each of them.

@@ -147,7 +147,6 @@ impl Caller {
         is_known(self.read(v1::WhoAmIRequest {}, Client::who_am_i).await)
     }
 
-    /// Authenticates and counts a request that is refused without another call.
     pub(super) async fn count(&self) -> Result<(), Status> {
         is_known(self.who_am_i().await)
     }

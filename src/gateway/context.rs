@@ -18,7 +18,6 @@ use crate::{rate_limit::RateLimit, telemetry::RequestRecord};
 pub struct RequestLimits {
     /// The time of a request whose caller brings no deadline, and the longest that one may bring.
     pub deadline: Duration,
-    /// Bytes of a body at most.
     pub body_bytes_max: usize,
     pub sources: Option<Arc<RateLimit<IpAddr>>>,
     /// How often a stream without news sends a sign of life.

@@ -24,7 +24,6 @@ use crate::{
         write::{headers, problem::Problem},
     },
     proto::{request_id, timeout},
-    rate_limit::Standing,
     telemetry::{RequestRecord, TraceContext},
 };
 
@@ -56,7 +55,8 @@ pub(super) async fn edge(
         standing: Arc::default(),
     };
     let standing = exchange.standing.clone();
-    let source = source_standing(&limits, exchange.source);
+    let source = exchange.source.zip(limits.sources.as_ref());
+    let source = source.map(|(Source(address), limit)| limit.check(&address));
     let malformed = malformed(&request);
     let (is_malformed, is_http1) = (malformed.is_some(), request.version() < Version::HTTP_2);
     let is_change = matches!(*request.method(), Method::PUT | Method::POST);
@@ -101,11 +101,6 @@ pub(super) async fn edge(
     record.end_http(method, route, answer.status().as_u16(), &request_id, &span);
     answer.headers_mut().insert(request_id::HEADER, request_id);
     answer
-}
-
-fn source_standing(limits: &RequestLimits, source: Option<Source>) -> Option<Standing> {
-    let Source(source) = source?;
-    Some(limits.sources.as_ref()?.check(&source))
 }
 
 /// The method as logs and metrics name it: one of a closed set, whatever clients send.

@@ -119,7 +119,6 @@ fn add_refusals(document: &mut Value) {
     }
 }
 
-/// The schemas that have the fields of an organization.
 const SCHEMAS: [&str; 3] = ["Organization", "OrganizationUpdate", "OrganizationCreation"];
 
 /// The bounds of an id, and the fields, as the table has them.
@@ -146,7 +145,6 @@ fn member_of<'a>(schema: &'a mut Map<String, Value>, name: &str, default: Value)
     schema.entry(name).or_insert(default)
 }
 
-/// The schema of a field as a member of another schema.
 fn text(schema: &str, field: Field) -> Value {
     let may_be_null = schema != "Organization" && !field.facts().is_required;
     let clears =
@@ -160,7 +158,6 @@ fn text(schema: &str, field: Field) -> Value {
     })
 }
 
-/// Who may write and read a field, as the proto declares it.
 fn add_rights(document: &mut Value) {
     let roles = |roles: &[Role]| -> Vec<String> { roles.iter().copied().map(Role::name).collect() };
     for declared in rights::declared().unwrap_or_default() {

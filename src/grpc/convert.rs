@@ -34,7 +34,6 @@ pub fn creation(message: v1::CreateOrganizationRequest) -> Result<Creation<Strin
     Ok(Creation { id: None, patch: patch(organization, None)? })
 }
 
-/// What a message asks to follow, each organization once.
 pub fn watch(message: v1::WatchRequest) -> Result<Vec<(OrganizationId, Option<i64>)>> {
     let v1::WatchRequest { organization_ids: ids, from_versions: mut from } = message;
     if ids.len() > WATCHED_MAX {
@@ -58,7 +57,6 @@ fn required(organization: Option<v1::Organization>) -> Result<v1::Organization> 
     })
 }
 
-/// The id at a path of a message.
 pub(super) fn organization_id(path: &'static str, id: i64) -> Result<OrganizationId> {
     OrganizationId::new(id).ok_or_else(|| {
         let description = format!("{path} must be a number from 1 to {}.", OrganizationId::MAX);

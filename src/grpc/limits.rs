@@ -16,7 +16,6 @@ pub struct CallLimits {
     pub watches: Watches,
 }
 
-/// How often one principal may call, by its subject; for each role.
 #[derive(Clone, Debug, Default)]
 pub struct PrincipalLimits {
     pub user: Option<Arc<RateLimit<Arc<str>>>>,

@@ -32,12 +32,10 @@ pub fn other_services() -> Result<(Routes, HealthReporter), tonic_reflection::se
     Ok((routes, reporter))
 }
 
-/// The answer to a call of a service that is not here.
 pub async fn unknown_service() -> Response<Body> {
     status::unknown_service().into_http()
 }
 
-/// Tells the callers of gRPC health whether the service can do its work.
 pub async fn report_health(reporter: &HealthReporter, ready: bool) {
     let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     for service in ["", SERVICE_NAME] {

@@ -10,7 +10,6 @@ pub(super) const CHANGES_MAX: usize = 500;
 /// Bytes of texts on a page at most: an answer that nobody takes is in memory.
 const BYTES_MAX: usize = 128 * 1024;
 
-/// How much a page has at most, of the entries that it may have.
 pub(super) fn size(asked: i32, entries_max: usize) -> Result<PageSize> {
     let sized = |entries| PageSize { entries, bytes: BYTES_MAX };
     match usize::try_from(asked) {
@@ -40,7 +39,6 @@ pub fn after(list: &str, token: &str) -> Result<i64> {
     })
 }
 
-/// The token of the page after `key`.
 #[must_use]
 pub fn token(list: &str, key: i64) -> String {
     BASE64URL_NOPAD.encode(format!("{list}:{key}").as_bytes())

@@ -7,7 +7,6 @@ pub mod timeout;
 
 use crate::domain::fields::Field;
 
-/// The package `organization.v1`: messages, client and server.
 #[expect(
     unused_qualifications,
     clippy::pedantic,

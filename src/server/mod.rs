@@ -26,7 +26,7 @@ use tokio::{
 };
 use tonic::service::Routes;
 
-pub use self::upstream::{Peer, channel, endpoint};
+pub use self::upstream::{Peer, endpoint};
 use self::{
     running::{Operators, Running},
     upstream::Upstream,
@@ -45,13 +45,11 @@ use crate::{
 /// What a message may have over a REST body of the same content: mask, id, etag and key.
 const MESSAGE_EXTRA_BYTES_MAX: usize = 1024;
 
-#[derive(Debug)]
 pub struct HttpListeners {
     http: TcpListener,
     ops: TcpListener,
 }
 
-#[derive(Debug)]
 pub struct Listeners {
     grpc: TcpListener,
     http: HttpListeners,
@@ -116,7 +114,7 @@ pub async fn serve(
         administrator: of_role(rates.rate_limit_administrator),
     };
     let watches =
-        Watches::new(store.clone(), watches_max(limits), heartbeat(limits), running.stopping());
+        Watches::new(store.clone(), limits.watches_max, heartbeat(limits), running.stopping());
     let call_limits = CallLimits {
         deadline: limits.request_deadline.0,
         message_bytes_max: body_bytes_max(limits) + MESSAGE_EXTRA_BYTES_MAX,
@@ -184,9 +182,9 @@ pub async fn serve_gateway(
     let mut running = Running::start(serving, &operators).await?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
     let peer = Peer { uri: &upstream, ca: upstream_ca.as_deref(), ca_flag: "--upstream-ca" };
-    let upstream = Arc::new(Upstream::new(peer, watches_max(limits))?);
+    let upstream = Arc::new(Upstream::new(peer, limits.watches_max)?);
     let transport = upstream.transport();
-    let transport = gateway::in_shares(transport, Upstream::calls_max(), watches_max(limits));
+    let transport = gateway::in_shares(transport, Upstream::calls_max(), limits.watches_max);
     let rest = gateway::router(transport, request_limits(limits, sources.clone()));
     running.keep_probing(move || {
         let upstream = upstream.clone();
@@ -229,7 +227,6 @@ fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> Re
     }
 }
 
-/// Counts the calls of other services than ours for their sources.
 async fn count_other(
     State((sources, limits)): State<(Option<Arc<RateLimit<IpAddr>>>, Limits)>,
     request: Request,
@@ -248,8 +245,4 @@ fn heartbeat(limits: Limits) -> Duration {
 
 fn body_bytes_max(limits: Limits) -> usize {
     usize::try_from(limits.body_bytes_max).unwrap_or(usize::MAX)
-}
-
-fn watches_max(limits: Limits) -> usize {
-    usize::try_from(limits.watches_max).unwrap_or(usize::MAX)
 }

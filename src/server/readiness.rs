@@ -78,7 +78,6 @@ impl Readiness {
         });
     }
 
-    /// From now on the service takes no new work.
     pub(super) fn stop(&self) {
         metrics::ready(false);
         self.0.send_replace(State::Stopping);

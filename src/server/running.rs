@@ -47,7 +47,6 @@ impl Operators {
     }
 }
 
-/// The tasks of a process that serves, from its start to its end.
 pub(super) struct Running {
     limits: Limits,
     proxies: Networks,
@@ -57,7 +56,6 @@ pub(super) struct Running {
     signals: Signals,
     readiness: Readiness,
     operators: Handle,
-    /// What must run as long as the process does.
     services: JoinSet<Result<()>>,
     connections: TaskTracker,
     ops_connections: TaskTracker,
@@ -101,7 +99,6 @@ impl Running {
         self.services.spawn_on(task, &self.operators);
     }
 
-    /// Asks `probe` again and again whether the service is ready.
     pub(super) fn keep_probing<F>(&mut self, probe: impl Fn() -> F + Send + 'static)
     where
         F: Future<Output = Result<()>> + Send + 'static,
@@ -109,7 +106,6 @@ impl Running {
         self.keep_for_operators(self.readiness.clone().keep_probing(probe));
     }
 
-    /// Tells the callers of gRPC health whether the service is ready.
     pub(super) fn keep_reporting(&mut self, health: HealthReporter) {
         let report = async move |ready| grpc::report_health(&health, ready).await;
         self.keep_for_operators(self.readiness.clone().keep_reporting(report));

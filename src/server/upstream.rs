@@ -19,7 +19,6 @@ use crate::{
     proto::v1::organization_service_server::SERVICE_NAME,
 };
 
-/// How long a gateway tries to connect to its service.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Idle connections are tested; else a failing request finds out that a network swallowed one.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -43,11 +42,7 @@ pub struct Peer<'a> {
     pub ca_flag: &'static str,
 }
 
-/// A channel to a service, which connects when it is first used.
-pub fn channel(peer: Peer<'_>) -> Result<Channel> {
-    Ok(endpoint(peer)?.connect_lazy())
-}
-
+/// How to connect to a service.
 pub fn endpoint(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Endpoint> {
     let mut endpoint = Endpoint::from(uri.clone());
     match (uri.scheme_str() == Some("https"), ca) {
@@ -78,7 +73,6 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// The connections for as many streams, and for calls.
     pub(super) fn new(peer: Peer<'_>, streams_max: usize) -> Result<Self> {
         let endpoint = endpoint(peer)?
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -118,7 +112,6 @@ impl Upstream {
     }
 }
 
-/// At least one connection.
 struct Connections {
     first: Connection,
     others: Vec<Connection>,

@@ -93,17 +93,10 @@ fn describe() {
     describe_counter!(QUEUE_REFUSALS, "Work refused because too much waited");
     describe_histogram!(BATCH_SIZE, "Work that was done in one batch");
     describe_counter!(CHANGE_LOG_ENTRIES, "Changes that were recorded");
-    describe_counter!(
-        CHANGE_LOG_BYTES,
-        Unit::Bytes,
-        "Bytes of the values that were recorded with changes"
-    );
+    describe_counter!(CHANGE_LOG_BYTES, Unit::Bytes, "Bytes of the values in recorded changes");
     describe_counter!(AUTH_LOOKUPS, "Credentials that were known, known to be none, or looked up");
     describe_gauge!(AUTH_ENTRIES, "Credentials that are remembered");
-    describe_gauge!(
-        MIGRATIONS,
-        "Steps of the schema that the database has, lacks, or has from a later version"
-    );
+    describe_gauge!(MIGRATIONS, "Migrations: applied, pending, or unknown to this version");
     describe_gauge!(READY, "1: the service can do its work");
     describe_gauge!(BUILD, "1, with the version");
     describe_counter!(DROPPED_LINES, "Log lines that nobody took in time");
@@ -200,7 +193,6 @@ impl QueueTelemetry {
         }
     }
 
-    /// From the begin of waiting to the answer, for traces.
     #[must_use]
     pub fn span(&self) -> Span {
         db_span(self.system, self.operation, self.collection)
@@ -220,14 +212,12 @@ impl QueueTelemetry {
     }
 }
 
-/// So many changes were recorded, whose values have so many bytes.
 pub fn change_log(entries: usize, bytes: usize) {
     for (counter, count) in [(CHANGE_LOG_ENTRIES, entries), (CHANGE_LOG_BYTES, bytes)] {
         counter!(counter).increment(u64::try_from(count).unwrap_or(u64::MAX));
     }
 }
 
-/// A statement's span, for traces alone.
 #[must_use]
 pub fn db_span(system: &'static str, operation: &'static str, collection: &'static str) -> Span {
     tracing::debug_span!(

@@ -41,7 +41,6 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// The thread that writes rests when no line waits: to wake it costs more than a line.
 const WRITE_REST: Duration = Duration::from_millis(10);
 
-/// Logs and traces, until the value is dropped.
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
     set_filter: Box<dyn Fn(EnvFilter) -> Result<()>>,
@@ -79,7 +78,6 @@ impl Telemetry {
         Ok(Self { traces: provider, set_filter, _log: guard })
     }
 
-    /// From now on other lines are logged.
     pub fn set_filter(&self, log: &LogArgs) -> Result<()> {
         (self.set_filter)(filter(log)?)
     }
@@ -104,7 +102,6 @@ fn discreet() -> FilterFn {
     FilterFn::new(is_shown).with_max_level_hint(LevelFilter::TRACE)
 }
 
-/// A writer that rests after what it has written.
 struct Unhurried<W>(W);
 
 impl<W: Write> Write for Unhurried<W> {

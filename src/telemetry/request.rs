@@ -39,7 +39,6 @@ impl RequestRecord {
         let _ = self.0.organization.set(id);
     }
 
-    /// The answer of the REST API.
     pub fn end_http(
         &self,
         method: &'static str,

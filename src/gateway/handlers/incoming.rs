@@ -21,7 +21,6 @@ pub(crate) struct Gateway {
     pub(crate) limits: RequestLimits,
 }
 
-/// One request, and the client that makes calls on its behalf.
 pub(crate) struct Incoming {
     pub(crate) caller: Caller,
     pub(crate) head: Parts,

@@ -237,7 +237,7 @@ pub(crate) async fn list_changes(incoming: Incoming) -> Result<Response, Problem
     Ok(page_of(&head, &page))
 }
 
-/// How many entries to ask the service for. HEAD is refused where GET is, for which one is enough.
+/// HEAD is refused where GET is, for which one entry is enough.
 fn page_size(head: &Parts, query: &Query) -> Result<i32, Problem> {
     let asked = query.page_size()?;
     Ok(if head.method == Method::HEAD { 1 } else { asked })

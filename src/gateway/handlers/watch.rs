@@ -26,7 +26,6 @@ const UNBUFFERED: [(HeaderName, HeaderValue); 1] =
     [(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"))];
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// Whether the client asks for events rather than for a page.
 pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let types = lines.flat_map(|line| line.split(','));

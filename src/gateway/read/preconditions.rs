@@ -14,13 +14,14 @@ const MALFORMED: &str = "malformed";
 /// Bytes of a tag that is sent on at most; none of ours is longer.
 const TAG_BYTES_MAX: usize = 64;
 
-/// The tags of one header.
 #[derive(Debug, PartialEq, Eq)]
 enum Tags {
-    /// `*`
     Any,
     /// The listed ones; what is not a tag matches nothing.
-    Listed { tags: Vec<Tag>, is_whole: bool },
+    Listed {
+        tags: Vec<Tag>,
+        is_whole: bool,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +31,6 @@ struct Tag {
     opaque: String,
 }
 
-/// What a request wants of the organization's etag.
 #[derive(Debug)]
 pub(crate) struct Preconditions {
     if_match: Option<Tags>,
@@ -88,13 +88,11 @@ impl Preconditions {
 }
 
 fn tags(headers: &HeaderMap, name: HeaderName) -> Option<Tags> {
-    let lines: Vec<_> = headers.get_all(name).iter().collect();
-    if lines.is_empty() {
-        return None;
-    }
-    let texts: Vec<_> = lines.iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+    let lines = headers.get_all(name).iter();
+    let texts: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
     let text = texts.join(",");
-    Some(if text.trim() == "*" { Tags::Any } else { listed(&text) })
+    let tags = || if text.trim() == "*" { Tags::Any } else { listed(&text) };
+    (!texts.is_empty()).then(tags)
 }
 
 /// The tags of a list. A comma inside quotes belongs to its tag.

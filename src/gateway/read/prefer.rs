@@ -10,7 +10,6 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 pub(crate) struct Preferences {
     /// Refuse members of a body that are not updated, rather than ignore them.
     pub(crate) strict: bool,
-    /// Answer with the whole resource.
     pub(crate) representation: bool,
 }
 

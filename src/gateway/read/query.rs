@@ -4,10 +4,8 @@ use axum::http::Uri;
 
 use crate::gateway::write::problem::Problem;
 
-/// The parameters that some request has.
 const KNOWN: [&str; 4] = ["validateOnly", "writableFields", "pageSize", "pageToken"];
 
-/// The known parameters of one request.
 #[derive(Debug)]
 pub(crate) struct Query(Vec<(&'static str, String)>);
 
@@ -45,7 +43,6 @@ impl Query {
         }
     }
 
-    /// Where the page begins; empty: at the beginning.
     pub(crate) fn page_token(&self) -> String {
         self.get("pageToken").unwrap_or_default().to_owned()
     }

@@ -20,7 +20,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Bytes of a key that are sent on at most; a UUID has 36.
 const KEY_BYTES_MAX: usize = 64;
 
-/// The message of an update.
 pub(crate) async fn read_update(
     head: &Parts,
     body: Body,
@@ -42,7 +41,6 @@ pub(crate) async fn read_update(
     })
 }
 
-/// What of an update its body says.
 pub(crate) fn update_of_body(
     bytes: &[u8],
     id: i64,
@@ -51,7 +49,6 @@ pub(crate) fn update_of_body(
     Ok(update_message(id, json::read_update(bytes, id, strict)?))
 }
 
-/// The message of a creation.
 pub(crate) async fn read_creation(
     head: &Parts,
     body: Body,

@@ -7,9 +7,8 @@ use serde::Serialize;
 use tonic_types::{ErrorDetails, FieldViolation};
 use utoipa::ToSchema;
 
-use crate::gateway::write::resource;
+use crate::gateway::write::resource::member;
 
-/// Characters of a key that a pointer has at most.
 const POINTER_CHARS_MAX: usize = 32;
 /// What stands for itself in the fragment of a URI, of what keys commonly have (RFC 3986 §3.5).
 const FRAGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b'~');
@@ -61,15 +60,12 @@ impl FieldError {
 pub(crate) fn listed(details: &ErrorDetails) -> Vec<FieldError> {
     let violations = details.bad_request().map(|bad| bad.field_violations.as_slice());
     let field_error = |violation: &FieldViolation| FieldError {
-        pointer: field_pointer(&violation.field),
+        // Its field is a path of the message; only those of the organization are in the body.
+        pointer: violation.field.strip_prefix("organization.").map(|field| pointer(member(field))),
         reason: violation.reason.clone().into(),
         detail: violation.description.clone().into(),
     };
     violations.unwrap_or_default().iter().map(field_error).collect()
-}
-
-fn field_pointer(field: &str) -> Option<String> {
-    Some(pointer(resource::member(field.strip_prefix("organization.")?)))
 }
 
 /// The pointer to a member of the body (RFC 6901, as a fragment). Long keys are cut.

@@ -10,7 +10,6 @@ use axum::http::{
     },
 };
 
-/// The twelve headers of docs/API.md.
 const DOCUMENTED: [(HeaderName, HeaderValue); 12] = [
     (ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("authorization, content-type")),
     (ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type")),

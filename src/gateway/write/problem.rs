@@ -23,7 +23,6 @@ use crate::{
     proto::{ERROR_DOMAIN, timeout},
 };
 
-/// Errors that a problem lists at most.
 pub(crate) const ERRORS_MAX: usize = 16;
 /// The seconds of a Retry-After where the service named none.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -40,7 +39,6 @@ pub(crate) struct Problem {
     headers: HeaderMap,
 }
 
-/// Refusals that the gateway decides by itself.
 impl Problem {
     fn new(
         status: StatusCode,
@@ -215,7 +213,6 @@ pub(crate) fn overloaded() -> Status {
     )
 }
 
-/// The same of a stream.
 pub(crate) fn watches_exhausted() -> Status {
     exhausted(
         "WATCHES_EXHAUSTED",
