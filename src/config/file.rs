@@ -14,7 +14,7 @@ use clap::{
 };
 use toml::Value;
 
-use super::may_be_url;
+use super::values::may_be_url;
 
 const EVERY_SETTING: &str = "config";
 

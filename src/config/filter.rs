@@ -6,7 +6,7 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{EnvFilter, filter::Directive};
 
-use super::may_be_url;
+use super::values::may_be_url;
 
 const CRATES: &str = include_str!("../../Cargo.lock");
 

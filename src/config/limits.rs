@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use clap::{Args, builder::RangedU64ValueParser};
 
-use super::{TimeSpan, number, time_span_or_none};
+use super::values::{TimeSpan, number, time_span_or_none};
 
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]

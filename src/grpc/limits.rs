@@ -1,10 +1,10 @@
-//! What the gRPC door may spend on a call, and how often callers may call.
+//! What the gRPC API may spend on a call, and how often callers may call.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use crate::{app::watch::Watches, domain::Role, rate_limit::RateLimit};
 
-/// What the gRPC door may spend on a call.
+/// What the gRPC API may spend on a call.
 #[derive(Clone, Debug)]
 pub struct CallLimits {
     /// The time of a call whose caller brings no deadline, and the longest that one may bring.
