@@ -19,7 +19,6 @@ const LEASE: Duration = Duration::from_secs(30);
 const RENEWAL: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(50);
 const TABLE: &str = "migration_lease";
-/// The one row.
 const ID: i32 = 1;
 
 /// Runs `work` while this instance alone holds the lease, which it waits for.

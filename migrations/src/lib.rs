@@ -1,8 +1,7 @@
-//! The schema of orgd: one numbered, idempotent DDL statement each, for SQLite and PostgreSQL.
+//! The schema of orgd: one numbered, idempotent DDL statement a step, for SQLite and PostgreSQL.
 //!
-//! Append-only: a step that has been released is never edited, and one that takes something away says
-//! so by its name ([`works_with`]). Several instances may migrate at
-//! once; [`Migrator::up`] holds a lease, which sea-orm-migration does not do by itself.
+//! Append-only: a released step is never edited, and one that removes something says so by its name ([`works_with`]).
+//! Several instances may migrate at once, under the lease of [`Migrator::up`].
 
 #![forbid(unsafe_code)]
 
@@ -88,7 +87,6 @@ fn borrowed<'a>(db: &'a SchemaManagerConnection<'_>) -> SchemaManagerConnection<
     }
 }
 
-/// The steps of this version, in order.
 #[must_use]
 pub fn known_steps() -> Vec<String> {
     Migrator::migrations().iter().map(|step| step.name().to_owned()).collect()

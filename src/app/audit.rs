@@ -3,19 +3,10 @@
 
 use crate::domain::{
     Call, Credential, Error, Field, Organization, OrganizationId, Principal, Result,
-    StoredCredential,
 };
 
-/// An organization was changed, or was found as the change would make it.
-pub(super) fn updated(call: &Call, fields: &str, organization: &Organization) {
-    organization_event("organization.update", call, fields, organization);
-}
-
-pub(super) fn created(call: &Call, fields: &str, organization: &Organization) {
-    organization_event("organization.create", call, fields, organization);
-}
-
-fn organization_event(
+/// An organization was changed or stored, or was found as the change would make it.
+pub(super) fn organization_event(
     action: &'static str,
     Call { principal, request_id, .. }: &Call,
     fields: &str,
@@ -58,15 +49,7 @@ pub(super) fn checked<T>(
     decision
 }
 
-pub(super) fn issued(credential: &Credential) {
-    credential_event("credential.issue", credential);
-}
-
-pub(super) fn revoked(stored: &StoredCredential) {
-    credential_event("credential.revoke", &stored.credential);
-}
-
-fn credential_event(action: &'static str, credential: &Credential) {
+pub(super) fn credential_event(action: &'static str, credential: &Credential) {
     tracing::info!(
         target: "orgd::audit",
         action,

@@ -68,7 +68,7 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
         description,
     };
     store.issue_credential(&credential).await.map_err(Error::of_change)?;
-    audit::issued(&credential);
+    audit::credential_event("credential.issue", &credential);
     Ok(credential)
 }
 
@@ -82,7 +82,7 @@ pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
             let digest = credential.credential.digest;
             let revoked = store.revoke_credential(digest).await;
             if revoked.map_err(Error::of_change)? {
-                audit::revoked(&credential);
+                audit::credential_event("credential.revoke", &credential.credential);
             }
             store.outlast_older_writes(digest).await.map_err(Error::of_change)?;
             Ok(credential)

@@ -37,7 +37,7 @@ pub async fn update(
     } else {
         let updated = store.update_organization(call, update, idempotency).await;
         let updated = updated.map_err(Error::of_change)?;
-        audit::updated(call, &fields, &updated);
+        audit::organization_event("organization.update", call, &fields, &updated);
         updated
     };
     Ok(policy::readable(principal, organization))
@@ -75,7 +75,7 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
     } else {
         let created = store.create_organization(call, new, idempotency).await;
         let created = created.map_err(Error::of_change)?;
-        audit::created(call, &fields, &created);
+        audit::organization_event("organization.create", call, &fields, &created);
         created
     };
     Ok(policy::readable(principal, organization))

@@ -53,7 +53,6 @@ struct Watch {
     _place: Share<Holder>,
 }
 
-/// What ends a watch beside its credential.
 #[derive(Clone)]
 struct Ending {
     process: CancellationToken,
@@ -131,7 +130,6 @@ impl Watches {
 }
 
 impl Watch {
-    /// The next change, once there is one, or a sign of life where that takes long.
     async fn next(&mut self) -> Result<News> {
         loop {
             if let Some(entry) = self.found.pop_front() {

@@ -12,7 +12,6 @@ mod organization;
 mod output;
 mod remote;
 mod service;
-mod whoami;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -198,7 +197,7 @@ impl Command {
             Self::Config(_) => output::text(&config::effective(settings)?)?,
             Self::Migrate(args) => migrate::run(args).await?,
             Self::Organization(command) => return organization::run(command).await,
-            Self::Whoami(args) => return remote::exit_code(whoami::run(args).await),
+            Self::Whoami(args) => return remote::exit_code(remote::whoami(args).await),
             Self::Completions { shell } => {
                 let mut completions = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "orgd", &mut completions);

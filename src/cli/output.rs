@@ -73,7 +73,6 @@ pub(super) fn error(text: &str) {
     let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {text}");
 }
 
-/// Says why a command failed, and with which exit code it ends.
 pub(super) fn failure(error: &Error) -> ExitCode {
     if let Some(error) = error.downcast_ref::<clap::Error>() {
         let _ = error.print();

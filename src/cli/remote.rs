@@ -1,4 +1,4 @@
-//! `orgd organization update|list|changes`, and what `orgd whoami` shares with them: calls of a running service over gRPC, as any client's.
+//! `orgd organization update|list|changes` and `orgd whoami`: calls of a running service, as any client's.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -163,6 +163,27 @@ pub(super) async fn changes(args: ChangesArgs) -> Result<()> {
         }
     }
     print_changes(args.service.json, found, true)
+}
+
+pub(super) async fn whoami(args: ServiceArgs) -> Result<()> {
+    let mut service = Service::connect(&args.server)?;
+    let request = service.request(v1::WhoAmIRequest {});
+    let caller = service.client.who_am_i(request).await?.into_inner();
+    let value = serde_json::to_value(gateway::Caller::from(caller.clone()))?;
+    output::value(args.json, &value, || {
+        let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        let row = vec![
+            caller.subject.clone(),
+            caller.role().name(),
+            or_none(caller.organization_id.map(|id| id.to_string())),
+            // As much of it as `credential list` shows.
+            caller.credential_id.chars().take(12).collect(),
+            or_none(caller.expire_time.map(|time| output::timestamp(Some(time)))),
+            caller.writable_fields.join(", "),
+        ];
+        let headings = ["SUBJECT", "ROLE", "ORGANIZATION", "CREDENTIAL", "EXPIRES", "MAY UPDATE"];
+        output::table(&headings, &[row])
+    })
 }
 
 /// Prints organizations: as JSON the way REST answers them, or as a table of what is no secret.

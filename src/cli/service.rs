@@ -52,7 +52,6 @@ fn token(args: &ServerArgs) -> Result<SecretString> {
     args.token.clone().context("a token is needed: in the variable ORGD_TOKEN, or in --token-file")
 }
 
-/// Whether the same call would be refused again.
 pub(super) fn is_refusal(status: &Status) -> bool {
     matches!(
         status.code(),

@@ -197,20 +197,14 @@ pub struct ServerArgs {
         value_parser = upstream
     )]
     pub server: Uri,
-    /// PEM file with the certificates of whoever may have signed the server's; needed for `https`
+    /// PEM file with the CA certificates to trust; needed for `https`
     #[arg(long, env = "ORGD_SERVER_CA", value_name = "FILE")]
     pub server_ca: Option<PathBuf>,
     /// File that holds the bearer token or API key; without it, the variable `ORGD_TOKEN` does
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// The bearer token or API key. Of the environment alone: arguments are seen by everyone on the machine
-    #[arg(
-        long,
-        env = "ORGD_TOKEN",
-        hide = true,
-        value_name = "TOKEN",
-        value_parser = secret
-    )]
+    #[arg(long, env = "ORGD_TOKEN", hide = true, value_name = "TOKEN", value_parser = secret)]
     pub token: Option<SecretString>,
 }
 
@@ -220,7 +214,7 @@ pub struct UpstreamArgs {
     /// The service's gRPC listener, such as `http://127.0.0.1:50051`, or `https://…` where that speaks TLS
     #[arg(long, env = "ORGD_UPSTREAM", value_name = "URL", value_parser = upstream)]
     pub upstream: Uri,
-    /// PEM file with the certificates of whoever may have signed the upstream's; needed for `https`
+    /// PEM file with the CA certificates to trust; needed for `https`
     #[arg(long, env = "ORGD_UPSTREAM_CA", value_name = "FILE")]
     pub upstream_ca: Option<PathBuf>,
 }

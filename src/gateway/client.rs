@@ -147,10 +147,6 @@ impl Caller {
         is_known(self.read(v1::WhoAmIRequest {}, Client::who_am_i).await)
     }
 
-    pub(super) async fn count(&self) -> Result<(), Status> {
-        is_known(self.who_am_i().await)
-    }
-
     /// Makes a call, and retries it where its connection failed. `is_harmless`: the call changes nothing, or has a
     /// key by which it is made once.
     async fn call<M: Clone, T>(

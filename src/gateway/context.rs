@@ -13,7 +13,6 @@ use orgd_listener::Source;
 
 use crate::{rate_limit::RateLimit, telemetry::RequestRecord};
 
-/// What the REST API may spend on a request.
 #[derive(Clone, Debug)]
 pub struct RequestLimits {
     /// The time of a request whose caller brings no deadline, and the longest that one may bring.

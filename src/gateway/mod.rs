@@ -31,6 +31,7 @@ pub fn update_of_body(
     id: i64,
     strict: bool,
 ) -> Result<v1::UpdateOrganizationRequest, String> {
-    let read = read::request::update_of_body(bytes, id, strict);
-    read.map_err(|problem| problem.event("", &HeaderValue::from_static("")))
+    let body = read::json::read_update(bytes, id, strict);
+    let message = body.map(|changes| update_message(id, changes));
+    message.map_err(|problem| problem.event("", &HeaderValue::from_static("")))
 }

@@ -4,7 +4,6 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use crate::{app::watch::Watches, domain::Role, rate_limit::RateLimit};
 
-/// What the gRPC API may spend on a call.
 #[derive(Clone, Debug)]
 pub struct CallLimits {
     /// The time of a call whose caller brings no deadline, and the longest that one may bring.

@@ -24,7 +24,6 @@ enum State {
     Stopping,
 }
 
-/// Whether the service can do its work, as its probe last found it.
 #[derive(Clone, Debug)]
 pub(super) struct Readiness(watch::Sender<State>);
 

@@ -138,7 +138,6 @@ impl Running {
         Ok(())
     }
 
-    /// Serves operators: liveness, readiness, and `metrics`.
     pub(super) fn accept_operators(
         &mut self,
         listener: TcpListener,

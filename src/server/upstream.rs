@@ -103,7 +103,6 @@ impl Upstream {
         }))
     }
 
-    /// An error: the service does not serve, or cannot be reached.
     pub(super) async fn probe(&self) -> Result<()> {
         let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
         let answer = HealthClient::new(self.probe.clone()).check(request).await?;

@@ -29,7 +29,6 @@ const READY: &str = "orgd_ready";
 const BUILD: &str = "orgd_build_info";
 const DROPPED_LINES: &str = "orgd_log_lines_dropped_total";
 
-/// Bounds of times in seconds, dense where a service of this kind answers.
 const SECONDS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];

@@ -53,7 +53,6 @@ impl RequestRecord {
         self.log(method, Some((route, status)), None, time, request_id, span);
     }
 
-    /// The answer of the gRPC API to a call that came to it.
     pub fn end_rpc(
         &self,
         method: &'static str,

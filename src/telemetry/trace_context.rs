@@ -42,18 +42,13 @@ impl TraceContext {
         }
         let span =
             tracing::info_span!("request", otel.name = name, otel.kind = "server", request_id);
-        Self::adopt(&span, headers);
-        span
-    }
-
-    /// Makes the caller's span the parent of ours, where callers are trusted.
-    fn adopt(span: &Span, headers: &HeaderMap) {
         if TRACES.get().copied().flatten() == Some(true) {
             let parent = TraceContextPropagator::new()
                 .extract_with_context(&Context::new(), &Headers(headers));
             // Fails only for a span that has begun, which this one has not.
             let _ = span.set_parent(parent);
         }
+        span
     }
 
     /// Names the current span as the parent of whoever gets these headers.

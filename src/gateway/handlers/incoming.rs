@@ -10,7 +10,7 @@ use axum::{
 use tokio::task::yield_now;
 
 use crate::gateway::{
-    client::{Caller, Transport},
+    client::{Caller, Transport, is_known},
     context::{Exchange, RequestLimits},
     write::problem::Problem,
 };
@@ -43,7 +43,6 @@ impl FromRequest<Gateway> for Incoming {
 }
 
 /// Reads a request, and authenticates its caller before the body is read or refused.
-///
 /// The service authenticates every call; a call of its own is spent only where the body is not here yet, or
 /// where the request is refused without a call, which then costs the caller's rate limit as usual.
 /// A body with `Expect: 100-continue` is asked for by polling it, so nobody does before the caller is known.
@@ -64,7 +63,8 @@ pub(crate) async fn authenticated_first<T>(
         }
     };
     if read.is_err() {
-        Box::pin(caller.count()).await?;
+        // Counts the request, which makes no other call.
+        is_known(Box::pin(caller.who_am_i()).await)?;
     }
     read
 }

@@ -22,7 +22,6 @@ impl Query {
         Ok(Self(found))
     }
 
-    /// A parameter that is `true` or `false`, and false where it is not there.
     pub(crate) fn flag(&self, name: &'static str) -> Result<bool, Problem> {
         match self.get(name) {
             None | Some("false") => Ok(false),

@@ -37,16 +37,8 @@ pub(crate) async fn read_update(
         validate_only: query.flag("validateOnly")?,
         request_id,
         include_writable_fields: query.flag("writableFields")?,
-        ..update_of_body(&bytes, id, strict)?
+        ..update_message(id, json::read_update(&bytes, id, strict)?)
     })
-}
-
-pub(crate) fn update_of_body(
-    bytes: &[u8],
-    id: i64,
-    strict: bool,
-) -> Result<v1::UpdateOrganizationRequest, Problem> {
-    Ok(update_message(id, json::read_update(bytes, id, strict)?))
 }
 
 pub(crate) async fn read_creation(

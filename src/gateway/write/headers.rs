@@ -34,7 +34,6 @@ const DOCUMENTED: [(HeaderName, HeaderValue); 12] = [
 pub(crate) const MAX_AGE: (HeaderName, HeaderValue) =
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
 
-/// For the caller alone, and asked again each time.
 pub(crate) const PRIVATE: (HeaderName, HeaderValue) =
     (CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
 

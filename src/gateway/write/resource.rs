@@ -36,7 +36,6 @@ pub(crate) struct Organization {
 }
 
 impl Organization {
-    /// The JSON of a message; the fields that the caller may update are in it where it asked.
     pub(crate) fn new(mut organization: v1::Organization, with_writable: bool) -> Self {
         let texts = Fields::from_fn(|field| organization.text_mut(field).take());
         Self {
