@@ -244,8 +244,12 @@ pub enum Error {
 impl Error {
     /// A request that breaks one rule.
     #[must_use]
-    pub fn invalid(violation: Violation) -> Self {
-        Self::Invalid(vec![violation])
+    pub fn invalid(
+        path: &'static str,
+        reason: &'static str,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::Invalid(vec![Violation::new(path, reason, description)])
     }
 
     /// The same of a change that was begun: its caller must know that it may be stored.

@@ -14,13 +14,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::refusal::sqlstate;
 
-/// How long a lease holds without renewal. Longer than any clock difference between instances that
-/// a deployment should have.
+/// Longer than the clocks of two instances should differ.
 const LEASE: Duration = Duration::from_secs(30);
 const RENEWAL: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(50);
 const TABLE: &str = "migration_lease";
-/// The one row.
 const ID: i32 = 1;
 
 /// Runs `work` while this instance alone holds the lease, which it waits for.
@@ -84,15 +82,13 @@ async fn take<C: ConnectionTrait>(db: &C, owner: &str) -> Result<bool, DbErr> {
     }
 }
 
-/// Whether somebody else was faster: what a database says whose transactions are serializable, or that
-/// found a deadlock (class 40 of SQLSTATE), or where the row was held too long. SQLite's codes are
-/// numbers below.
+/// Serialization failure or deadlock (class 40 of SQLSTATE), or a row locked too long. SQLite's codes
+/// are numbers.
 fn is_lost_to_another(error: &DbErr) -> bool {
     sqlstate(error).is_some_and(|code| code.len() == 5 && code.starts_with("40") || code == "55P03")
 }
 
-/// Prolongs the lease until it cannot be; answers why. One renewal that fails is not the end: the
-/// next may not, and the lease lasts for several.
+/// Ends with the reason why the lease cannot be prolonged. One failure is no end: the lease outlasts several.
 async fn renew<C: ConnectionTrait>(db: &C, owner: &str) -> DbErr {
     let mut ends = Instant::now() + LEASE;
     loop {
@@ -124,8 +120,7 @@ async fn release<C: ConnectionTrait>(db: &C, owner: &str) -> Result<(), DbErr> {
     db.execute(&delete).await.map(drop)
 }
 
-/// A name that no other instance has: the process and the moment, which together differ also
-/// between containers that all have process id 1.
+/// Process and moment: containers may all have process id 1.
 fn owner() -> Result<String, DbErr> {
     let since_epoch = since_epoch()?;
     Ok(format!("{}-{}", process::id(), since_epoch.as_nanos()))

@@ -1,8 +1,7 @@
-//! The schema of orgd: one numbered, idempotent DDL statement each, for SQLite and PostgreSQL.
+//! The schema of orgd: one numbered, idempotent DDL statement a step, for SQLite and PostgreSQL.
 //!
-//! Append-only: a step that has been released is never edited, and one that takes something away says
-//! so by its name ([`works_with`]). Several instances may migrate at
-//! once; [`Migrator::up`] holds a lease, which sea-orm-migration does not do by itself.
+//! Append-only: a released step is never edited, and one that removes something says so by its name ([`works_with`]).
+//! Several instances may migrate at once, under the lease of [`Migrator::up`].
 
 #![forbid(unsafe_code)]
 
@@ -56,9 +55,8 @@ impl MigratorTrait for Migrator {
 /// How long a step that did not get its lock rests before it asks again.
 const LOCK_REST: Duration = Duration::from_secs(1);
 
-/// Applies pending steps, one after the other. A step asks for its lock only for as long as the
-/// connection's `lock_timeout` says, and then again after a rest: all that comes to the table meanwhile
-/// waits behind it.
+/// A step waits for its lock only as long as `lock_timeout` says, and then asks again after a rest: all
+/// other work on the table waits behind it meanwhile.
 async fn apply(db: &SchemaManagerConnection<'_>, steps: Option<u32>) -> Result<(), DbErr> {
     let mut left = steps.unwrap_or(u32::MAX);
     let mut is_told = false;
@@ -89,7 +87,6 @@ fn borrowed<'a>(db: &'a SchemaManagerConnection<'_>) -> SchemaManagerConnection<
     }
 }
 
-/// The steps of this version, in order.
 #[must_use]
 pub fn known_steps() -> Vec<String> {
     Migrator::migrations().iter().map(|step| step.name().to_owned()).collect()
@@ -106,9 +103,8 @@ pub async fn applied_steps(db: &DatabaseConnection) -> Result<Vec<String>, DbErr
     Ok(applied)
 }
 
-/// Whether this version works on a database that has a step of a later version. It does, as steps only
-/// add, but for those whose names end in `_needs_` and the number of a step: they take away what is
-/// used by versions that do not know that step.
+/// Whether this version works on a database with a later version's step. Steps are additive, except those
+/// named `…_needs_<number>`: versions that do not know that step cannot do without what they remove.
 #[must_use]
 pub fn works_with(step: &str) -> bool {
     step.rsplit_once("_needs_").is_none_or(|(_, needed)| {

@@ -1,24 +1,12 @@
-//! Audit events: who changed what, and who was refused for want of rights. They go to the log as a
-//! target of their own, with names of fields and never their values.
-//!
-//! The change log in the database is what is kept; these are for whoever watches.
+//! Audit events in the log: who changed what, and who was refused. They name fields, never values. What is
+//! kept is the change log in the database.
 
 use crate::domain::{
     Call, Credential, Error, Field, Organization, OrganizationId, Principal, Result,
-    StoredCredential,
 };
 
-/// An organization was changed, or was found as the change would make it.
-pub(super) fn updated(call: &Call, fields: &str, organization: &Organization) {
-    organization_event("organization.update", call, fields, organization);
-}
-
-/// An organization was stored.
-pub(super) fn created(call: &Call, fields: &str, organization: &Organization) {
-    organization_event("organization.create", call, fields, organization);
-}
-
-fn organization_event(
+/// An organization was changed or stored, or was found as the change would make it.
+pub(super) fn organization_event(
     action: &'static str,
     Call { principal, request_id, .. }: &Call,
     fields: &str,
@@ -61,17 +49,7 @@ pub(super) fn checked<T>(
     decision
 }
 
-/// A credential was issued.
-pub(super) fn issued(credential: &Credential) {
-    credential_event("credential.issue", credential);
-}
-
-/// A credential was revoked.
-pub(super) fn revoked(stored: &StoredCredential) {
-    credential_event("credential.revoke", &stored.credential);
-}
-
-fn credential_event(action: &'static str, credential: &Credential) {
+pub(super) fn credential_event(action: &'static str, credential: &Credential) {
     tracing::info!(
         target: "orgd::audit",
         action,
@@ -83,7 +61,6 @@ fn credential_event(action: &'static str, credential: &Credential) {
     );
 }
 
-/// The names of fields, for an event.
 pub(super) fn names(fields: impl Iterator<Item = Field>) -> String {
     fields.map(Field::path).collect::<Vec<_>>().join(",")
 }

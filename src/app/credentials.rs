@@ -9,37 +9,31 @@ use crate::{
     auth::Secret,
     domain::{
         Credential, Error, OrganizationId, Result, Role, StoredCredential, TEXT_CODE_POINTS_MAX,
-        Violation, reason,
+        reason,
     },
     store::{Store, now},
 };
 
-/// Hexadecimal digits of a digest that name a credential at least.
 const ID_DIGITS_MIN: usize = 8;
-/// Hexadecimal digits of a digest.
 const ID_DIGITS_MAX: usize = 64;
 
-/// What a credential is to prove.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// What kind of caller the holder is.
     pub role: Role,
     /// The organization that a user belongs to; none for the other roles.
     pub organization: Option<OrganizationId>,
     /// The holder's own name; none: one made of the role and the credential's id.
     pub subject: Option<String>,
-    /// What it is for.
     pub description: Option<String>,
     /// How long it holds, rounded up to whole seconds; none: until it is revoked.
     pub expires_in: Option<Duration>,
 }
 
-/// Stores a credential for `secret` and answers what was stored.
 pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Credential> {
     let Grant { role, organization, subject, description, expires_in } = grant;
     if (role == Role::User) != organization.is_some() {
         let description = "A user belongs to one organization, and the other roles to none.";
-        return Err(invalid("organization", reason::FIELD_REQUIRED, description));
+        return Err(Error::invalid("organization", reason::FIELD_REQUIRED, description));
     }
     for (path, text) in [("subject", &subject), ("description", &description)] {
         let is_line = |text: &String| {
@@ -50,7 +44,7 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
         };
         if !text.as_ref().is_none_or(is_line) {
             let description = "A subject and a description are a line of 1 to 255 characters.";
-            return Err(invalid(path, reason::FIELD_OUT_OF_RANGE, description));
+            return Err(Error::invalid(path, reason::FIELD_OUT_OF_RANGE, description));
         }
     }
     let digest = secret.digest();
@@ -60,31 +54,26 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
         // Rounded up, so that it holds at least as long as was asked.
         end.replace_nanosecond(0).ok()?.checked_add(time::Duration::SECOND)
     });
-    let expires_at = match expires_at {
-        Some(None) => {
-            let description = "The time to the end is too long; leave it out for no end.";
-            return Err(invalid("expires_in", reason::FIELD_OUT_OF_RANGE, description));
-        }
-        Some(end) => end,
-        None => None,
-    };
+    if expires_at == Some(None) {
+        let description = "The time to the end is too long; leave it out for no end.";
+        return Err(Error::invalid("expires_in", reason::FIELD_OUT_OF_RANGE, description));
+    }
     let credential = Credential {
         digest,
         kind: secret.kind(),
         subject,
         role,
         organization,
-        expires_at,
+        expires_at: expires_at.flatten(),
         description,
     };
     store.issue_credential(&credential).await.map_err(Error::of_change)?;
-    audit::issued(&credential);
+    audit::credential_event("credential.issue", &credential);
     Ok(credential)
 }
 
-/// Ends the credential whose id begins with `id`, and answers it. From the answer on nothing is
-/// written by it, on any instance. Revoking twice changes nothing, and is answered as the first time: the first answer may
-/// not have come.
+/// Ends the credential whose id begins with `id`. After the answer nothing is written by it, on any instance.
+/// Revoking twice is answered as the first time: the first answer may not have come.
 pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
     let range = digest_range(id)?;
     let mut found = store.find_credentials(range).await?;
@@ -93,17 +82,19 @@ pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
             let digest = credential.credential.digest;
             let revoked = store.revoke_credential(digest).await;
             if revoked.map_err(Error::of_change)? {
-                audit::revoked(&credential);
+                audit::credential_event("credential.revoke", &credential.credential);
             }
             store.outlast_older_writes(digest).await.map_err(Error::of_change)?;
             Ok(credential)
         }
-        (None, _) => {
-            Err(invalid("id", reason::CREDENTIAL_NOT_FOUND, "No credential has an id like this."))
-        }
+        (None, _) => Err(Error::invalid(
+            "id",
+            reason::CREDENTIAL_NOT_FOUND,
+            "No credential has an id like this.",
+        )),
         (Some(_), false) => {
             let description = "Several credentials have an id like this; give more digits.";
-            Err(invalid("id", reason::CREDENTIAL_NOT_FOUND, description))
+            Err(Error::invalid("id", reason::CREDENTIAL_NOT_FOUND, description))
         }
     }
 }
@@ -119,11 +110,7 @@ fn digest_range(id: &str) -> Result<std::ops::RangeInclusive<[u8; 32]>> {
         (Some(first), Some(last)) if length_fits => Ok(first..=last),
         _ => {
             let description = "An id is 8 to 64 digits of 0 to 9 and a to f.";
-            Err(invalid("id", reason::FIELD_OUT_OF_RANGE, description))
+            Err(Error::invalid("id", reason::FIELD_OUT_OF_RANGE, description))
         }
     }
-}
-
-fn invalid(path: &'static str, reason: &'static str, description: &'static str) -> Error {
-    Error::invalid(Violation::new(path, reason, description))
 }

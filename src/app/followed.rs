@@ -1,5 +1,4 @@
-//! The organizations that watches follow, whose versions are looked up together: what a watch costs the
-//! database does not grow with the number of watches that follow the same.
+//! Looks up the versions of all watched organizations together, so many watches of one cost as one.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +19,6 @@ use crate::{
 /// How often versions are looked up: well within the second that is promised to watches.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// All organizations that are followed.
 #[derive(Clone, Debug)]
 pub(super) struct Followed(Arc<Shared>);
 
@@ -41,7 +39,6 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Following {
     followed: Followed,
-    /// The last version of each organization that the watch has seen.
     seen: Vec<(OrganizationId, i64)>,
     looks: watch::Receiver<Result<()>>,
 }
@@ -52,7 +49,6 @@ impl Followed {
         Self(Arc::new(Shared { versions, looks }))
     }
 
-    /// Looks up the versions of what is followed, again and again.
     pub(super) async fn keep_looking(&self, store: &Store) {
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -101,7 +97,6 @@ impl Followed {
         Ok(Following { followed: self.clone(), seen, looks })
     }
 
-    /// Whether there is something new.
     fn note(&self, found: Vec<(OrganizationId, i64)>) -> bool {
         let mut versions = self.lock();
         let mut is_new = false;
@@ -120,8 +115,7 @@ impl Followed {
 }
 
 impl Following {
-    /// Ends after the next look that found something new, for whichever watch. An error where the last look
-    /// failed.
+    /// Waits for the next look that found something new, for whichever watch, or that failed.
     pub(super) async fn looked(&mut self) -> Result<()> {
         if self.looks.changed().await.is_err() {
             // Nobody looks any more, which is the end of the process.
@@ -139,7 +133,6 @@ impl Following {
         self.seen.iter().copied().filter(is_behind).collect()
     }
 
-    /// The watch has seen an organization up to this version.
     pub(super) fn note_seen(&mut self, id: OrganizationId, version: i64) {
         for (followed, seen) in &mut self.seen {
             if *followed == id {

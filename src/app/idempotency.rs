@@ -1,8 +1,6 @@
-//! What makes two requests the same: the digest that binds a caller's key to what was asked.
+//! The digest that binds a caller's idempotency key to what it asked, the same through both APIs.
 //!
-//! Taken of the domain's form, so that one request through both APIs has one digest. The digest is stored
-//! with the change, so it must not give away what the change log keeps out: of a handshake it has that it
-//! is set, not to what. A short one could be guessed from a digest by trying.
+//! It is stored with the change, so of a handshake it has only that it is set: a short value could be guessed.
 
 use sha2::{Digest, Sha256};
 
@@ -13,14 +11,12 @@ const VERSION: u8 = 2;
 /// The fields that digests without a version are of.
 const FIRST_FIELDS: [Field; 3] = [Field::Name, Field::SubscriptionId, Field::Handshake];
 
-/// The key of an update.
 pub(super) fn of_update(call: &Call, update: &Update<String>) -> Option<IdempotencyKey> {
     // Not the etag: it guards the first time, after which it is stale by the change itself.
     let Update { id, patch, etag: _ } = update;
     bind(call, "update", id.get(), patch)
 }
 
-/// The key of a creation.
 pub(super) fn of_creation(call: &Call, new: &Creation<String>) -> Option<IdempotencyKey> {
     let Creation { id, patch } = new;
     bind(call, "create", id.map_or(0, OrganizationId::get), patch)
@@ -36,8 +32,7 @@ fn bind(call: &Call, operation: &str, id: i64, patch: &Patch<String>) -> Option<
     Some(IdempotencyKey { key, request_digest, former_digests: former.collect() })
 }
 
-/// The digest of what a request names. A field that it keeps leaves no trace, so a release that knows
-/// one more field has the same digest for the same request.
+/// Only the fields that a request names count, so a release with one more field has the same digest.
 fn digest(operation: &str, id: i64, patch: &Patch<String>) -> [u8; 32] {
     let mut digest = Sha256::new_with_prefix([VERSION]);
     digest.update(operation);
@@ -51,8 +46,7 @@ fn digest(operation: &str, id: i64, patch: &Patch<String>) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// The digest of releases before: of three fields, named or not, by their order. The first release hashed
-/// the value of every field, the next one of those alone that the change log keeps.
+/// Former releases hashed three fields, named or not: the first one every value, the next only logged ones.
 fn first_digest(
     operation: &str,
     id: i64,

@@ -1,7 +1,4 @@
-//! The use cases: one function each, which reads like its sentence. Here is the order of things:
-//! authorize, validate, decide, write.
-//!
-//! Architecture invariant: no wire and no SQL; every door calls these functions.
+//! The use cases, which both APIs call: authorize, validate, decide, write. No wire and no SQL.
 
 mod audit;
 pub mod credentials;

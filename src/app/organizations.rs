@@ -1,7 +1,5 @@
-//! What can be done with organizations.
-//!
-//! The order of checks is part of the contract (AIP-211): rights before values, values before
-//! existence, existence before preconditions.
+//! The use cases of organizations. The order of checks is promised (docs/API.md): rights before values, values
+//! before existence, existence before preconditions.
 
 use super::{audit, idempotency};
 use crate::{
@@ -39,7 +37,7 @@ pub async fn update(
     } else {
         let updated = store.update_organization(call, update, idempotency).await;
         let updated = updated.map_err(Error::of_change)?;
-        audit::updated(call, &fields, &updated);
+        audit::organization_event("organization.update", call, &fields, &updated);
         updated
     };
     Ok(policy::readable(principal, organization))
@@ -62,7 +60,6 @@ async fn preview_update(
     }
 }
 
-/// Stores a new organization (AIP-133).
 pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result<Organization> {
     let idempotency = idempotency::of_creation(call, &new);
     let principal = &call.principal;
@@ -78,7 +75,7 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
     } else {
         let created = store.create_organization(call, new, idempotency).await;
         let created = created.map_err(Error::of_change)?;
-        audit::created(call, &fields, &created);
+        audit::organization_event("organization.create", call, &fields, &created);
         created
     };
     Ok(policy::readable(principal, organization))
@@ -108,14 +105,12 @@ async fn preview_creation(
     Ok(new.patch.apply(empty))
 }
 
-/// Shows an organization (AIP-131).
 pub async fn get(store: &Store, principal: &Principal, id: OrganizationId) -> Result<Organization> {
     audit::checked(principal, Some(id), policy::authorize_organization(principal, id))?;
     Ok(policy::readable(principal, store.get_organization(principal, id).await?))
 }
 
-/// Shows a page of the organizations after an id that the caller has a right to, by ascending id
-/// (AIP-132).
+/// The organizations after an id that the caller has a right to, by ascending id (AIP-132).
 pub async fn list(
     store: &Store,
     principal: &Principal,
@@ -131,7 +126,6 @@ pub async fn list(
     Ok(Page { entries, has_more: false })
 }
 
-/// Shows a page of the changes of an organization after a version, the oldest first.
 pub async fn list_changes(
     store: &Store,
     principal: &Principal,

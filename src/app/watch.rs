@@ -1,7 +1,5 @@
-//! Following changes as they are made, on whichever instance.
-//!
-//! Versions of what is followed are looked up again and again (`followed`), because distributed engines have
-//! nothing like LISTEN. Only a version that is new costs a look into the change log.
+//! Following changes as they are made, on any instance. Versions are polled (`followed`), because distributed
+//! engines have no LISTEN; only a new version costs a look into the change log.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -16,26 +14,22 @@ use super::{
 };
 use crate::{
     domain::{
-        ChangeEntry, Error, OrganizationId, Page, PageSize, Principal, Result, Violation, policy,
-        reason,
+        ChangeEntry, Error, OrganizationId, Page, PageSize, Principal, Result, policy, reason,
     },
     store::{Store, now},
 };
 
-/// How often a watch asks whether its credential still holds; as long as others may be remembered.
+/// How often a watch checks its credential; as long as authentication may remember one.
 const CREDENTIAL_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a watch may be quiet at most: what is between it and its client may take a stream on which
-/// nothing moves for dead, after 50 s or more.
+/// A proxy may close a stream on which nothing moves for 50 s.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(20);
-/// What a watch has in memory at most.
 const FOUND_MAX: PageSize = PageSize { entries: 100, bytes: 32 * 1024 };
-/// A principal may have a tenth of the watches that others leave: 100 of 1,000.
+/// One principal may have a tenth of the watches that others leave: 100 of 1,000.
 const SHARE_PARTS: usize = 10;
 
 /// What a watch sends: a change, or none as a sign of life.
 pub type News = Option<ChangeEntry>;
 
-/// All watches of a process.
 #[derive(Clone, Debug)]
 pub struct Watches {
     store: Store,
@@ -45,27 +39,22 @@ pub struct Watches {
     stopping: CancellationToken,
 }
 
-/// One watch.
 struct Watch {
     store: Store,
     principal: Arc<Principal>,
     following: Following,
     /// What is to be read from the change log: organizations, and the versions that were seen of them.
     behind: VecDeque<(OrganizationId, i64)>,
-    /// What was found and is not sent yet.
     found: VecDeque<ChangeEntry>,
     check_at: Instant,
     heartbeat: Duration,
-    /// When there is to be a sign of life.
     quiet_until: Instant,
     ending: Ending,
     _place: Share<Holder>,
 }
 
-/// What ends a watch beside its credential.
 #[derive(Clone)]
 struct Ending {
-    /// The process is to stop.
     process: CancellationToken,
     /// The connection takes no new requests.
     connection: CancellationToken,
@@ -83,8 +72,7 @@ impl Ending {
 }
 
 impl Watches {
-    /// At most `max` at once, which all end when the process is to stop. Each sends a sign of life
-    /// after `heartbeat` without news.
+    /// At most `max` at once. Each sends a sign of life after `heartbeat` without news.
     #[must_use]
     pub fn new(store: Store, max: usize, heartbeat: Duration, stopping: CancellationToken) -> Self {
         let heartbeat = heartbeat.min(HEARTBEAT_MAX);
@@ -92,14 +80,12 @@ impl Watches {
         Self { store, places, followed, heartbeat, stopping }
     }
 
-    /// Looks for what is new to all watches, until the process stops.
     pub async fn keep_looking(&self) {
         self.stopping.run_until_cancelled(self.followed.keep_looking(&self.store)).await;
     }
 
-    /// Follows organizations, each from the version after one that is given, or from now on; where none is
-    /// named, the one that the caller belongs to. Refused as listing their changes is. The stream has no end
-    /// but an error; one is that of its `connection`.
+    /// Follows organizations, each from the version after the given one, or from now on; without any, the caller's
+    /// own. The stream has no end but an error.
     pub async fn watch(
         &self,
         principal: Arc<Principal>,
@@ -110,8 +96,7 @@ impl Watches {
             let own = principal.organization.ok_or_else(|| {
                 let description =
                     "organization_ids is required of those who belong to no organization.";
-                let reason = reason::FIELD_REQUIRED;
-                Error::invalid(Violation::new("organization_ids", reason, description))
+                Error::invalid("organization_ids", reason::FIELD_REQUIRED, description)
             })?;
             organizations.push((own, None));
         }
@@ -145,7 +130,6 @@ impl Watches {
 }
 
 impl Watch {
-    /// The next change, once there is one, or a sign of life where that takes long.
     async fn next(&mut self) -> Result<News> {
         loop {
             if let Some(entry) = self.found.pop_front() {

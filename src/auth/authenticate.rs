@@ -1,7 +1,5 @@
-//! From a request's headers to a principal, mostly without a look at the database.
-//!
-//! Caching is safe for writes because each write checks the credential again in its own statement;
-//! for reads a revocation holds from the cache's time to live on, at the latest.
+//! From a request's headers to a principal, mostly from a cache. Writes are safe, as each checks the credential
+//! again; reads see a revocation after the cache's time to live at the latest.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,15 +14,12 @@ use crate::{
     telemetry::metrics::{self, AuthMetrics},
 };
 
-/// Credentials that are remembered at most.
 const KNOWN_MAX: u64 = 10_000;
-/// Digests that no credential has, remembered apart: guessing then neither floods the database nor
-/// drives out credentials that are good.
+/// Digests without a credential are remembered apart, so that guessing drives out no good credential.
 const UNKNOWN_MAX: u64 = 10_000;
-/// How long at most a digest counts as unknown; a credential issued meanwhile has to wait for it.
+/// For so long a credential may be refused that was issued after somebody tried it.
 const UNKNOWN_TTL_MAX: Duration = Duration::from_secs(1);
 
-/// Tells who callers are.
 #[derive(Clone, Debug)]
 pub struct Authenticator {
     store: Store,
@@ -49,13 +44,12 @@ impl Authenticator {
                 .max_capacity(UNKNOWN_MAX)
                 .time_to_live(ttl.min(UNKNOWN_TTL_MAX))
                 .build(),
-            metrics: AuthMetrics::new(),
+            metrics: AuthMetrics::default(),
         });
         Self { store, cache }
     }
 
-    /// Who the caller is, by the Authorization header and nothing else. A look at the database is of the
-    /// holder's share, which is the source's: the principal is not known yet.
+    /// A look at the database comes out of the source's share: the principal is not known yet.
     pub async fn authenticate(
         &self,
         holder: &Holder,
@@ -95,15 +89,13 @@ impl Authenticator {
         }
         cache.metrics.miss.increment(1);
         // Concurrent misses of one credential are one query.
-        match cache.known.try_get_with(digest, find(&self.store, holder, digest)).await {
-            Ok(principal) => Ok(principal),
-            Err(error) => {
-                if matches!(*error, Error::CredentialInvalid) {
-                    cache.unknown.insert(digest, ()).await;
-                }
-                Err(Error::clone(&error))
-            }
+        let found = cache.known.try_get_with(digest, find(&self.store, holder, digest)).await;
+        if let Err(error) = &found
+            && matches!(**error, Error::CredentialInvalid)
+        {
+            cache.unknown.insert(digest, ()).await;
         }
+        found.map_err(|error| Error::clone(&error))
     }
 }
 

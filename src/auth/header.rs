@@ -3,7 +3,7 @@
 use http::{HeaderMap, header::AUTHORIZATION};
 
 use super::secret::Secret;
-use crate::domain::{CredentialKind, Error, Result, Violation, reason};
+use crate::domain::{CredentialKind, Error, Result, reason};
 
 const BEARER: &str = "Bearer";
 const API_KEY: &str = "ApiKey";
@@ -16,11 +16,7 @@ pub fn presented_secret(headers: &HeaderMap) -> Result<Secret> {
     if lines.next().is_some() {
         // Two layers must never pick different ones.
         let description = "Send one Authorization header only.";
-        return Err(Error::invalid(Violation::new(
-            "authorization",
-            reason::HEADER_REPEATED,
-            description,
-        )));
+        return Err(Error::invalid("authorization", reason::HEADER_REPEATED, description));
     }
     // What is not UTF-8 is no secret of ours, whichever its scheme.
     let line = String::from_utf8_lossy(line.as_bytes());

@@ -1,6 +1,4 @@
-//! Who a caller is: secrets and their forms, the Authorization header, and the look-up.
-//!
-//! What a principal may do is not decided here.
+//! Who a caller is. What it may do is not decided here.
 
 mod authenticate;
 #[doc(hidden)] // Public for the fuzzing.

@@ -20,8 +20,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// The secret with this text: a lower-case UUID version 4, or an API key with its checksum.
-    /// None where the text is neither.
+    /// A lower-case UUID version 4, or an API key with its checksum; else none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let kind = if is_bearer_token(text) {
@@ -34,7 +33,6 @@ impl Secret {
         Some(Self { kind, text: text.into() })
     }
 
-    /// A new secret from the operating system's randomness.
     pub fn generate(kind: CredentialKind) -> Result<Self, getrandom::Error> {
         let text = match kind {
             CredentialKind::Bearer => {
@@ -52,7 +50,6 @@ impl Secret {
         Ok(Self { kind, text: text.into() })
     }
 
-    /// The secret's form.
     #[must_use]
     pub fn kind(&self) -> CredentialKind {
         self.kind
@@ -64,7 +61,6 @@ impl Secret {
         self.text.expose_secret()
     }
 
-    /// What the store keeps of the secret.
     #[must_use]
     pub fn digest(&self) -> CredentialDigest {
         CredentialDigest(Sha256::digest(self.expose()).into())

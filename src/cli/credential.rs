@@ -1,5 +1,4 @@
-//! `orgd credential`: credentials, straight in the database. A secret is printed once, at issue,
-//! and read from standard input alone.
+//! `orgd credential`: credentials, straight in the database. A secret is printed once, when it is issued.
 
 use std::{
     io::{Read, stdin},
@@ -14,19 +13,17 @@ use clap::{
 use serde_json::{Value, json};
 
 use super::{
-    database::{open, open_to_read},
+    database::{StoreArgs, open, open_to_read},
     organization::organization_id,
     output,
 };
 use crate::{
     app::credentials::{self, Grant},
     auth::Secret,
-    config::DatabaseArgs,
     domain::{Credential, CredentialKind, OrganizationId, Role, StoredCredential},
     store::now,
 };
 
-/// Bytes of a secret on standard input at most.
 const SECRET_BYTES_MAX: u64 = 1024;
 
 #[derive(Debug, Subcommand)]
@@ -34,7 +31,7 @@ pub(super) enum CredentialCommand {
     /// Issue a credential and print its secret, once
     Issue(IssueArgs),
     /// List the credentials, without their secrets
-    List(ListArgs),
+    List(StoreArgs),
     /// End a credential at once
     Revoke(RevokeArgs),
 }
@@ -70,19 +67,7 @@ pub(super) struct IssueArgs {
     #[arg(long, requires = "subject")]
     if_absent: bool,
     #[command(flatten)]
-    database: DatabaseArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct ListArgs {
-    #[command(flatten)]
-    database: DatabaseArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    store: StoreArgs,
 }
 
 #[derive(Args, Debug)]
@@ -90,13 +75,9 @@ pub(super) struct RevokeArgs {
     /// Its id, or the first 8 digits of it or more
     id: String,
     #[command(flatten)]
-    database: DatabaseArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    store: StoreArgs,
 }
 
-/// One of these names.
 fn named<T: FromStr<Err = &'static str> + Clone + Send + Sync + 'static>(
     names: impl IntoIterator<Item = &'static str>,
 ) -> impl TypedValueParser<Value = T> {
@@ -118,7 +99,7 @@ async fn issue(args: IssueArgs) -> Result<()> {
     } else {
         Secret::generate(kind).context("the system has no randomness to give")?
     };
-    let store = open(&args.database).await?;
+    let store = open(&args.store.database).await?;
     if let Some(subject) = args.subject.as_ref().filter(|_| args.if_absent)
         && store.has_credential(subject).await?
     {
@@ -140,7 +121,7 @@ async fn issue(args: IssueArgs) -> Result<()> {
         members.insert("secret".to_owned(), secret.into());
     }
     let id = credential.digest.short_id();
-    let printed = output::value(args.json, &value, || match shown {
+    let printed = output::value(args.store.json, &value, || match shown {
         Some(secret) => format!(
             "{secret}\nThis is the secret of credential {id}. Keep it: it is not shown again."
         ),
@@ -171,7 +152,7 @@ fn imported_secret(kind: CredentialKind) -> Result<Secret> {
     }
 }
 
-async fn list(args: ListArgs) -> Result<()> {
+async fn list(args: StoreArgs) -> Result<()> {
     let store = open_to_read(&args.database).await?;
     let credentials = store.list_credentials().await?;
     let value: Vec<Value> = credentials.iter().map(stored_as_json).collect();
@@ -185,9 +166,9 @@ async fn list(args: ListArgs) -> Result<()> {
 }
 
 async fn revoke(args: RevokeArgs) -> Result<()> {
-    let store = open(&args.database).await?;
+    let store = open(&args.store.database).await?;
     let revoked = credentials::revoke(&store, &args.id).await?.credential;
-    output::value(args.json, &as_json(&revoked), || {
+    output::value(args.store.json, &as_json(&revoked), || {
         let id = revoked.digest.short_id();
         format!("Credential {id} of {} is revoked.", revoked.subject)
     })?;

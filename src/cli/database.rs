@@ -1,6 +1,7 @@
 //! The database, for the commands that work on it.
 
 use anyhow::{Context, Result};
+use clap::Args;
 use uuid::Uuid;
 
 use crate::{
@@ -9,7 +10,16 @@ use crate::{
     store::{Store, StoreOptions},
 };
 
-/// A call of whoever works on the database itself.
+/// Which database, and how to print what is in it.
+#[derive(Args, Debug)]
+pub(super) struct StoreArgs {
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 pub(super) fn operator_call() -> Call {
     Call {
         principal: Principal::operator().into(),
@@ -29,8 +39,7 @@ pub(super) async fn open(database: &DatabaseArgs) -> Result<Store> {
     up_to_date(database, StoreOptions::default()).await
 }
 
-/// The database as it is, for a command that reads: it neither creates a database nor changes its
-/// schema.
+/// For a command that reads: it neither creates a database nor changes its schema.
 pub(super) async fn open_to_read(database: &DatabaseArgs) -> Result<Store> {
     let store = connect(database, existing()).await?;
     store.check_schema().await.context("cannot read the database")?;
@@ -45,9 +54,9 @@ pub(super) fn existing() -> StoreOptions {
 pub(super) async fn open_for_many(database: &DatabaseArgs, pool: &PoolArgs) -> Result<Store> {
     let options = StoreOptions {
         connections_max: pool.database_connections,
-        acquire_timeout: pool.database_acquire_timeout,
-        lock_timeout: pool.database_lock_timeout,
-        statement_timeout: pool.database_statement_timeout,
+        acquire_timeout: pool.database_acquire_timeout.0,
+        lock_timeout: pool.database_lock_timeout.0,
+        statement_timeout: pool.database_statement_timeout.0,
         creates: true,
         batch_max: pool.write_batch_max.get(),
         queue_max: pool.write_queue_max.get(),

@@ -9,9 +9,9 @@ use crate::{
         organizations,
     },
     auth::Secret,
-    config::{AuthArgs, ListenArgs},
+    config::{AuthArgs, ListenArgs, ServingArgs},
     domain::{Change, Creation, Field, OrganizationId, Patch, Role},
-    server::{self, Addresses, Listeners, Serving},
+    server::{self, Addresses, Listeners},
     store::{Store, StoreOptions},
 };
 
@@ -21,8 +21,7 @@ const ADMINISTRATOR_TOKEN: &str = "111d7a49-b4f7-43c8-8cbd-5b6a67f71066";
 const USER_ORGANIZATION: i64 = 90;
 const ADMINISTRATOR_ORGANIZATION: i64 = 94;
 
-/// Serves the examples until a signal comes.
-pub(super) async fn run(listen: ListenArgs, auth: AuthArgs, serving: Serving) -> Result<()> {
+pub(super) async fn run(listen: ListenArgs, auth: AuthArgs, serving: ServingArgs) -> Result<()> {
     let http = &listen.http;
     for addr in [listen.grpc_addr, http.http_addr, http.ops.ops_addr] {
         ensure!(

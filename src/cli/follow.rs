@@ -9,16 +9,14 @@ use tonic::{Status, Streaming};
 use super::service::{DEADLINE, Service, is_refusal};
 use crate::{proto::v1, rests::rests};
 
-/// How long a stream may be quiet before it counts as lost: the service sends a sign of life every 20 s
-/// at least.
+/// The service sends a sign of life every 20 s at least; a stream quiet for longer than this is lost.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 /// The rests before a retry, at most: whoever lost the same service does not come back at one moment.
 const REST_FIRST: Duration = Duration::from_millis(100);
 const REST_MAX: Duration = Duration::from_secs(30);
 
-/// Shows the changes of an organization after a version, as they are made. Connections grow old and
-/// services restart: a stream that ends is followed by the next. Ends with a refusal, or where there
-/// was no stream at all.
+/// Shows changes after a version as they are made. A stream that ends, as connections do, is followed by the
+/// next. Ends with a refusal, or where there was no stream at all.
 pub(super) async fn follow(
     service: Service,
     id: i64,
@@ -47,10 +45,8 @@ pub(super) async fn follow(
 struct Following {
     service: Service,
     id: i64,
-    /// The last version that was seen.
     after: i64,
     stream: Option<Streaming<v1::Change>>,
-    /// Whether there was a stream.
     has_begun: bool,
 }
 

@@ -1,8 +1,11 @@
 //! `orgd healthcheck`: asks a running service whether it is ready, for images without a shell.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use axum::body::Body;
 use http::{Request, StatusCode, header::HOST};
 use hyper::client::conn::http1;
@@ -11,26 +14,20 @@ use tokio::{net::TcpStream, time::timeout};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Exit code 0 where the service answers that it is ready, 1 where it answers that it is not.
-pub(super) async fn run(ops_addr: SocketAddr) -> Result<ExitCode> {
+/// An error: the service is not ready, or does not answer.
+pub(super) async fn run(ops_addr: SocketAddr) -> Result<()> {
     let status = timeout(TIMEOUT, ask(reachable(ops_addr)))
         .await
         .with_context(|| format!("{ops_addr} did not answer in {} s", TIMEOUT.as_secs()))??;
-    if status != StatusCode::OK {
-        bail!("the service is not ready");
-    }
-    Ok(ExitCode::SUCCESS)
+    ensure!(status == StatusCode::OK, "the service is not ready");
+    Ok(())
 }
 
 /// A listener on every address is asked on the loopback.
 fn reachable(mut addr: SocketAddr) -> SocketAddr {
     if addr.ip().is_unspecified() {
-        let loopback = if addr.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        };
-        addr.set_ip(loopback);
+        let is_ipv4 = addr.is_ipv4();
+        addr.set_ip(if is_ipv4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
     addr
 }

@@ -5,13 +5,10 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{
-    database::{connect, existing, open},
+    database::{StoreArgs, connect, existing, open},
     output,
 };
-use crate::{
-    config::DatabaseArgs,
-    store::{MigrationStep, Store},
-};
+use crate::store::{MigrationStep, Store};
 
 #[derive(Args, Debug)]
 pub(super) struct MigrateArgs {
@@ -19,10 +16,7 @@ pub(super) struct MigrateArgs {
     #[arg(value_enum, default_value_t = Action::Up)]
     action: Action,
     #[command(flatten)]
-    database: DatabaseArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    store: StoreArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -35,13 +29,13 @@ enum Action {
 
 pub(super) async fn run(args: MigrateArgs) -> Result<()> {
     let store: Store = match args.action {
-        Action::Up => open(&args.database).await?,
-        Action::Status => connect(&args.database, existing()).await?,
+        Action::Up => open(&args.store.database).await?,
+        Action::Status => connect(&args.store.database, existing()).await?,
     };
     let steps = store.migration_steps().await?;
     let value = |step: &MigrationStep| json!({"name": step.name, "applied": step.applied, "known": step.known});
     let value: Vec<_> = steps.iter().map(value).collect();
-    output::value(args.json, &value.into(), || {
+    output::value(args.store.json, &value.into(), || {
         let state = |step: &MigrationStep| match (step.applied, step.known) {
             (true, true) => "applied",
             (true, false) => "applied by a later version",

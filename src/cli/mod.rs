@@ -12,7 +12,6 @@ mod organization;
 mod output;
 mod remote;
 mod service;
-mod whoami;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -23,17 +22,15 @@ use clap_complete::Shell;
 use self::{database::open_for_many, nudges::Nudges};
 use crate::{
     config::{
-        self, AuthArgs, DatabaseArgs, FileArgs, HttpListenArgs, Limits, ListenArgs, LogArgs,
-        OpsAddrArgs, PoolArgs, ProxyArgs, RateLimitArgs, Settings, TlsArgs, TraceArgs,
-        UpstreamArgs,
+        self, AuthArgs, DatabaseArgs, FileArgs, HttpListenArgs, ListenArgs, LogArgs, OpsAddrArgs,
+        PoolArgs, ServingArgs, Settings, TraceArgs, UpstreamArgs,
     },
-    server::{self, HttpListeners, Listeners, Serving},
+    server::{self, HttpListeners, Listeners},
     store::STATEMENT_TIMEOUT_MAX,
     telemetry::Telemetry,
 };
 
-/// How long the end of the process waits for a file that is being read, as on a network file system
-/// that does not answer.
+/// How long the end of the process waits for a file, as on a network file system that does not answer.
 const SLOW_FILE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The organization service: one safe place to change the details of an organization.
@@ -117,21 +114,6 @@ struct DemoArgs {
     serving: ServingArgs,
 }
 
-/// What whoever serves has in common.
-#[derive(Args, Debug)]
-struct ServingArgs {
-    #[command(flatten)]
-    tls: TlsArgs,
-    #[command(flatten)]
-    limits: Limits,
-    #[command(flatten)]
-    rates: RateLimitArgs,
-    #[command(flatten)]
-    proxies: ProxyArgs,
-    #[command(flatten)]
-    traces: TraceArgs,
-}
-
 /// Every setting that there is.
 #[derive(Args, Debug)]
 struct ConfigArgs {
@@ -145,8 +127,7 @@ struct ConfigArgs {
     page: bool,
 }
 
-/// Runs the command that these words and the environment name, to its end. Why it failed is said on
-/// standard error, whatever is logged.
+/// Runs a command. Why it failed is said on standard error, whatever is logged.
 #[must_use]
 pub fn run(words: &[OsString]) -> ExitCode {
     run_command(words).unwrap_or_else(|error| output::failure(&error))
@@ -194,29 +175,29 @@ impl Command {
             Self::Serve(args) => {
                 let ServeArgs { listen, database, pool, auth, serving } = *args;
                 ensure!(
-                    pool.database_statement_timeout < serving.limits.request_deadline,
+                    pool.database_statement_timeout.0 < serving.limits.request_deadline.0,
                     "--database-statement-timeout must be shorter than --request-deadline: a \
                      statement would be applied after its caller was told that its time is over"
                 );
                 ensure!(
-                    pool.database_statement_timeout <= STATEMENT_TIMEOUT_MAX,
+                    pool.database_statement_timeout.0 <= STATEMENT_TIMEOUT_MAX,
                     "--database-statement-timeout must be {STATEMENT_TIMEOUT_MAX:?} at most: a \
                      revocation waits until every statement that began before it is over"
                 );
                 let listeners = Listeners::bind(&listen).await?;
                 let store = open_for_many(&database, &pool).await?;
-                server::serve(listeners, store, auth, serving.into()).await?;
+                server::serve(listeners, store, auth, serving).await?;
             }
             Self::Gateway(args) => {
                 let GatewayArgs { listen, upstream, serving } = *args;
                 let listeners = HttpListeners::bind(&listen).await?;
-                server::serve_gateway(listeners, upstream, serving.into()).await?;
+                server::serve_gateway(listeners, upstream, serving).await?;
             }
             Self::Config(args) if args.page => output::text(&config::page(&settings.command)?)?,
             Self::Config(_) => output::text(&config::effective(settings)?)?,
             Self::Migrate(args) => migrate::run(args).await?,
             Self::Organization(command) => return organization::run(command).await,
-            Self::Whoami(args) => return remote::exit_code(whoami::run(args).await),
+            Self::Whoami(args) => return remote::exit_code(remote::whoami(args).await),
             Self::Completions { shell } => {
                 let mut completions = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "orgd", &mut completions);
@@ -227,18 +208,12 @@ impl Command {
                     .with_context(|| format!("cannot write to {}", folder.display()))?;
             }
             Self::Credential(command) => credential::run(command).await?,
-            Self::Healthcheck(args) => return healthcheck::run(args.ops_addr).await,
+            Self::Healthcheck(args) => healthcheck::run(args.ops_addr).await?,
             Self::Demo(args) => {
                 let DemoArgs { listen, auth, serving } = *args;
-                demo::run(listen, auth, serving.into()).await?;
+                demo::run(listen, auth, serving).await?;
             }
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-impl From<ServingArgs> for Serving {
-    fn from(ServingArgs { tls, limits, rates, proxies, traces: _ }: ServingArgs) -> Self {
-        Self { limits, rates, proxies: proxies.trusted_proxies, tls }
     }
 }

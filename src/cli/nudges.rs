@@ -1,5 +1,4 @@
-//! The signals that a process which serves lives through: by default each of them would end it at once,
-//! without an answer to the requests under way.
+//! Signals that a serving process survives; by default each would end it without answers.
 
 use std::{convert::Infallible, ffi::OsString, io};
 

@@ -6,13 +6,12 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::{
-    database::{open, open_to_read, operator_call},
+    database::{StoreArgs, open, open_to_read, operator_call},
     fields::FieldArgs,
-    remote::{self, ChangesArgs, EXIT_CODES, ListArgs, UpdateArgs},
+    remote::{self, ChangesArgs, EXIT_CODES, ServiceArgs, UpdateArgs},
 };
 use crate::{
     app::organizations,
-    config::DatabaseArgs,
     domain::{Creation, Organization, OrganizationId, Principal},
     grpc::convert,
 };
@@ -28,7 +27,7 @@ pub(super) enum OrganizationCommand {
     Update(Box<UpdateArgs>),
     /// List the organizations that the token may see, by a running service
     #[command(after_help = EXIT_CODES)]
-    List(ListArgs),
+    List(ServiceArgs),
     /// Show the changes of an organization, by a running service
     #[command(after_help = EXIT_CODES)]
     Changes(ChangesArgs),
@@ -42,10 +41,7 @@ pub(super) struct CreateArgs {
     #[command(flatten)]
     fields: FieldArgs<true>,
     #[command(flatten)]
-    database: DatabaseArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    store: StoreArgs,
 }
 
 #[derive(Args, Debug)]
@@ -54,13 +50,9 @@ pub(super) struct GetArgs {
     #[arg(value_parser = organization_id)]
     id: OrganizationId,
     #[command(flatten)]
-    database: DatabaseArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    store: StoreArgs,
 }
 
-/// An id as a command's argument.
 pub(super) fn organization_id(text: &str) -> Result<OrganizationId, String> {
     let id = text.parse().ok().and_then(OrganizationId::new);
     id.ok_or_else(|| format!("an id is a number from 1 to {}", OrganizationId::MAX))
@@ -74,15 +66,15 @@ pub(super) async fn run(command: OrganizationCommand) -> Result<ExitCode> {
             return remote::exit_code(remote::changes(args).await);
         }
         OrganizationCommand::Create(args) => {
-            let store = open(&args.database).await?;
+            let store = open(&args.store.database).await?;
             let creation = Creation { id: args.id, patch: args.fields.0 };
             let created = organizations::create(&store, &operator_call(), creation).await?;
-            print(args.json, created)?;
+            print(args.store.json, created)?;
             store.close().await?;
         }
         OrganizationCommand::Get(args) => {
-            let store = open_to_read(&args.database).await?;
-            print(args.json, store.get_organization(&Principal::operator(), args.id).await?)?;
+            let store = open_to_read(&args.store.database).await?;
+            print(args.store.json, store.get_organization(&Principal::operator(), args.id).await?)?;
             store.close().await?;
         }
     }

@@ -8,13 +8,13 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Error, Result};
 use prost_types::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 const HEADING: Style = Style::new().bold();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-/// The exit code of a command line that is wrong.
 const WRONG_WORDS: u8 = 2;
 
 /// Whoever reads standard output has seen enough, as `head` has: the end of a command, and no failure.
@@ -22,13 +22,11 @@ const WRONG_WORDS: u8 = 2;
 #[error("nobody reads standard output")]
 struct SeenEnough;
 
-/// Prints a line to standard output.
 pub(super) fn line(text: &str) -> Result<()> {
     // Takes the colours away where nobody sees them.
     printed(writeln!(anstream::stdout(), "{text}"))
 }
 
-/// Prints lines to standard output.
 pub(super) fn text(text: &str) -> Result<()> {
     let mut stdout = stdout().lock();
     printed(write!(stdout, "{text}").and_then(|()| stdout.flush()))
@@ -66,17 +64,8 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-/// Prints values: each as JSON on a line of its own where `json` asks for it, else as `text` says
-/// them.
-pub(super) fn lines(
-    json: bool,
-    mut values: impl Iterator<Item = Value>,
-    text: impl FnOnce() -> String,
-) -> Result<()> {
-    if !json {
-        return line(&text());
-    }
-    values.try_for_each(|value| line(&value.to_string()))
+pub(super) fn json_lines(mut values: impl Iterator<Item = impl Serialize>) -> Result<()> {
+    values.try_for_each(|value| line(&serde_json::to_value(value)?.to_string()))
 }
 
 /// Prints what went wrong to standard error; where that is closed, the exit code has to do.
@@ -84,7 +73,6 @@ pub(super) fn error(text: &str) {
     let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {text}");
 }
 
-/// Says why a command failed, and with which exit code it ends.
 pub(super) fn failure(error: &Error) -> ExitCode {
     if let Some(error) = error.downcast_ref::<clap::Error>() {
         let _ = error.print();
@@ -97,16 +85,11 @@ pub(super) fn failure(error: &Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A message's time as RFC 3339 writes it; empty where there is none.
+/// A message's time, which prost writes as RFC 3339; empty where there is none.
 pub(super) fn timestamp(time: Option<Timestamp>) -> String {
-    let time = time.and_then(|time| {
-        let whole = OffsetDateTime::from_unix_timestamp(time.seconds).ok()?;
-        whole.replace_nanosecond(time.nanos.try_into().ok()?).ok()
-    });
-    time.map(self::time).unwrap_or_default()
+    time.map(|time| time.to_string()).unwrap_or_default()
 }
 
-/// A time as RFC 3339 writes it.
 pub(super) fn time(time: OffsetDateTime) -> String {
     time.format(&Rfc3339).unwrap_or_default()
 }

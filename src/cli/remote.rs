@@ -1,10 +1,9 @@
-//! `orgd organization update|list|changes`, and what `orgd whoami` shares with them: calls of a running service over gRPC, as any client's.
+//! `orgd organization update|list|changes` and `orgd whoami`: calls of a running service, as any client's.
 
 use std::{fmt::Write, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
@@ -43,12 +42,6 @@ pub(super) struct UpdateArgs {
     /// Check everything, change nothing
     #[arg(long)]
     validate_only: bool,
-    #[command(flatten)]
-    service: ServiceArgs,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct ListArgs {
     #[command(flatten)]
     service: ServiceArgs,
 }
@@ -125,8 +118,8 @@ pub(super) async fn update(args: UpdateArgs) -> Result<()> {
     print_organizations(args.service.json, vec![updated])
 }
 
-pub(super) async fn list(args: ListArgs) -> Result<()> {
-    let mut service = Service::connect(&args.service.server)?;
+pub(super) async fn list(ServiceArgs { server, json }: ServiceArgs) -> Result<()> {
+    let mut service = Service::connect(&server)?;
     let mut organizations = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -135,7 +128,7 @@ pub(super) async fn list(args: ListArgs) -> Result<()> {
         let request = service.request(message);
         let page = service.client.list(request).await?.into_inner();
         page_token = page.next_page_token;
-        if args.service.json {
+        if json {
             // Page by page: programs take the lines as they come.
             print_organizations(true, page.organizations)?;
         } else {
@@ -145,14 +138,14 @@ pub(super) async fn list(args: ListArgs) -> Result<()> {
             break;
         }
     }
-    if args.service.json { Ok(()) } else { print_organizations(false, organizations) }
+    if json { Ok(()) } else { print_organizations(false, organizations) }
 }
 
 pub(super) async fn changes(args: ChangesArgs) -> Result<()> {
     let mut service = Service::connect(&args.service.server)?;
     if args.follow {
         return follow(service, args.id, args.after, |change| {
-            print_changes(args.service.json, &[change], false)
+            print_changes(args.service.json, vec![change], false)
         })
         .await;
     }
@@ -169,7 +162,28 @@ pub(super) async fn changes(args: ChangesArgs) -> Result<()> {
             break;
         }
     }
-    print_changes(args.service.json, &found, true)
+    print_changes(args.service.json, found, true)
+}
+
+pub(super) async fn whoami(args: ServiceArgs) -> Result<()> {
+    let mut service = Service::connect(&args.server)?;
+    let request = service.request(v1::WhoAmIRequest {});
+    let caller = service.client.who_am_i(request).await?.into_inner();
+    let value = serde_json::to_value(gateway::Caller::from(caller.clone()))?;
+    output::value(args.json, &value, || {
+        let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        let row = vec![
+            caller.subject.clone(),
+            caller.role().name(),
+            or_none(caller.organization_id.map(|id| id.to_string())),
+            // As much of it as `credential list` shows.
+            caller.credential_id.chars().take(12).collect(),
+            or_none(caller.expire_time.map(|time| output::timestamp(Some(time)))),
+            caller.writable_fields.join(", "),
+        ];
+        let headings = ["SUBJECT", "ROLE", "ORGANIZATION", "CREDENTIAL", "EXPIRES", "MAY UPDATE"];
+        output::table(&headings, &[row])
+    })
 }
 
 /// Prints organizations: as JSON the way REST answers them, or as a table of what is no secret.
@@ -179,8 +193,7 @@ pub(super) fn print_organizations(
 ) -> Result<()> {
     if json {
         let objects = organizations.into_iter().map(|one| gateway::Organization::new(one, false));
-        let objects: Vec<Value> = objects.map(serde_json::to_value).collect::<Result<_, _>>()?;
-        return output::lines(true, objects.into_iter(), String::new);
+        return output::json_lines(objects);
     }
     let logged = || Field::ALL.into_iter().filter(|field| field.is_logged());
     let row = |organization: &mut v1::Organization| {
@@ -198,7 +211,10 @@ pub(super) fn print_organizations(
     output::line(&output::table(&headings, &rows))
 }
 
-fn print_changes(json: bool, changes: &[v1::Change], has_headings: bool) -> Result<()> {
+fn print_changes(json: bool, changes: Vec<v1::Change>, has_headings: bool) -> Result<()> {
+    if json {
+        return output::json_lines(changes.into_iter().map(gateway::Change::from));
+    }
     let row = |change: &v1::Change| {
         vec![
             change.version.to_string(),
@@ -209,12 +225,10 @@ fn print_changes(json: bool, changes: &[v1::Change], has_headings: bool) -> Resu
         ]
     };
     let rows: Vec<_> = changes.iter().map(row).collect();
-    output::lines(json, changes.iter().map(change_json), || {
-        if has_headings {
-            output::table(&["VERSION", "DATE", "SUBJECT", "ROLE", "FIELDS"], &rows)
-        } else {
-            rows.iter().map(|row| row.join("  ")).collect::<Vec<_>>().join("\n")
-        }
+    output::line(&if has_headings {
+        output::table(&["VERSION", "DATE", "SUBJECT", "ROLE", "FIELDS"], &rows)
+    } else {
+        rows.iter().map(|row| row.join("  ")).collect::<Vec<_>>().join("\n")
     })
 }
 
@@ -226,24 +240,4 @@ fn field_text(change: &v1::FieldChange) -> String {
     let text =
         |value: &Option<String>| value.as_ref().map_or("-".into(), |text| format!("{text:?}"));
     format!("{field}: {} -> {}", text(old_value), text(new_value))
-}
-
-fn change_json(change: &v1::Change) -> Value {
-    let field = |change: &v1::FieldChange| {
-        json!({
-            "field": change.field,
-            "oldValue": change.old_value,
-            "newValue": change.new_value,
-            "redacted": change.redacted,
-        })
-    };
-    json!({
-        "organizationId": change.organization_id,
-        "version": change.version,
-        "date": output::timestamp(change.date),
-        "subject": change.subject,
-        "role": change.role().name(),
-        "requestId": change.request_id,
-        "fields": change.fields.iter().map(field).collect::<Vec<_>>(),
-    })
 }

@@ -13,12 +13,10 @@ use tonic::{
 use crate::{
     config::ServerArgs,
     proto::v1::organization_service_client::OrganizationServiceClient,
-    server::{Peer, channel},
+    server::{Peer, endpoint},
 };
 
-/// How long a call may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// A client, and the credential that each of its requests has.
 pub(super) struct Service {
     pub(super) client: OrganizationServiceClient<Channel>,
     authorization: MetadataValue<Ascii>,
@@ -33,7 +31,8 @@ impl Service {
         authorization.set_sensitive(true);
         let peer =
             Peer { uri: &args.server, ca: args.server_ca.as_deref(), ca_flag: "--server-ca" };
-        Ok(Self { client: OrganizationServiceClient::new(channel(peer)?), authorization })
+        let channel = endpoint(peer)?.connect_lazy();
+        Ok(Self { client: OrganizationServiceClient::new(channel), authorization })
     }
 
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
@@ -53,7 +52,6 @@ fn token(args: &ServerArgs) -> Result<SecretString> {
     args.token.clone().context("a token is needed: in the variable ORGD_TOKEN, or in --token-file")
 }
 
-/// Whether the same call would be refused again.
 pub(super) fn is_refusal(status: &Status) -> bool {
     matches!(
         status.code(),

@@ -1,5 +1,4 @@
-//! The settings file: TOML, flat, each key a setting. What it gives becomes the default of the
-//! arguments, so that flags and variables come before it and are checked in the same way.
+//! The settings file: flat TOML. Its values become defaults of the arguments, so flags and variables win.
 
 use std::{
     collections::BTreeMap,
@@ -15,24 +14,20 @@ use clap::{
 };
 use toml::Value;
 
-use super::secrets::may_be_url;
+use super::values::may_be_url;
 
-/// The name of the command that has every setting.
 const EVERY_SETTING: &str = "config";
 
 /// A command line that was read, and where its settings came from.
 #[derive(Debug)]
 pub struct Settings {
-    /// The command, with the file's values as defaults.
     pub command: Command,
-    /// What was given.
     pub matches: ArgMatches,
     /// The settings file and its keys, where there is one.
     pub file: Option<(PathBuf, BTreeMap<String, String>)>,
 }
 
-/// Reads the command line, the environment, and the settings file that either of them names. A
-/// mistake in the first two, and help, are clap's errors.
+/// Mistakes in the command line or the environment, and help, are clap's errors.
 pub fn read(command: Command, words: &[OsString]) -> Result<Settings> {
     // Help is the same wherever it is read: what a variable has is nobody's to see.
     let command = changed(command, &|arg| arg.hide_env_values(true));
@@ -57,7 +52,6 @@ pub fn read(command: Command, words: &[OsString]) -> Result<Settings> {
     Ok(Settings { command, matches, file: Some((path, values)) })
 }
 
-/// The command that has every setting.
 pub(super) fn command_with_every_setting(command: &Command) -> Result<&Command> {
     command.find_subcommand(EVERY_SETTING).context("there is no command that has every setting")
 }
@@ -67,7 +61,6 @@ pub(super) fn is_setting(arg: &Arg) -> bool {
     arg.get_env().is_some()
 }
 
-/// The matches of the innermost subcommand.
 pub(super) fn deepest(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().map_or(matches, |(_, inner)| deepest(inner))
 }
@@ -102,8 +95,7 @@ fn changed(command: Command, change: &dyn Fn(Arg) -> Arg) -> Command {
     command.mut_args(change).mut_subcommands(|inner| changed(inner, change))
 }
 
-/// The file's values as a flag has them, each of which was tried on the command that has every
-/// setting.
+/// The file's values as a flag has them, each tried on the command that has every setting.
 fn values(path: &Path, command: &Command) -> Result<BTreeMap<String, String>> {
     let name = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;

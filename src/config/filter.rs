@@ -1,32 +1,16 @@
-//! Which filters of log lines can be meant.
-//!
-//! To the filter any word is a target, so a misspelt one would silence everything. A target is
-//! therefore looked for among the crates that this binary is made of.
+//! Which filters of log lines can be meant. Any word is a target to the filter, so a misspelt one would silence
+//! everything; a target is therefore looked for among the crates of this binary.
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{EnvFilter, filter::Directive};
 
-use super::secrets::may_be_url;
+use super::values::may_be_url;
 
-/// Names of all crates that may log.
 const CRATES: &str = include_str!("../../Cargo.lock");
 
 /// What follows `orgd::` in our own targets: the rooms, and those that have a name of their own.
-const OURS: [&str; 13] = [
-    "app",
-    "audit",
-    "auth",
-    "cli",
-    "config",
-    "gateway",
-    "grpc",
-    "proto",
-    "rate_limit",
-    "request",
-    "server",
-    "store",
-    "telemetry",
-];
+const OURS: &str = "app audit auth cli config gateway grpc proto rate_limit request server \
+    store telemetry";
 
 const LEVELS: &str = "off, error, warn, info, debug and trace";
 
@@ -65,7 +49,7 @@ fn is_known(target: &str) -> bool {
     let mut parts = target.split("::");
     let (first, second) = (parts.next().unwrap_or_default(), parts.next());
     if first == "orgd" {
-        return second.is_none_or(|second| OURS.contains(&second));
+        return second.is_none_or(|second| OURS.split(' ').any(|ours| ours == second));
     }
     let names = CRATES.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
     // Some crates log under the name of their package, and most under that of their library.

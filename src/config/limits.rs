@@ -1,12 +1,11 @@
-//! What a client may take of the service: every wait, size and number has an end.
+//! What clients may take of the service.
 
 use std::{num::NonZeroUsize, time::Duration};
 
 use clap::{Args, builder::RangedU64ValueParser};
 
-use super::{number, time_span, time_span_or_none};
+use super::values::{TimeSpan, number, time_span_or_none};
 
-/// What a client may take of the service. Every wait, size and number has an end.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
@@ -57,68 +56,32 @@ pub struct Limits {
     )]
     pub body_bytes_max: u32,
     /// From the first byte of a request, or from the begin of the connection for the first one, to the end of its headers
-    #[arg(
-        long,
-        env = "ORGD_HEADER_READ_TIMEOUT",
-        default_value = "5s",
-        value_name = "TIME",
-        value_parser = time_span
-    )]
-    pub header_read_timeout: Duration,
+    #[arg(long, env = "ORGD_HEADER_READ_TIMEOUT", default_value = "5s", value_name = "TIME")]
+    pub header_read_timeout: TimeSpan,
     /// How long a connection may be without a request after its first one; no other limit ends an idle one, and HTTP/1.1 cannot say it first: whoever keeps connections lets go of them sooner
-    #[arg(
-        long,
-        env = "ORGD_IDLE_TIMEOUT",
-        default_value = "120s",
-        value_name = "TIME",
-        value_parser = time_span
-    )]
-    pub idle_timeout: Duration,
+    #[arg(long, env = "ORGD_IDLE_TIMEOUT", default_value = "120s", value_name = "TIME")]
+    pub idle_timeout: TimeSpan,
     /// How long a client with a request under way may neither send nor take a byte, or leave an answer untaken, whose stream is then reset over HTTP/2; such connections are pinged after half of it
-    #[arg(
-        long,
-        env = "ORGD_STALL_TIMEOUT",
-        default_value = "8s",
-        value_name = "TIME",
-        value_parser = time_span
-    )]
-    pub stall_timeout: Duration,
+    #[arg(long, env = "ORGD_STALL_TIMEOUT", default_value = "8s", value_name = "TIME")]
+    pub stall_timeout: TimeSpan,
     /// How old a connection becomes, more or less a tenth, before it takes no new requests: clients then connect anew, and find new instances
-    #[arg(
-        long,
-        env = "ORGD_CONNECTION_AGE_MAX",
-        default_value = "15m",
-        value_name = "TIME",
-        value_parser = time_span
-    )]
-    pub connection_age_max: Duration,
+    #[arg(long, env = "ORGD_CONNECTION_AGE_MAX", default_value = "15m", value_name = "TIME")]
+    pub connection_age_max: TimeSpan,
     /// How long a connection that is old enough may still take for its requests
-    #[arg(
-        long,
-        env = "ORGD_CONNECTION_AGE_GRACE",
-        default_value = "30s",
-        value_name = "TIME",
-        value_parser = time_span
-    )]
-    pub connection_age_grace: Duration,
+    #[arg(long, env = "ORGD_CONNECTION_AGE_GRACE", default_value = "30s", value_name = "TIME")]
+    pub connection_age_grace: TimeSpan,
     /// The time of one request; a caller may ask for less
-    #[arg(
-        long,
-        env = "ORGD_REQUEST_DEADLINE",
-        default_value = "5s",
-        value_name = "TIME",
-        value_parser = time_span
-    )]
-    pub request_deadline: Duration,
+    #[arg(long, env = "ORGD_REQUEST_DEADLINE", default_value = "5s", value_name = "TIME")]
+    pub request_deadline: TimeSpan,
     /// Watches of changes at once; more are refused
     #[arg(
         long,
         env = "ORGD_WATCHES_MAX",
         default_value = "1000",
         value_name = "NUMBER",
-        value_parser = RangedU64ValueParser::<u32>::new().range(1..=100_000)
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000)
     )]
-    pub watches_max: u32,
+    pub watches_max: usize,
     /// How long a process that was told to stop still takes requests, while it says that it is not ready
     #[arg(
         long,
@@ -140,7 +103,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Those of each listener.
     #[must_use]
     pub fn of_listener(&self) -> orgd_listener::Limits {
         orgd_listener::Limits {
@@ -148,12 +110,12 @@ impl Limits {
             streams_max: self.streams_max,
             header_bytes_max: self.header_bytes_max,
             body_bytes_max: self.body_bytes_max,
-            header_read_timeout: self.header_read_timeout,
-            idle_timeout: self.idle_timeout,
-            stall_timeout: self.stall_timeout,
-            connection_age_max: self.connection_age_max,
-            connection_age_grace: self.connection_age_grace,
-            request_deadline: self.request_deadline,
+            header_read_timeout: self.header_read_timeout.0,
+            idle_timeout: self.idle_timeout.0,
+            stall_timeout: self.stall_timeout.0,
+            connection_age_max: self.connection_age_max.0,
+            connection_age_grace: self.connection_age_grace.0,
+            request_deadline: self.request_deadline.0,
         }
     }
 }

@@ -1,34 +1,26 @@
-//! Every setting and limit, each with a default that runs: one struct a concern. The one place that
-//! reads the environment (through clap) and the settings file.
+//! Every setting and limit, one struct a concern. The one place that reads the environment and the file.
 //!
-//! A setting is an argument with an `ORGD_` variable; its name in the file is its flag's, with `_`
-//! for `-`. What is here is all that flags, variables, file, `orgd config` and `docs/CONFIG.md` know.
+//! A setting is an argument with an `ORGD_` variable; flags, variables, file, `orgd config` and
+//! `docs/CONFIG.md` are made from it.
 
 mod file;
 mod filter;
 mod limits;
-mod proxies;
-mod secrets;
 mod show;
+mod values;
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::{
-    ArgAction::Set,
-    Args, ValueEnum,
-    builder::{RangedU64ValueParser, TypedValueParser},
-};
+use clap::{ArgAction::Set, Args, ValueEnum, builder::RangedU64ValueParser};
 pub use file::{Settings, read};
-use http::{
-    Uri,
-    uri::{Authority, PathAndQuery},
-};
+use http::Uri;
 pub use limits::Limits;
-pub use proxies::ProxyArgs;
+use orgd_listener::Networks;
 use secrecy::SecretString;
 pub use show::{effective, page};
+pub use values::TimeSpan;
+use values::{number, receiver, secret, share, time_span_or_none, upstream};
 
-/// Where settings are that neither flags nor variables give.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Settings file")]
 pub struct FileArgs {
@@ -37,7 +29,6 @@ pub struct FileArgs {
     pub config: Option<PathBuf>,
 }
 
-/// Where the listeners are.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listeners")]
 pub struct HttpListenArgs {
@@ -45,11 +36,9 @@ pub struct HttpListenArgs {
     #[arg(long, env = "ORGD_HTTP_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub http_addr: SocketAddr,
     #[command(flatten)]
-    /// Where liveness, readiness and metrics are.
     pub ops: OpsAddrArgs,
 }
 
-/// Where liveness, readiness and metrics are asked.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listeners")]
 pub struct OpsAddrArgs {
@@ -58,19 +47,16 @@ pub struct OpsAddrArgs {
     pub ops_addr: SocketAddr,
 }
 
-/// Where the listeners of a whole service are.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listeners")]
 pub struct ListenArgs {
     /// Address of the gRPC listener
     #[arg(long, env = "ORGD_GRPC_ADDR", default_value = "127.0.0.1:50051", value_name = "ADDR")]
     pub grpc_addr: SocketAddr,
-    /// Where the other listeners are.
     #[command(flatten)]
     pub http: HttpListenArgs,
 }
 
-/// With which certificate the gRPC and REST listeners speak TLS.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
@@ -82,7 +68,6 @@ pub struct TlsArgs {
     pub tls_key: Option<PathBuf>,
 }
 
-/// Which database.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
@@ -97,7 +82,6 @@ pub struct DatabaseArgs {
     pub database_url: SecretString,
 }
 
-/// How the database is used.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Database")]
 pub struct PoolArgs {
@@ -111,32 +95,19 @@ pub struct PoolArgs {
     )]
     pub database_connections: u32,
     /// How long a call waits for a connection
-    #[arg(
-        long,
-        env = "ORGD_DATABASE_ACQUIRE_TIMEOUT",
-        default_value = "1s",
-        value_name = "TIME",
-        value_parser = time_span
-    )]
-    pub database_acquire_timeout: Duration,
+    #[arg(long, env = "ORGD_DATABASE_ACQUIRE_TIMEOUT", default_value = "1s", value_name = "TIME")]
+    pub database_acquire_timeout: TimeSpan,
     /// How long PostgreSQL lets a statement wait for a lock, and SQLite waits for another process
-    #[arg(
-        long,
-        env = "ORGD_DATABASE_LOCK_TIMEOUT",
-        default_value = "1s",
-        value_name = "TIME",
-        value_parser = time_span
-    )]
-    pub database_lock_timeout: Duration,
+    #[arg(long, env = "ORGD_DATABASE_LOCK_TIMEOUT", default_value = "1s", value_name = "TIME")]
+    pub database_lock_timeout: TimeSpan,
     /// How long PostgreSQL lets a statement run, 1s at most, as a revocation waits for it; shorter than the request deadline, so that none is applied long after its caller was told that its time is over
     #[arg(
         long,
         env = "ORGD_DATABASE_STATEMENT_TIMEOUT",
         default_value = "1s",
-        value_name = "TIME",
-        value_parser = time_span
+        value_name = "TIME"
     )]
-    pub database_statement_timeout: Duration,
+    pub database_statement_timeout: TimeSpan,
     /// Updates, or creations, that share one commit at most; 1: each has its own
     #[arg(
         long,
@@ -168,7 +139,6 @@ pub struct PoolArgs {
     pub write_batch_hold: NonZeroUsize,
 }
 
-/// How callers are authenticated.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Authentication")]
 pub struct AuthArgs {
@@ -183,7 +153,6 @@ pub struct AuthArgs {
     pub auth_cache_ttl: Duration,
 }
 
-/// How often callers may call.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Rate limits")]
 pub struct RateLimitArgs {
@@ -201,6 +170,20 @@ pub struct RateLimitArgs {
     pub rate_limit_source: u32,
 }
 
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Proxies")]
+pub struct ProxyArgs {
+    /// Networks or addresses of proxies in front, comma-separated, such as `10.0.0.0/8,fd00::1`: what they ask counts for the address in their X-Forwarded-For. No other network may be able to connect with their addresses
+    #[arg(
+        long,
+        env = "ORGD_TRUSTED_PROXIES",
+        default_value = "",
+        value_name = "NETWORKS",
+        value_parser = Networks::parse
+    )]
+    pub trusted_proxies: Networks,
+}
+
 /// Which running service a command calls, and as whom.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Service")]
@@ -214,36 +197,43 @@ pub struct ServerArgs {
         value_parser = upstream
     )]
     pub server: Uri,
-    /// PEM file with the certificates of whoever may have signed the server's; needed for `https`
+    /// PEM file with the CA certificates to trust; needed for `https`
     #[arg(long, env = "ORGD_SERVER_CA", value_name = "FILE")]
     pub server_ca: Option<PathBuf>,
     /// File that holds the bearer token or API key; without it, the variable `ORGD_TOKEN` does
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// The bearer token or API key. Of the environment alone: arguments are seen by everyone on the machine
-    #[arg(
-        long,
-        env = "ORGD_TOKEN",
-        hide = true,
-        value_name = "TOKEN",
-        value_parser = secret
-    )]
+    #[arg(long, env = "ORGD_TOKEN", hide = true, value_name = "TOKEN", value_parser = secret)]
     pub token: Option<SecretString>,
 }
 
-/// Which service a gateway stands in front of.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Upstream")]
 pub struct UpstreamArgs {
     /// The service's gRPC listener, such as `http://127.0.0.1:50051`, or `https://…` where that speaks TLS
     #[arg(long, env = "ORGD_UPSTREAM", value_name = "URL", value_parser = upstream)]
     pub upstream: Uri,
-    /// PEM file with the certificates of whoever may have signed the upstream's; needed for `https`
+    /// PEM file with the CA certificates to trust; needed for `https`
     #[arg(long, env = "ORGD_UPSTREAM_CA", value_name = "FILE")]
     pub upstream_ca: Option<PathBuf>,
 }
 
-/// What is logged, and how.
+/// The settings of every process that serves.
+#[derive(Args, Debug)]
+pub struct ServingArgs {
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    #[command(flatten)]
+    pub limits: Limits,
+    #[command(flatten)]
+    pub rates: RateLimitArgs,
+    #[command(flatten)]
+    pub proxies: ProxyArgs,
+    #[command(flatten)]
+    pub traces: TraceArgs,
+}
+
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]
 pub struct LogArgs {
@@ -268,7 +258,6 @@ pub struct LogArgs {
     pub log_format: LogFormat,
 }
 
-/// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere
@@ -279,7 +268,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where traces go.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Traces")]
 pub struct TraceArgs {
@@ -310,67 +298,4 @@ pub struct TraceArgs {
         action = Set
     )]
     pub trace_remote_parents: bool,
-}
-
-/// The listener of a service that is called over gRPC. A URL has more parts, none of which would have
-/// an effect; some of them are made for passwords.
-fn upstream(text: &str) -> Result<Uri, String> {
-    let is_plain = |uri: &Uri| {
-        let is_whole = |authority: &Authority| !authority.as_str().contains('@');
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.authority().is_some_and(is_whole)
-            && matches!(uri.path_and_query().map(PathAndQuery::as_str), None | Some("/"))
-    };
-    let uri = text.parse().ok().filter(|uri| is_plain(uri) && !text.contains('#'));
-    uri.ok_or_else(|| {
-        "must be http://HOST:PORT or https://HOST:PORT, without user, password, path or query"
-            .to_owned()
-    })
-}
-
-/// The receiver of traces, where there is one.
-fn receiver(text: &str) -> Result<String, String> {
-    if !text.is_empty() && upstream(text)?.scheme_str() == Some("https") {
-        return Err("traces are sent in plain text: name the http://HOST:PORT of a collector \
-                    nearby, which can send them on over TLS"
-            .to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the signature is clap's")]
-fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
-    Ok(text.into())
-}
-
-/// A time that is nowhere rounded to none, which would be no limit, and that no clock is too short for.
-fn time_span(text: &str) -> Result<Duration, String> {
-    // The error itself repeats parts of the text, which may be in the wrong place.
-    let time = humantime::parse_duration(text);
-    let time = time.map_err(|_| "must be a time such as 500ms, 5s or 1m 30s")?;
-    if time < Duration::from_millis(1) {
-        return Err("must be 1ms at least".to_owned());
-    }
-    if time > Duration::from_hours(24) {
-        return Err("must be a day at most".to_owned());
-    }
-    Ok(time)
-}
-
-/// The same, or none.
-fn time_span_or_none(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Ok(Duration::ZERO),
-        _ => time_span(text),
-    }
-}
-
-/// A number from 1 on, not more than what can be counted or kept.
-fn number(max: u64) -> impl TypedValueParser<Value = NonZeroUsize> {
-    RangedU64ValueParser::<usize>::new().range(1..=max).try_map(NonZeroUsize::try_from)
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }

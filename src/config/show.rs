@@ -8,8 +8,7 @@ use secrecy::SecretString;
 
 use super::file::{Settings, command_with_every_setting, deepest, is_setting};
 
-/// Every setting, its value and where that came from, as lines of a settings file. No secret is
-/// shown.
+/// Every setting, its value and its source, as lines of a settings file without secrets.
 pub fn effective(settings: &Settings) -> Result<String> {
     let matches = deepest(&settings.matches);
     let mut text = String::from(
@@ -35,7 +34,6 @@ pub fn effective(settings: &Settings) -> Result<String> {
     Ok(text)
 }
 
-/// The page that lists every setting, in Markdown.
 pub fn page(command: &Command) -> Result<String> {
     let mut text = String::from(PAGE_HEAD);
     let mut heading = String::new();
@@ -89,7 +87,6 @@ parameter that has no effect, are refused; nothing of the URL is repeated. Other
 
 const TABLE_HEAD: &str = "| key | flag | variable | default | what |\n|---|---|---|---|---|\n";
 
-/// The settings that people may set, in the order of their concerns.
 fn settings_of(command: &Command) -> Result<Vec<Arg>> {
     let mut command = command.clone();
     // Hands the arguments that all commands have to each of them.
@@ -99,12 +96,10 @@ fn settings_of(command: &Command) -> Result<Vec<Arg>> {
     Ok(all.get_arguments().filter(is_shown).cloned().collect())
 }
 
-/// Whether a setting's value may be shown to nobody.
 fn is_secret(arg: &Arg) -> bool {
     arg.get_value_parser().type_id() == TypeId::of::<SecretString>()
 }
 
-/// A value as TOML has it.
 fn value(matches: &ArgMatches, arg: &Arg) -> Option<String> {
     let raw = matches.get_raw(arg.get_id().as_str())?.next()?.to_string_lossy().into_owned();
     let is_bare = raw.parse::<i64>().is_ok() || raw.parse::<bool>().is_ok();

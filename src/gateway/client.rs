@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tokio::time::{Instant, sleep};
 use tonic::{
-    Code, ConnectError, Status, Streaming, TimeoutExpired,
+    Code, ConnectError, Status, TimeoutExpired,
     body::Body,
     metadata::{MetadataMap, MetadataValue},
 };
@@ -31,15 +31,13 @@ pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 const FORWARDED: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
 
-/// How often a call is made again: more than one connection may be ending, and a service that
-/// restarts needs a moment.
+/// More than one connection may be ending, and a service that restarts needs a moment.
 const RETRIES_MAX: usize = 7;
 /// The rest before the first of these at most, twice that before the second and so on: 640 ms.
 const REST_FIRST: Duration = Duration::from_millis(10);
 
-type Client = OrganizationServiceClient<Transport>;
+pub(super) type Client = OrganizationServiceClient<Transport>;
 
-/// The transport that a service or a channel makes.
 pub fn transport<S, B>(service: S) -> Transport
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -52,22 +50,19 @@ where
     BoxCloneSyncService::new(service.map_err(|error| transport_status(error.into())))
 }
 
-/// An error and what caused it.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
 }
 
-/// Whether a call may be made again. Its failure must have come from the way, not from the service;
-/// and the service has not looked at the call, or it does no harm to do it twice.
+/// Whether a call may be retried: its connection failed, and it was not processed or may be made twice.
 fn may_be_repeated(status: &Status, is_harmless: bool) -> bool {
     let Some(cause) = status.source() else { return false };
     let was_late = status.code() == Code::DeadlineExceeded;
     !was_late && (is_harmless || chain(cause).any(was_never_processed))
 }
 
-/// Whether the service never looked at a call: there was no connection; hyper drops a request that
-/// still waits for one when it ends; GOAWAY says which streams came too late (RFC 9113 §6.8), and
-/// `REFUSED_STREAM` that one was too many (§8.7).
+/// No connection; hyper dropped a request that waited for one; GOAWAY came before the stream (RFC 9113 §6.8);
+/// or `REFUSED_STREAM` (§8.7).
 fn was_never_processed(error: &(dyn Error + 'static)) -> bool {
     if error.is::<ConnectError>() {
         return true;
@@ -81,8 +76,7 @@ fn was_never_processed(error: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// What a failure on the way to the service is. A channel's own timer would be CANCELLED, as a lost
-/// connection is; only the first is a passed deadline.
+/// A channel's own timer would be CANCELLED, as a lost connection is; only the first is a passed deadline.
 fn transport_status(error: BoxError) -> Status {
     if chain(&*error).any(<dyn Error>::is::<TimeoutExpired>) {
         return Status::deadline_exceeded("the channel's timer");
@@ -114,26 +108,21 @@ impl Caller {
         }
     }
 
+    /// A call that changes nothing. Of a stream, the request's deadline is for its begin alone.
+    pub(super) async fn read<M: Clone, T>(
+        &self,
+        message: M,
+        send: impl AsyncFn(&mut Client, tonic::Request<M>) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, Status> {
+        self.call(true, message, send).await
+    }
+
     pub(super) async fn update(
         &self,
         message: v1::UpdateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
         let is_harmless = message.validate_only || !message.request_id.is_empty();
-        self.call(is_harmless, message, async |client, request| client.update(request).await).await
-    }
-
-    pub(super) async fn get(
-        &self,
-        message: v1::GetOrganizationRequest,
-    ) -> Result<v1::Organization, Status> {
-        self.call(true, message, async |client, request| client.get(request).await).await
-    }
-
-    pub(super) async fn list(
-        &self,
-        message: v1::ListOrganizationsRequest,
-    ) -> Result<v1::ListOrganizationsResponse, Status> {
-        self.call(true, message, async |client, request| client.list(request).await).await
+        self.call(is_harmless, message, Client::update).await
     }
 
     pub(super) async fn create(
@@ -141,22 +130,7 @@ impl Caller {
         message: v1::CreateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
         let is_harmless = message.validate_only || !message.request_id.is_empty();
-        self.call(is_harmless, message, async |client, request| client.create(request).await).await
-    }
-
-    pub(super) async fn list_changes(
-        &self,
-        message: v1::ListChangesRequest,
-    ) -> Result<v1::ListChangesResponse, Status> {
-        self.call(true, message, async |client, request| client.list_changes(request).await).await
-    }
-
-    /// The changes as they are made; the request's deadline is for the begin of the stream alone.
-    pub(super) async fn watch(
-        &self,
-        message: v1::WatchRequest,
-    ) -> Result<Streaming<v1::Change>, Status> {
-        self.call(true, message, async |client, request| client.watch(request).await).await
+        self.call(is_harmless, message, Client::create).await
     }
 
     /// Who the caller is. Costs one call of its rate limit, as every request does.
@@ -165,24 +139,16 @@ impl Caller {
             request.metadata_mut().insert(COUNTED, MetadataValue::from_static("1"));
             client.who_am_i(request).await
         };
-        self.call(true, v1::WhoAmIRequest {}, send).await
+        self.read(v1::WhoAmIRequest {}, send).await
     }
 
     /// Whether the service takes the caller's credential. Costs nothing: another call counts the request.
     pub(super) async fn authenticate(&self) -> Result<(), Status> {
-        let send =
-            async |client: &mut Client, request: tonic::Request<_>| client.who_am_i(request).await;
-        is_known(self.call(true, v1::WhoAmIRequest {}, send).await)
+        is_known(self.read(v1::WhoAmIRequest {}, Client::who_am_i).await)
     }
 
-    /// Authenticates and counts a request that is refused without another call.
-    pub(super) async fn count(&self) -> Result<(), Status> {
-        is_known(self.who_am_i().await)
-    }
-
-    /// Makes a call, and makes it again where its connection failed it and that can do no harm:
-    /// `is_harmless` says that the call changes nothing, or has a key by which it is made once. A
-    /// service takes no more calls on a connection that is old, or when it is about to stop.
+    /// Makes a call, and retries it where its connection failed. `is_harmless`: the call changes nothing, or has a
+    /// key by which it is made once.
     async fn call<M: Clone, T>(
         &self,
         is_harmless: bool,
@@ -244,8 +210,7 @@ impl Caller {
     }
 }
 
-/// Whether the answer to `WhoAmI` says that the service takes the credential. A service of an earlier
-/// version has no such call, and says so to those alone whose credential it takes.
+/// A service of an earlier version has no `WhoAmI`, and says so only to callers whose credential it takes.
 pub(super) fn is_known(answer: Result<v1::Caller, Status>) -> Result<(), Status> {
     match answer {
         Err(status) if status.code() != Code::Unimplemented => Err(status),

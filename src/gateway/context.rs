@@ -13,26 +13,21 @@ use orgd_listener::Source;
 
 use crate::{rate_limit::RateLimit, telemetry::RequestRecord};
 
-/// What the REST door may spend on a request.
 #[derive(Clone, Debug)]
 pub struct RequestLimits {
     /// The time of a request whose caller brings no deadline, and the longest that one may bring.
     pub deadline: Duration,
-    /// Bytes of a body at most.
     pub body_bytes_max: usize,
-    /// How often requests may come from one source.
     pub sources: Option<Arc<RateLimit<IpAddr>>>,
     /// How often a stream without news sends a sign of life.
     pub heartbeat: Duration,
 }
 
-/// What is known of a request before it is routed.
 #[derive(Clone, Debug)]
 pub(super) struct Exchange {
     pub(super) request_id: HeaderValue,
     pub(super) deadline: Instant,
     pub(super) record: RequestRecord,
-    /// The network that it comes from, where that is known.
     pub(super) source: Option<Source>,
     /// What the service said of the caller's rate limit.
     pub(super) standing: Arc<OnceLock<HeaderMap>>,

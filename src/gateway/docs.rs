@@ -1,7 +1,4 @@
-//! The page at `/docs`, where a person tries the API: Swagger UI over the OpenAPI document, with
-//! everything from the binary.
-//!
-//! Page and rules of style are ours, because Swagger UI's own page is not made for narrow screens.
+//! Swagger UI at `/docs`, all from the binary. Page and style are ours: Swagger UI's own do not fit narrow screens.
 
 use std::{borrow::Cow, future::ready, sync::Arc};
 
@@ -18,8 +15,7 @@ use utoipa_swagger_ui::{Config, SwaggerFile};
 
 use crate::gateway::read::preconditions::Preconditions;
 
-/// The page's own policy: its files and its requests are of this service alone. The hash is of the
-/// one inline style of Swagger UI, in a logo.
+/// The hash is of the one inline style of Swagger UI, in a logo.
 const POLICY: (HeaderName, HeaderValue) = (
     CONTENT_SECURITY_POLICY,
     HeaderValue::from_static(
@@ -33,7 +29,6 @@ const POLICY: (HeaderName, HeaderValue) = (
 const REVALIDATED: (HeaderName, HeaderValue) =
     (CACHE_CONTROL, HeaderValue::from_static("public, no-cache"));
 
-/// What the page takes of Swagger UI's files.
 const SWAGGER_UI: [&str; 5] = [
     "swagger-ui.css",
     "swagger-ui-bundle.js",
@@ -70,7 +65,6 @@ fn config() -> Config<'static> {
         .validator_url("none")
 }
 
-/// One file, as it is answered.
 #[derive(Clone)]
 struct File {
     content_type: HeaderValue,

@@ -1,6 +1,5 @@
-//! What every request and answer passes through: the request id, the source's rate limit, the
-//! deadline, the wording of a refusal, the documented headers, and what is counted and logged of it.
-//! The outermost layer, so that no answer comes past it.
+//! The outermost layer, which every request and answer passes: request id, source rate limit, deadline,
+//! documented headers, problems, metrics and the log line.
 
 use std::sync::Arc;
 
@@ -25,7 +24,6 @@ use crate::{
         write::{headers, problem::Problem},
     },
     proto::{request_id, timeout},
-    rate_limit::Standing,
     telemetry::{RequestRecord, TraceContext},
 };
 
@@ -57,7 +55,8 @@ pub(super) async fn edge(
         standing: Arc::default(),
     };
     let standing = exchange.standing.clone();
-    let source = source_standing(&limits, exchange.source);
+    let source = exchange.source.zip(limits.sources.as_ref());
+    let source = source.map(|(Source(address), limit)| limit.check(&address));
     let malformed = malformed(&request);
     let (is_malformed, is_http1) = (malformed.is_some(), request.version() < Version::HTTP_2);
     let is_change = matches!(*request.method(), Method::PUT | Method::POST);
@@ -104,27 +103,13 @@ pub(super) async fn edge(
     answer
 }
 
-fn source_standing(limits: &RequestLimits, source: Option<Source>) -> Option<Standing> {
-    let Source(source) = source?;
-    Some(limits.sources.as_ref()?.check(&source))
-}
-
 /// The method as logs and metrics name it: one of a closed set, whatever clients send.
 fn method(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::PUT => "PUT",
-        Method::POST => "POST",
-        Method::OPTIONS => "OPTIONS",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        _ => "_OTHER",
-    }
+    const NAMES: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "OPTIONS", "PATCH", "DELETE"];
+    NAMES.into_iter().find(|name| *name == method.as_str()).unwrap_or("_OTHER")
 }
 
-/// What is answered 400 because it can be read in two ways: a request that does not say its host once, and
-/// one with more codings than `chunked`, once (RFC 9112 §6.1).
+/// What two layers could read differently: no host or two, and codings other than one `chunked` (RFC 9112 §6.1).
 fn malformed(request: &Request) -> Option<Problem> {
     let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
     let is_plain = match (codings.next(), codings.next()) {
@@ -135,9 +120,8 @@ fn malformed(request: &Request) -> Option<Problem> {
     host_problem(request).or_else(|| (!is_plain).then(Problem::odd_transfer_coding))
 }
 
-/// A host is in the Host header (RFC 9112 §3.2) or in `:authority`, for which the header stands where a
-/// proxy made the request from one of HTTP/1.1 (RFC 9113 §8.3.1). Where both are there, as also in the
-/// absolute form of HTTP/1.1, they must be the same: two layers must never pick different ones.
+/// The Host header (RFC 9112 §3.2) or `:authority`, where a proxy may have left the header (RFC 9113 §8.3.1).
+/// Two must be the same: two layers must never pick different ones.
 fn host_problem(request: &Request) -> Option<Problem> {
     let mut lines = request.headers().get_all(HOST).iter();
     let (line, second) = (lines.next(), lines.next());
@@ -161,8 +145,7 @@ fn host_problem(request: &Request) -> Option<Problem> {
     }
 }
 
-/// The two by which spellings of one authority are the same (RFC 9110 §4.2.3): the host in lower case and
-/// the port, which is the scheme's where none is named. None where there is a user as well, or no host.
+/// Host and port, by which authorities are compared (RFC 9110 §4.2.3). None with a user, or without a host.
 fn host_and_port(text: &[u8], default_port: u16) -> Option<(String, u16)> {
     let authority = Authority::try_from(text).ok()?;
     let host = authority.host();

@@ -1,7 +1,7 @@
-//! The REST door: a thin translator from HTTP to the generated gRPC client.
+//! The REST API: a thin translator from HTTP to the generated gRPC client.
 //!
-//! Architecture invariant: it imports the client, the messages and the table of fields and nothing else
-//! of ours, so the same code runs inside the service's process and alone in front of a remote service.
+//! Of ours it imports only the client, the messages, the table of fields and the leaves (rate limits, telemetry),
+//! so the same code runs in the service's process and alone in front of a remote service.
 
 mod client;
 mod context;
@@ -20,18 +20,18 @@ pub use context::RequestLimits;
 pub(crate) use read::request::update_message;
 pub use router::router;
 pub use share::{holding, in_shares, is_stream};
-pub(crate) use write::resource::Organization;
+pub(crate) use write::resource::{Caller, Change, Organization};
 
 use crate::proto::v1;
 
-/// The message of an update's JSON body, or the problem that its caller reads. Public for the
-/// benchmarks and the fuzzing.
+/// Public for the benchmarks and the fuzzing.
 #[doc(hidden)]
 pub fn update_of_body(
     bytes: &[u8],
     id: i64,
     strict: bool,
 ) -> Result<v1::UpdateOrganizationRequest, String> {
-    let read = read::request::update_of_body(bytes, id, strict);
-    read.map_err(|problem| problem.event("", &HeaderValue::from_static("")))
+    let body = read::json::read_update(bytes, id, strict);
+    let message = body.map(|changes| update_message(id, changes));
+    message.map_err(|problem| problem.event("", &HeaderValue::from_static("")))
 }

@@ -1,7 +1,5 @@
-//! The OpenAPI document of the REST door, derived from its routes and served at `/openapi.json`.
-//!
-//! What the derive cannot say is added to its JSON: the rights to each field, as the proto declares
-//! them, and the refusals that every operation has.
+//! The OpenAPI document at `/openapi.json`: derived from the routes, with each field's rights (from the proto)
+//! and each operation's refusals added.
 
 use std::sync::Arc;
 
@@ -38,53 +36,6 @@ pub(super) struct Updated {
     /// The id.
     #[schema(example = 90)]
     id: i64,
-}
-
-/// A refusal (RFC 9457).
-#[derive(ToSchema)]
-#[schema(as = Problem, rename_all = "camelCase")]
-#[expect(dead_code, reason = "a shape for the document; problems are written in problem.rs")]
-pub(super) struct ProblemBody {
-    /// Names the kind of problem.
-    r#type: String,
-    /// The kind of problem, in the words of the published page where it has some.
-    title: String,
-    /// The HTTP status.
-    status: i32,
-    /// What is wrong and what to do.
-    detail: String,
-    /// The path of the request.
-    instance: String,
-    /// The gRPC code.
-    code: String,
-    /// The stable reason.
-    reason: String,
-    /// Whose reasons these are.
-    domain: String,
-    /// The request's id, for a report.
-    request_id: String,
-    /// More of the reason, such as the current etag.
-    #[schema(nullable = false)]
-    metadata: Option<Object>,
-    /// The members of the body at fault.
-    #[schema(nullable = false)]
-    errors: Option<Vec<ProblemError>>,
-}
-
-type Object = std::collections::BTreeMap<String, String>;
-
-/// One member of the body, or parameter, at fault.
-#[derive(ToSchema)]
-#[schema(rename_all = "camelCase")]
-#[expect(dead_code, reason = "a shape for the document")]
-pub(super) struct ProblemError {
-    /// Where in the body (RFC 6901, as a fragment); not there where the fault is not in it.
-    #[schema(nullable = false)]
-    pointer: Option<String>,
-    /// The stable reason.
-    reason: String,
-    /// What is wrong.
-    detail: String,
 }
 
 /// `GET /openapi.json`, without authentication.
@@ -124,7 +75,6 @@ fn remove_null_parameters(document: &mut Value) {
     }
 }
 
-/// Every operation of the document.
 fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
     let paths = document.pointer_mut("/paths").and_then(Value::as_object_mut);
     let paths = paths.into_iter().flat_map(|paths| paths.values_mut());
@@ -169,7 +119,6 @@ fn add_refusals(document: &mut Value) {
     }
 }
 
-/// The schemas that have the fields of an organization.
 const SCHEMAS: [&str; 3] = ["Organization", "OrganizationUpdate", "OrganizationCreation"];
 
 /// The bounds of an id, and the fields, as the table has them.
@@ -196,7 +145,6 @@ fn member_of<'a>(schema: &'a mut Map<String, Value>, name: &str, default: Value)
     schema.entry(name).or_insert(default)
 }
 
-/// The schema of a field as a member of another schema.
 fn text(schema: &str, field: Field) -> Value {
     let may_be_null = schema != "Organization" && !field.facts().is_required;
     let clears =
@@ -210,7 +158,6 @@ fn text(schema: &str, field: Field) -> Value {
     })
 }
 
-/// Who may write and read a field, as the proto declares it.
 fn add_rights(document: &mut Value) {
     let roles = |roles: &[Role]| -> Vec<String> { roles.iter().copied().map(Role::name).collect() };
     for declared in rights::declared().unwrap_or_default() {

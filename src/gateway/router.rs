@@ -17,7 +17,11 @@ use crate::gateway::{
     docs, edge,
     handlers::{incoming::Gateway, organizations, whoami},
     openapi,
-    write::{headers, problem::Problem, resource},
+    write::{
+        headers,
+        problem::{self, Problem},
+        resource,
+    },
 };
 
 const READ: &str = "GET, HEAD, OPTIONS";
@@ -42,7 +46,7 @@ const READ: &str = "GET, HEAD, OPTIONS";
         openapi::OrganizationUpdate,
         openapi::OrganizationCreation,
         openapi::Updated,
-        openapi::ProblemBody
+        problem::Rendered
     ))
 )]
 struct Document;

@@ -15,14 +15,11 @@ use crate::{
     proto::v1,
 };
 
-/// The mask that means every updatable field.
 const WILDCARD: &str = "*";
-/// Organizations that one watch may follow.
 const WATCHED_MAX: usize = 100;
 /// Fields that an update may name and that it never changes.
 const OUTPUT_ONLY: [&str; 5] = ["id", "date_created", "date_modified", "etag", "writable_fields"];
 
-/// The update that a message asks for.
 pub fn update(message: v1::UpdateOrganizationRequest) -> Result<Update<String>> {
     let organization = required(message.organization)?;
     let id = organization_id("organization.id", organization.id)?;
@@ -37,19 +34,16 @@ pub fn creation(message: v1::CreateOrganizationRequest) -> Result<Creation<Strin
     Ok(Creation { id: None, patch: patch(organization, None)? })
 }
 
-/// What a message asks to follow, each organization once.
 pub fn watch(message: v1::WatchRequest) -> Result<Vec<(OrganizationId, Option<i64>)>> {
     let v1::WatchRequest { organization_ids: ids, from_versions: mut from } = message;
     if ids.len() > WATCHED_MAX {
         let description = format!("organization_ids may name {WATCHED_MAX} organizations at most.");
-        let reason = reason::FIELD_OUT_OF_RANGE;
-        return Err(Error::invalid(Violation::new("organization_ids", reason, description)));
+        return Err(Error::invalid("organization_ids", reason::FIELD_OUT_OF_RANGE, description));
     }
     if from.iter().any(|(id, version)| !ids.contains(id) || *version < 0) {
         let description = "from_versions must name organizations of organization_ids, each with a \
             version that is not negative.";
-        let reason = reason::FIELD_OUT_OF_RANGE;
-        return Err(Error::invalid(Violation::new("from_versions", reason, description)));
+        return Err(Error::invalid("from_versions", reason::FIELD_OUT_OF_RANGE, description));
     }
     let ids: BTreeSet<i64> = ids.into_iter().collect();
     let followed = |id| Ok((organization_id("organization_ids", id)?, from.remove(&id)));
@@ -59,15 +53,14 @@ pub fn watch(message: v1::WatchRequest) -> Result<Vec<(OrganizationId, Option<i6
 fn required(organization: Option<v1::Organization>) -> Result<v1::Organization> {
     organization.ok_or_else(|| {
         let description = "organization is required: its id and the new values.";
-        Error::invalid(Violation::new("organization", reason::FIELD_REQUIRED, description))
+        Error::invalid("organization", reason::FIELD_REQUIRED, description)
     })
 }
 
-/// The id at a path of a message.
 pub(super) fn organization_id(path: &'static str, id: i64) -> Result<OrganizationId> {
     OrganizationId::new(id).ok_or_else(|| {
         let description = format!("{path} must be a number from 1 to {}.", OrganizationId::MAX);
-        Error::invalid(Violation::new(path, reason::FIELD_OUT_OF_RANGE, description))
+        Error::invalid(path, reason::FIELD_OUT_OF_RANGE, description)
     })
 }
 
@@ -81,8 +74,7 @@ pub fn idempotency_key(request_id: &str) -> Result<Option<String>> {
         Ok(key) if is_hyphenated => Ok(Some(key.to_string())),
         _ => {
             let description = "request_id (Idempotency-Key over REST) must be a UUID.";
-            let reason = reason::IDEMPOTENCY_KEY_MALFORMED;
-            Err(Error::invalid(Violation::new("request_id", reason, description)))
+            Err(Error::invalid("request_id", reason::IDEMPOTENCY_KEY_MALFORMED, description))
         }
     }
 }
@@ -128,7 +120,7 @@ fn masked_fields(paths: &[String]) -> Result<Vec<Field>> {
             Ok(Field::ALL.to_vec())
         } else {
             let description = "* means every field and must be the only path.";
-            Err(mask_error(vec![(reason::MASK_WILDCARD_NOT_ALONE, description.to_owned())]))
+            Err(Error::invalid("update_mask", reason::MASK_WILDCARD_NOT_ALONE, description))
         };
     }
     let mut fields = Vec::new();
@@ -137,10 +129,14 @@ fn masked_fields(paths: &[String]) -> Result<Vec<Field>> {
         match Field::named(path) {
             Some(field) => fields.push(field),
             None if OUTPUT_ONLY.contains(&path.as_str()) => {}
-            None => unknown.push((reason::MASK_PATH_UNKNOWN, unknown_path(path))),
+            None => unknown.push(Violation::new(
+                "update_mask",
+                reason::MASK_PATH_UNKNOWN,
+                unknown_path(path),
+            )),
         }
     }
-    if unknown.is_empty() { Ok(fields) } else { Err(mask_error(unknown)) }
+    if unknown.is_empty() { Ok(fields) } else { Err(Error::Invalid(unknown)) }
 }
 
 fn unknown_path(path: &str) -> String {
@@ -151,12 +147,6 @@ fn unknown_path(path: &str) -> String {
     format!("\"{shown}\" is not a field. The fields are {} and {last}.", fields.join(", "))
 }
 
-fn mask_error(violations: Vec<(&'static str, String)>) -> Error {
-    let violation = |(reason, description)| Violation::new("update_mask", reason, description);
-    Error::Invalid(violations.into_iter().map(violation).collect())
-}
-
-/// The message of an organization.
 #[must_use]
 pub fn organization(organization: Organization) -> v1::Organization {
     let Organization { id, values, date_created, date_modified, etag } = organization;
@@ -173,12 +163,10 @@ pub fn organization(organization: Organization) -> v1::Organization {
     message
 }
 
-/// The names of the fields that the principal may change.
 pub(super) fn writable_fields(principal: &Principal) -> Vec<String> {
     policy::writable_fields(principal).map(|field| field.path().to_owned()).collect()
 }
 
-/// The message of a caller.
 pub(super) fn caller(principal: &Principal) -> v1::Caller {
     let Principal { subject, role, organization, credential, expires_at } = principal;
     v1::Caller {
@@ -191,13 +179,11 @@ pub(super) fn caller(principal: &Principal) -> v1::Caller {
     }
 }
 
-/// What a watch sends.
 pub(super) fn news(news: News) -> v1::Change {
     let heartbeat = || v1::Change { heartbeat: true, ..v1::Change::default() };
     news.map_or_else(heartbeat, change)
 }
 
-/// The message of an entry of the change log.
 pub(super) fn change(entry: ChangeEntry) -> v1::Change {
     let ChangeEntry { organization, version, date, subject, role, request_id, fields } = entry;
     v1::Change {

@@ -1,32 +1,24 @@
-//! What the gRPC door may spend on a call, and how often callers may call.
+//! What the gRPC API may spend on a call, and how often callers may call.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use crate::{app::watch::Watches, domain::Role, rate_limit::RateLimit};
 
-/// What the gRPC door may spend on a call.
 #[derive(Clone, Debug)]
 pub struct CallLimits {
     /// The time of a call whose caller brings no deadline, and the longest that one may bring.
     pub deadline: Duration,
-    /// Bytes of a request message at most.
     pub message_bytes_max: usize,
     /// How often calls may come from one source; none where a gateway in the same process counts.
     pub sources: Option<Arc<RateLimit<IpAddr>>>,
-    /// How often one principal may call.
     pub principals: PrincipalLimits,
-    /// Who follows changes.
     pub watches: Watches,
 }
 
-/// How often one principal may call, by its subject; for each role.
 #[derive(Clone, Debug, Default)]
 pub struct PrincipalLimits {
-    /// Of users.
     pub user: Option<Arc<RateLimit<Arc<str>>>>,
-    /// Of support.
     pub support: Option<Arc<RateLimit<Arc<str>>>>,
-    /// Of administrators.
     pub administrator: Option<Arc<RateLimit<Arc<str>>>>,
 }
 

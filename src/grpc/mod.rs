@@ -1,7 +1,5 @@
-//! The gRPC door: authenticate, convert, call one use case, convert back.
-//!
-//! Architecture invariant: no decision on rights or values is made here, and only `status` chooses
-//! codes.
+//! The gRPC API: authenticate, convert, call one use case, convert back. It decides nothing on rights or values,
+//! and only `status` chooses codes.
 
 mod call;
 #[doc(hidden)] // Public for the benchmarks and the fuzzing.
@@ -35,12 +33,10 @@ pub fn other_services() -> Result<(Routes, HealthReporter), tonic_reflection::se
     Ok((routes, reporter))
 }
 
-/// The answer to a call of a service that is not here.
 pub async fn unknown_service() -> Response<Body> {
     status::unknown_service().into_http()
 }
 
-/// Tells the callers of gRPC health whether the service can do its work.
 pub async fn report_health(reporter: &HealthReporter, ready: bool) {
     let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     for service in ["", SERVICE_NAME] {
@@ -48,8 +44,7 @@ pub async fn report_health(reporter: &HealthReporter, ready: bool) {
     }
 }
 
-/// Ends the streams of those who watch the health: else they would hold the process to the end of
-/// its drain.
+/// Ends the streams of health watches, which would else last to the end of the drain.
 pub async fn end_health_watches(mut reporter: HealthReporter) {
     for service in ["", SERVICE_NAME] {
         reporter.clear_service_status(service).await;

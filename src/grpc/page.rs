@@ -1,20 +1,15 @@
-//! Pages of lists: sizes and tokens (AIP-158). A token is opaque to callers; it names its list, so
-//! that one list's token is not taken for another's.
+//! Pages of lists: sizes and tokens (AIP-158). A token names its list, so no other list takes it.
 
 use data_encoding::BASE64URL_NOPAD;
 
-use crate::domain::{Error, Page, PageSize, Result, Violation, reason};
+use crate::domain::{Error, Page, PageSize, Result, reason};
 
 const SIZE_DEFAULT: usize = 50;
-/// Organizations on a page at most.
 pub(super) const ORGANIZATIONS_MAX: usize = 1000;
-/// Changes on a page at most.
 pub(super) const CHANGES_MAX: usize = 500;
-/// Bytes of texts on a page at most, whatever its number of entries: an answer that nobody takes is in
-/// memory.
+/// Bytes of texts on a page at most: an answer that nobody takes is in memory.
 const BYTES_MAX: usize = 128 * 1024;
 
-/// How much a page has at most, of the entries that it may have.
 pub(super) fn size(asked: i32, entries_max: usize) -> Result<PageSize> {
     let sized = |entries| PageSize { entries, bytes: BYTES_MAX };
     match usize::try_from(asked) {
@@ -22,11 +17,7 @@ pub(super) fn size(asked: i32, entries_max: usize) -> Result<PageSize> {
         Ok(asked) => Ok(sized(asked.min(entries_max))),
         Err(_) => {
             let description = "page_size must not be negative.";
-            Err(Error::invalid(Violation::new(
-                "page_size",
-                reason::FIELD_OUT_OF_RANGE,
-                description,
-            )))
+            Err(Error::invalid("page_size", reason::FIELD_OUT_OF_RANGE, description))
         }
     }
 }
@@ -44,11 +35,10 @@ pub fn after(list: &str, token: &str) -> Result<i64> {
     };
     key().ok_or_else(|| {
         let description = "page_token must be the next_page_token of a page of this list.";
-        Error::invalid(Violation::new("page_token", reason::PAGE_TOKEN_INVALID, description))
+        Error::invalid("page_token", reason::PAGE_TOKEN_INVALID, description)
     })
 }
 
-/// The token of the page after `key`.
 #[must_use]
 pub fn token(list: &str, key: i64) -> String {
     BASE64URL_NOPAD.encode(format!("{list}:{key}").as_bytes())

@@ -2,7 +2,6 @@
 
 use tonic::Code;
 
-/// The name of a code, as google/rpc/code.proto spells it.
 #[must_use]
 pub fn name(code: Code) -> &'static str {
     match code {

@@ -1,5 +1,4 @@
-//! What both ends of the wire share: the generated code, its descriptor set, and the grammar of the
-//! metadata that travels beside a message. No behaviour of either end.
+//! What both ends of the wire share: the generated code, and the grammar of metadata. No behaviour.
 
 pub mod code;
 pub mod request_id;
@@ -8,7 +7,6 @@ pub mod timeout;
 
 use crate::domain::fields::Field;
 
-/// The package `organization.v1`: messages, client and server.
 #[expect(
     unused_qualifications,
     clippy::pedantic,
@@ -21,7 +19,6 @@ pub mod v1 {
 }
 
 impl v1::Role {
-    /// The role's name, as people write it.
     #[must_use]
     pub fn name(self) -> String {
         self.as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase()

@@ -3,13 +3,11 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-/// The header, and the metadata key.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 const LENGTH_MAX: usize = 64;
 
-/// The id of a request: the caller's own where it is one line of `[A-Za-z0-9._-]{1,64}`, else a new
-/// UUID version 7.
+/// The caller's own id where it is one line of `[A-Za-z0-9._-]{1,64}`, else a new UUID version 7.
 #[must_use]
 pub fn of(headers: &HeaderMap) -> HeaderValue {
     let mut lines = headers.get_all(HEADER).iter();

@@ -1,18 +1,12 @@
-//! The rights to the fields of an organization, as the proto's field options declare them.
-//!
-//! For those who describe the service. Who may do what is decided by the service's rights table,
-//! which a test holds to be the same.
+//! The rights to fields as the proto declares them, for the OpenAPI document. A test holds them to the policy.
 
 use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage};
 
 use super::{FILE_DESCRIPTOR_SET, v1::Role};
 
-/// The declared rights to one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldRights {
-    /// The field's name in the proto.
     pub field: String,
-    /// Its JSON member.
     pub member: String,
     /// The roles that may name it in an update.
     pub write: Vec<Role>,

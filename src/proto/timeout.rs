@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-/// The header.
 pub const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// A timeout that is not 1 to 8 digits and a unit, or is zero, or came twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// The time that a caller gives a call; none where it says nothing. The grammar is that of the gRPC
-/// protocol over HTTP/2: `TimeoutValue TimeoutUnit`.
+/// The time that a caller gives a call, as gRPC over HTTP/2 writes it; none where it says nothing.
 pub fn of(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
     let mut lines = headers.get_all(HEADER).iter();
     match (lines.next(), lines.next()) {
@@ -22,8 +20,7 @@ pub fn of(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
     }
 }
 
-/// What a caller is told whose time has passed: that of its `call`, or as else it knows what it sent;
-/// with `is_change`, while a change was under way.
+/// What a caller is told whose `call` was too late; with `is_change`, a change was under way.
 #[must_use]
 pub fn passed(call: &str, is_change: bool) -> String {
     if is_change {

@@ -1,7 +1,4 @@
 //! The composition root: binds, wires the rooms together, serves, and drains.
-//!
-//! Architecture invariant: tasks are spawned here, by `orgd_listener` for connections, and by `store` for its lanes.
-//! Each waits for the end of its own.
 
 mod readiness;
 mod running;
@@ -22,23 +19,22 @@ use axum::{
     response::Response,
     routing::get,
 };
-use orgd_listener::{HeldBytes, Networks, Protocol, Tls};
+use orgd_listener::{HeldBytes, Protocol};
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval},
 };
 use tonic::service::Routes;
 
-pub use self::upstream::{Peer, channel, endpoint};
+pub use self::upstream::{Peer, endpoint};
 use self::{
-    readiness::Readiness,
     running::{Operators, Running},
     upstream::Upstream,
 };
 use crate::{
     app::watch::Watches,
     auth::Authenticator,
-    config::{AuthArgs, HttpListenArgs, Limits, ListenArgs, RateLimitArgs, TlsArgs, UpstreamArgs},
+    config::{AuthArgs, HttpListenArgs, Limits, ListenArgs, ServingArgs, UpstreamArgs},
     gateway::{self, RequestLimits},
     grpc::{self, CallLimits, OrganizationGrpc, PrincipalLimits},
     rate_limit::RateLimit,
@@ -49,15 +45,11 @@ use crate::{
 /// What a message may have over a REST body of the same content: mask, id, etag and key.
 const MESSAGE_EXTRA_BYTES_MAX: usize = 1024;
 
-/// The listeners that clients of REST and operators come to.
-#[derive(Debug)]
 pub struct HttpListeners {
     http: TcpListener,
     ops: TcpListener,
 }
 
-/// The listeners of a whole service.
-#[derive(Debug)]
 pub struct Listeners {
     grpc: TcpListener,
     http: HttpListeners,
@@ -66,16 +58,12 @@ pub struct Listeners {
 /// Where listeners are bound, which for port 0 is only known afterwards.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
-    /// The gRPC listener.
     pub grpc: SocketAddr,
-    /// The REST listener.
     pub http: SocketAddr,
-    /// The operations listener.
     pub ops: SocketAddr,
 }
 
 impl HttpListeners {
-    /// Binds the listeners of a gateway.
     pub async fn bind(args: &HttpListenArgs) -> Result<Self> {
         Ok(Self {
             http: bind("--http-addr", args.http_addr).await?,
@@ -85,7 +73,6 @@ impl HttpListeners {
 }
 
 impl Listeners {
-    /// Binds the listeners of a service.
     pub async fn bind(args: &ListenArgs) -> Result<Self> {
         Ok(Self {
             grpc: bind("--grpc-addr", args.grpc_addr).await?,
@@ -93,7 +80,6 @@ impl Listeners {
         })
     }
 
-    /// Where they are bound.
     pub fn addresses(&self) -> Result<Addresses> {
         Ok(Addresses {
             grpc: self.grpc.local_addr()?,
@@ -107,31 +93,19 @@ async fn bind(flag: &str, addr: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr} ({flag})"))
 }
 
-/// What a process that serves does beside its requests.
-#[derive(Clone, Debug)]
-pub struct Serving {
-    /// What clients may take.
-    pub limits: Limits,
-    /// How often they may call.
-    pub rates: RateLimitArgs,
-    /// Which proxies are believed about whom they ask for.
-    pub proxies: Networks,
-    /// With which certificate the listeners speak.
-    pub tls: TlsArgs,
-}
-
-/// Serves both doors over a store until a signal, then drains. An error: the process could not
-/// start, or a part of it failed.
+/// Serves both APIs over a store until a signal, then drains.
 pub async fn serve(
     listeners: Listeners,
     store: Store,
     auth: AuthArgs,
-    serving: Serving,
+    serving: ServingArgs,
 ) -> Result<()> {
-    let Serving { limits, rates, proxies, tls } = serving;
+    let (limits, rates) = (serving.limits, serving.rates);
     let addresses = listeners.addresses()?;
     let metrics = Metrics::start()?;
-    let tls = certificate(tls).await?;
+    let authenticator = Authenticator::new(store.clone(), auth.auth_cache_ttl);
+    let operators = Operators::start().context("cannot start the operators' thread")?;
+    let mut running = Running::start(serving, &operators).await?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
     let of_role = |per_second| RateLimit::new(RateScope::Principal, per_second);
     let principals = PrincipalLimits {
@@ -139,14 +113,10 @@ pub async fn serve(
         support: of_role(rates.rate_limit_support),
         administrator: of_role(rates.rate_limit_administrator),
     };
-    let authenticator = Authenticator::new(store.clone(), auth.auth_cache_ttl);
-    let readiness = Readiness::new();
-    let operators = Operators::start().context("cannot start the operators' thread")?;
-    let mut running = Running::start(limits, proxies, readiness.clone(), &operators)?;
     let watches =
-        Watches::new(store.clone(), watches_max(limits), heartbeat(limits), running.stopping());
+        Watches::new(store.clone(), limits.watches_max, heartbeat(limits), running.stopping());
     let call_limits = CallLimits {
-        deadline: limits.request_deadline,
+        deadline: limits.request_deadline.0,
         message_bytes_max: body_bytes_max(limits) + MESSAGE_EXTRA_BYTES_MAX,
         sources: sources.clone(),
         principals: principals.clone(),
@@ -156,58 +126,41 @@ pub async fn serve(
         watches.keep_looking().await;
         Ok(())
     });
-    let organization = |limits| OrganizationGrpc::new(store.clone(), authenticator.clone(), limits);
     // The gateway in this process has counted the source of each request.
     let counted = CallLimits { sources: None, ..call_limits.clone() };
+    let organization = |limits| OrganizationGrpc::new(store.clone(), authenticator.clone(), limits);
     let transport = gateway::transport(organization(counted));
-    let organization = organization(call_limits);
+    let rest = gateway::router(transport, request_limits(limits, sources.clone()));
     let (other_services, health) = grpc::other_services()?;
-    let rest_limits = request_limits(limits, sources.clone());
-    let rest = gateway::router(transport, rest_limits);
+    // Not around our own service, which counts its calls itself: a layer costs each call microseconds.
+    let counted = from_fn_with_state((sources.clone(), limits), count_other);
+    let others = other_services.into_axum_router().fallback(grpc::unknown_service).layer(counted);
+    let routes = Routes::from(others).add_service(organization(call_limits));
     let probed = store.clone();
-    let probe = move || {
+    running.keep_probing(move || {
         let store = probed.clone();
         async move { Ok(store.check().await?) }
-    };
-    running.keep_for_operators(readiness.clone().keep_probing(probe));
-    let reported = health.clone();
-    running.keep_for_operators(readiness.clone().keep_reporting(move |ready| {
-        let health = reported.clone();
-        async move { grpc::report_health(&health, ready).await }
-    }));
+    });
+    running.keep_reporting(health.clone());
     let stopping = running.stopping();
     running.keep(async move {
         stopping.cancelled().await;
         grpc::end_health_watches(health).await;
         Ok(())
     });
-    // Layered before ours is there, which counts its calls itself: a layer costs each call some
-    // microseconds.
-    let counted = from_fn_with_state((sources.clone(), limits), count_other);
-    let others = other_services.into_axum_router().fallback(grpc::unknown_service).layer(counted);
-    let grpc_routes = Routes::from(others).add_service(organization).prepare().into_axum_router();
     running.keep(keep_house(metrics.clone(), running.held(), sources, principals));
-    let mut grpc_door = running.door("grpc", grpc_routes, Protocol::Http2);
-    let mut http_door = running.door("http", rest, Protocol::Any);
-    if let Some(tls) = tls {
-        grpc_door.tls = Some(tls.acceptor(&["h2"])?);
-        http_door.tls = Some(tls.acceptor(&["h2", "http/1.1"])?);
-        running.keep(tls.keep_fresh());
-    }
-    let lanes = store.clone();
-    running.keep(async move { Err(lanes.failed().await.into()) });
+    let workers = store.clone();
+    running.keep(async move { Err(workers.failed().await.into()) });
     let observed = store.clone();
-    let ops = readiness.router().route(
-        "/metrics",
-        get(async move || {
-            observed.observe().await;
-            authenticator.observe().await;
-            metrics.render()
-        }),
-    );
-    running.accept(listeners.grpc, grpc_door);
-    running.accept(listeners.http.http, http_door);
-    running.accept_operators(listeners.http.ops, ops)?;
+    let render = get(async move || {
+        observed.observe().await;
+        authenticator.observe().await;
+        metrics.render()
+    });
+    let routes = routes.prepare().into_axum_router();
+    running.accept("grpc", listeners.grpc, routes, Protocol::Http2)?;
+    running.accept("http", listeners.http.http, rest, Protocol::Any)?;
+    running.accept_operators(listeners.http.ops, render)?;
     tracing::info!(
         grpc = %addresses.grpc, http = %addresses.http, ops = %addresses.ops, "listening"
     );
@@ -216,53 +169,36 @@ pub async fn serve(
     stopped
 }
 
-/// Serves the REST door alone, in front of a remote service, until a signal, then drains.
+/// Serves the REST API alone, in front of a remote service, until a signal, then drains.
 pub async fn serve_gateway(
     listeners: HttpListeners,
-    upstream: UpstreamArgs,
-    serving: Serving,
+    UpstreamArgs { upstream, upstream_ca }: UpstreamArgs,
+    serving: ServingArgs,
 ) -> Result<()> {
-    let Serving { limits, rates, proxies, tls } = serving;
+    let (limits, rates) = (serving.limits, serving.rates);
     let (http, ops) = (listeners.http.local_addr()?, listeners.ops.local_addr()?);
     let metrics = Metrics::start()?;
-    let tls = certificate(tls).await?;
-    let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
-    let UpstreamArgs { upstream, upstream_ca } = upstream;
-    let ca = upstream_ca.as_deref();
-    let peer = Peer { uri: &upstream, ca, ca_flag: "--upstream-ca" };
-    let upstream = Arc::new(Upstream::new(peer, watches_max(limits))?);
-    let transport = upstream.transport();
-    let transport = gateway::in_shares(transport, Upstream::calls_max(), watches_max(limits));
-    let readiness = Readiness::new();
     let operators = Operators::start().context("cannot start the operators' thread")?;
-    let mut running = Running::start(limits, proxies, readiness.clone(), &operators)?;
-    let rest_limits = request_limits(limits, sources.clone());
-    let rest = gateway::router(transport, rest_limits);
-    let probe = move || {
+    let mut running = Running::start(serving, &operators).await?;
+    let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
+    let peer = Peer { uri: &upstream, ca: upstream_ca.as_deref(), ca_flag: "--upstream-ca" };
+    let upstream = Arc::new(Upstream::new(peer, limits.watches_max)?);
+    let transport = upstream.transport();
+    let transport = gateway::in_shares(transport, Upstream::calls_max(), limits.watches_max);
+    let rest = gateway::router(transport, request_limits(limits, sources.clone()));
+    running.keep_probing(move || {
         let upstream = upstream.clone();
         async move { upstream.probe().await }
-    };
-    running.keep_for_operators(readiness.clone().keep_probing(probe));
-    running.keep(keep_house(metrics.clone(), running.held(), sources, PrincipalLimits::default()));
-    let mut http_door = running.door("http", rest, Protocol::Any);
-    if let Some(tls) = tls {
-        http_door.tls = Some(tls.acceptor(&["h2", "http/1.1"])?);
-        running.keep(tls.keep_fresh());
-    }
-    running.accept(listeners.http, http_door);
-    let ops_router = readiness.router().route("/metrics", get(async move || metrics.render()));
-    running.accept_operators(listeners.ops, ops_router)?;
+    });
+    let no_principals = PrincipalLimits::default();
+    running.keep(keep_house(metrics.clone(), running.held(), sources, no_principals));
+    running.accept("http", listeners.http, rest, Protocol::Any)?;
+    running.accept_operators(listeners.ops, get(async move || metrics.render()))?;
     tracing::info!(%http, %ops, "listening");
     running.until_stopped().await
 }
 
-/// The certificate that the settings name; none where they name none.
-async fn certificate(TlsArgs { tls_cert, tls_key }: TlsArgs) -> Result<Option<Arc<Tls>>> {
-    let (Some(cert), Some(key)) = (tls_cert, tls_key) else { return Ok(None) };
-    Tls::load(("--tls-cert", cert), ("--tls-key", key)).await.map(Some)
-}
-
-/// Keeps what counts requests from growing.
+/// Compacts histograms, and forgets callers whose limits are full again: else memory grows.
 async fn keep_house(
     metrics: Metrics,
     held: HeldBytes,
@@ -284,14 +220,13 @@ async fn keep_house(
 
 fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> RequestLimits {
     RequestLimits {
-        deadline: limits.request_deadline,
+        deadline: limits.request_deadline.0,
         body_bytes_max: body_bytes_max(limits),
         sources,
         heartbeat: heartbeat(limits),
     }
 }
 
-/// Counts the calls of other services than ours for their sources.
 async fn count_other(
     State((sources, limits)): State<(Option<Arc<RateLimit<IpAddr>>>, Limits)>,
     request: Request,
@@ -303,16 +238,11 @@ async fn count_other(
     }
 }
 
-/// How often a stream without news sends a sign of life: one on which nothing moves for longer counts
-/// as a client that stalls.
+/// A stream on which nothing moves for the whole time counts as a client that stalls.
 fn heartbeat(limits: Limits) -> Duration {
-    limits.stall_timeout / 2
+    limits.stall_timeout.0 / 2
 }
 
 fn body_bytes_max(limits: Limits) -> usize {
     usize::try_from(limits.body_bytes_max).unwrap_or(usize::MAX)
-}
-
-fn watches_max(limits: Limits) -> usize {
-    usize::try_from(limits.watches_max).unwrap_or(usize::MAX)
 }

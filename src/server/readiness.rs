@@ -24,12 +24,10 @@ enum State {
     Stopping,
 }
 
-/// Whether the service can do its work, as its probe last found it.
 #[derive(Clone, Debug)]
 pub(super) struct Readiness(watch::Sender<State>);
 
 impl Readiness {
-    /// Not ready before the first probe.
     pub(super) fn new() -> Self {
         metrics::ready(false);
         Self(watch::Sender::new(State::NotReady))
@@ -79,17 +77,13 @@ impl Readiness {
         });
     }
 
-    /// From now on the service takes no new work.
     pub(super) fn stop(&self) {
         metrics::ready(false);
         self.0.send_replace(State::Stopping);
     }
 
     /// Tells `report` whether the service is ready: now, and at each change until it is stopping.
-    pub(super) async fn keep_reporting<F: Future<Output = ()>>(
-        self,
-        report: impl Fn(bool) -> F,
-    ) -> Result<()> {
+    pub(super) async fn keep_reporting(self, report: impl AsyncFn(bool)) -> Result<()> {
         let mut changes = self.0.subscribe();
         loop {
             let state = *changes.borrow_and_update();

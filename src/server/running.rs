@@ -1,9 +1,10 @@
 //! The life of a process that serves: its tasks, the signals, and the end.
 
-use std::{io, thread, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use orgd_listener::{Door, HeldBytes, Networks, Protocol, Stages, accept_loop};
+use axum::{Router, routing::MethodRouter};
+use orgd_listener::{Door, HeldBytes, Networks, Protocol, Stages, Tls, accept_loop};
 use tokio::{
     net::TcpListener,
     runtime::{self, Handle},
@@ -14,19 +15,22 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+use tonic_health::server::HealthReporter;
 
 use super::{readiness::Readiness, signals::Signals};
-use crate::config::Limits;
+use crate::{
+    config::{Limits, ServingArgs, TlsArgs},
+    grpc,
+};
 
 /// How long operators' own requests may take at the end.
 const OPERATORS_GRACE: Duration = Duration::from_millis(100);
 
-/// How often memory that nobody uses goes back to the system. Soon after a flood, and yet so rarely that a busy
-/// service, which needs the same memory again at once, pays nothing that can be measured.
+/// How often unused memory goes back to the system: a busy service needs it again at once, so rarely.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A thread for operators, who do not stand in line with clients: among thousands of requests `/readyz` would
-/// wait for its turn. It lasts as long as the value, which must outlive whatever was connected on it.
+/// A thread of operators' own, so that `/readyz` does not wait behind clients. The value must outlive whatever
+/// was connected on it.
 #[derive(Debug)]
 pub(super) struct Operators {
     runtime: Handle,
@@ -43,39 +47,34 @@ impl Operators {
     }
 }
 
-/// The tasks of a process that serves, from its start to its end.
 pub(super) struct Running {
     limits: Limits,
     proxies: Networks,
+    tls: Option<Arc<Tls>>,
     /// What the clients of all listeners but the operators' hold.
     held: HeldBytes,
     signals: Signals,
     readiness: Readiness,
-    /// Where operators are served.
     operators: Handle,
-    /// What must run as long as the process does.
     services: JoinSet<Result<()>>,
     connections: TaskTracker,
     ops_connections: TaskTracker,
     stages: Stages,
-    /// When there are no new requests of operators, who can ask until the very end, also why there is
-    /// no new work.
+    /// When operators may ask no more, which is last: they ask why there is no new work.
     ops_stop: CancellationToken,
 }
 
 impl Running {
-    pub(super) fn start(
-        limits: Limits,
-        proxies: Networks,
-        readiness: Readiness,
-        operators: &Operators,
-    ) -> Result<Self> {
+    pub(super) async fn start(serving: ServingArgs, operators: &Operators) -> Result<Self> {
+        let ServingArgs { limits, proxies, tls, .. } = serving;
+        let tls = certificate(tls).await?;
         let mut running = Self {
             limits,
-            proxies,
+            proxies: proxies.trusted_proxies,
+            tls: tls.clone(),
             held: HeldBytes::new(limits.held_bytes_max),
             signals: Signals::listen().context("cannot listen for signals")?,
-            readiness,
+            readiness: Readiness::new(),
             operators: operators.runtime.clone(),
             services: JoinSet::new(),
             connections: TaskTracker::new(),
@@ -83,6 +82,9 @@ impl Running {
             stages: Stages::default(),
             ops_stop: CancellationToken::new(),
         };
+        if let Some(tls) = tls {
+            running.keep(tls.keep_fresh());
+        }
         running.keep_for_operators(keep_giving_back());
         Ok(running)
     }
@@ -93,11 +95,20 @@ impl Running {
     }
 
     /// The same for what operators rely on.
-    pub(super) fn keep_for_operators(
-        &mut self,
-        task: impl Future<Output = Result<()>> + Send + 'static,
-    ) {
+    fn keep_for_operators(&mut self, task: impl Future<Output = Result<()>> + Send + 'static) {
         self.services.spawn_on(task, &self.operators);
+    }
+
+    pub(super) fn keep_probing<F>(&mut self, probe: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.keep_for_operators(self.readiness.clone().keep_probing(probe));
+    }
+
+    pub(super) fn keep_reporting(&mut self, health: HealthReporter) {
+        let report = async move |ready| grpc::report_health(&health, ready).await;
+        self.keep_for_operators(self.readiness.clone().keep_reporting(report));
     }
 
     /// Tells when no new requests are taken, and what has no end of its own is to end.
@@ -105,31 +116,34 @@ impl Running {
         self.stages.stop.clone()
     }
 
-    /// What clients hold.
     pub(super) fn held(&self) -> HeldBytes {
         self.held.clone()
     }
 
-    pub(super) fn door(
-        &self,
+    /// Serves a listener's clients, over TLS where there is a certificate.
+    pub(super) fn accept(
+        &mut self,
         name: &'static str,
-        router: axum::Router,
+        listener: TcpListener,
+        router: Router,
         protocol: Protocol,
-    ) -> Door {
-        let (limits, stages) = (self.limits.of_listener(), self.stages.clone());
-        let (held, proxies) = (self.held.clone(), self.proxies.clone());
-        Door { name, protocol, tls: None, router, limits, held, proxies, stages }
-    }
-
-    pub(super) fn accept(&mut self, listener: TcpListener, door: Door) {
+    ) -> Result<()> {
+        let mut door = self.door(name, router, protocol);
+        let names: &[&str] = match protocol {
+            Protocol::Http2 => &["h2"],
+            Protocol::Any => &["h2", "http/1.1"],
+        };
+        door.tls = self.tls.as_ref().map(|tls| tls.acceptor(names)).transpose()?;
         self.services.spawn(accept_loop(listener, door, self.connections.clone()));
+        Ok(())
     }
 
     pub(super) fn accept_operators(
         &mut self,
         listener: TcpListener,
-        router: axum::Router,
+        metrics: MethodRouter,
     ) -> Result<()> {
+        let router = self.readiness.router().route("/metrics", metrics);
         let mut door = self.door("ops", router, Protocol::Any);
         door.stages.stop = self.ops_stop.clone();
         door.held = HeldBytes::new(self.limits.held_bytes_max);
@@ -141,9 +155,14 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until the process must stop: for a signal, or for a task that has failed, which is the
-    /// error. Then says that it is not ready, takes requests for a while yet, and waits for those
-    /// under way: until the drain's deadline or a second signal, whichever is first.
+    fn door(&self, name: &'static str, router: Router, protocol: Protocol) -> Door {
+        let (limits, stages) = (self.limits.of_listener(), self.stages.clone());
+        let (held, proxies) = (self.held.clone(), self.proxies.clone());
+        Door { name, protocol, tls: None, router, limits, held, proxies, stages }
+    }
+
+    /// Waits for a signal, or for a task that has failed, which is the error. Then: not ready, lame-duck time, no new
+    /// requests, and a drain until its deadline or a second signal.
     pub(super) async fn until_stopped(mut self) -> Result<()> {
         let failure = tokio::select! {
             () = self.signals.next() => None,
@@ -184,6 +203,11 @@ impl Running {
         self.services.shutdown().await;
         failure.map_or(Ok(()), Err)
     }
+}
+
+async fn certificate(TlsArgs { tls_cert, tls_key }: TlsArgs) -> Result<Option<Arc<Tls>>> {
+    let (Some(cert), Some(key)) = (tls_cert, tls_key) else { return Ok(None) };
+    Tls::load(("--tls-cert", cert), ("--tls-key", key)).await.map(Some)
 }
 
 async fn keep_giving_back() -> Result<()> {

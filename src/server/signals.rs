@@ -4,8 +4,7 @@ use std::io::{self, IsTerminal, stderr, stdin};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT and SIGQUIT, and SIGHUP where it says that the process's terminal was closed, from
-/// the moment of [`Signals::listen`] on.
+/// SIGTERM, SIGINT and SIGQUIT, and a SIGHUP that comes because the process's terminal was closed.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -25,7 +24,6 @@ impl Signals {
         })
     }
 
-    /// The next of them.
     pub(super) async fn next(&mut self) {
         loop {
             tokio::select! {

@@ -1,5 +1,4 @@
-//! The way to a service that is called over gRPC. A gateway has several connections to it, so that
-//! what one carries does not hold up the rest.
+//! Connections to a service over gRPC: several, so that what one carries does not hold up the rest.
 
 use std::{iter, path::Path, sync::Arc, time::Duration};
 
@@ -20,43 +19,30 @@ use crate::{
     proto::v1::organization_service_server::SERVICE_NAME,
 };
 
-/// How long a gateway tries to connect to its service.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often an idle connection between a gateway and its service is tested, and how soon it must
-/// answer; without it a connection that a network swallowed is found out by a failing request.
+/// Idle connections are tested; else a failing request finds out that a network swallowed one.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Calls, or streams, on one connection: as many as a service takes there (`ORGD_STREAMS_MAX`). Before
-/// one that takes fewer the rest wait.
+/// Calls, or streams, on one connection, as a service takes them (`ORGD_STREAMS_MAX`); the rest wait.
 const STREAMS_MAX: u16 = 100;
-/// Connections for calls: as many calls at once as keep a service busy, and several tasks that read and
-/// write them.
+/// So many calls at once keep a service busy, and several tasks read and write them.
 const CALL_CONNECTIONS: u16 = 4;
-/// Bytes of one answer that may come without being read. Streams are read as slowly as their clients
-/// do, and this is what the gateway then has of each.
+/// Bytes of one answer that may come unread: streams are read as slowly as their clients do.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// The same of a whole connection: as much as all its streams may have. With less, as in hyper (2 MiB a
-/// stream and 5 a connection), three that nobody reads would stop all others.
+/// As much as all streams may have: with less, as in hyper, three that nobody reads would stop all others.
 const CONNECTION_WINDOW_BYTES: u32 = 100 * STREAM_WINDOW_BYTES;
 
-/// A service that is called over gRPC.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
     /// Its listener, over `http` or `https`.
     pub uri: &'a Uri,
     /// Who may have signed its certificate, as a PEM file.
     pub ca: Option<&'a Path>,
-    /// The flag that names that file.
     pub ca_flag: &'static str,
 }
 
-/// A channel to a service, which connects when it is first used.
-pub fn channel(peer: Peer<'_>) -> Result<Channel> {
-    Ok(endpoint(peer)?.connect_lazy())
-}
-
-/// How a service is connected to.
+/// How to connect to a service.
 pub fn endpoint(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Endpoint> {
     let mut endpoint = Endpoint::from(uri.clone());
     match (uri.scheme_str() == Some("https"), ca) {
@@ -87,7 +73,6 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// The connections for as many streams, and for calls.
     pub(super) fn new(peer: Peer<'_>, streams_max: usize) -> Result<Self> {
         let endpoint = endpoint(peer)?
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -100,7 +85,6 @@ impl Upstream {
         })
     }
 
-    /// How many calls may be under way.
     pub(super) fn calls_max() -> usize {
         usize::from(CALL_CONNECTIONS) * usize::from(STREAMS_MAX)
     }
@@ -119,7 +103,6 @@ impl Upstream {
         }))
     }
 
-    /// An error: the service does not serve, or cannot be reached.
     pub(super) async fn probe(&self) -> Result<()> {
         let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
         let answer = HealthClient::new(self.probe.clone()).check(request).await?;
@@ -128,7 +111,6 @@ impl Upstream {
     }
 }
 
-/// At least one connection.
 struct Connections {
     first: Connection,
     others: Vec<Connection>,

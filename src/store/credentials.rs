@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::{
     Call, Credential, CredentialDigest, CredentialState, Error, OrganizationId, Principal, Result,
-    StoredCredential, Violation, reason,
+    StoredCredential, reason,
 };
 
 impl Store {
@@ -68,11 +68,11 @@ impl Store {
         let Err(error) = self.write(&insert).await else { return Ok(()) };
         match (error.sql_err(), credential.organization) {
             (Some(SqlErr::ForeignKeyConstraintViolation(_)), Some(id)) => Err(Error::NotFound(id)),
-            (Some(SqlErr::UniqueConstraintViolation(_)), _) => Err(Error::invalid(Violation::new(
+            (Some(SqlErr::UniqueConstraintViolation(_)), _) => Err(Error::invalid(
                 "secret",
                 reason::CREDENTIAL_ALREADY_EXISTS,
                 "This secret belongs to a credential already; revoked ones are not used again.",
-            ))),
+            )),
             _ => Err(failure(error)),
         }
     }

@@ -1,5 +1,4 @@
-//! Metrics: their names, which follow OpenTelemetry's semantic conventions where these have one, and
-//! what they count. Prometheus reads them from the operations listener.
+//! Metrics, named by OpenTelemetry's semantic conventions where these have a name.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -30,19 +29,16 @@ const READY: &str = "orgd_ready";
 const BUILD: &str = "orgd_build_info";
 const DROPPED_LINES: &str = "orgd_log_lines_dropped_total";
 
-/// Bounds of times in seconds, dense where a service of this kind answers.
 const SECONDS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-/// How often what was measured is summed up, where nobody asks for it: until then each measurement
-/// takes memory of its own.
+/// How often histograms are compacted when nobody scrapes; otherwise each sample stays in memory.
 pub const SUM_UP_INTERVAL: Duration = Duration::from_secs(1);
 
 static EXPORTER: OnceLock<PrometheusHandle> = OnceLock::new();
 static LINES: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// The metrics of the process, which count from here on.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     exporter: PrometheusHandle,
@@ -68,12 +64,10 @@ impl Metrics {
         Ok(Self { exporter: exporter.clone(), process })
     }
 
-    /// Sums up what was measured since the last time.
     pub fn sum_up(&self) {
         self.exporter.run_upkeep();
     }
 
-    /// All metrics in Prometheus's text format.
     #[must_use]
     pub fn render(&self) -> String {
         self.process.collect();
@@ -98,17 +92,10 @@ fn describe() {
     describe_counter!(QUEUE_REFUSALS, "Work refused because too much waited");
     describe_histogram!(BATCH_SIZE, "Work that was done in one batch");
     describe_counter!(CHANGE_LOG_ENTRIES, "Changes that were recorded");
-    describe_counter!(
-        CHANGE_LOG_BYTES,
-        Unit::Bytes,
-        "Bytes of the values that were recorded with changes"
-    );
+    describe_counter!(CHANGE_LOG_BYTES, Unit::Bytes, "Bytes of the values in recorded changes");
     describe_counter!(AUTH_LOOKUPS, "Credentials that were known, known to be none, or looked up");
     describe_gauge!(AUTH_ENTRIES, "Credentials that are remembered");
-    describe_gauge!(
-        MIGRATIONS,
-        "Steps of the schema that the database has, lacks, or has from a later version"
-    );
+    describe_gauge!(MIGRATIONS, "Migrations: applied, pending, or unknown to this version");
     describe_gauge!(READY, "1: the service can do its work");
     describe_gauge!(BUILD, "1, with the version");
     describe_counter!(DROPPED_LINES, "Log lines that nobody took in time");
@@ -122,17 +109,13 @@ fn describe() {
     }
 }
 
-/// What a rate limit is about.
 #[derive(Clone, Copy, Debug)]
 pub enum RateScope {
-    /// A principal.
     Principal,
-    /// A source address.
     Source,
 }
 
 impl RateScope {
-    /// The scope as metrics and headers name it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -142,7 +125,6 @@ impl RateScope {
     }
 }
 
-/// A request was over a rate limit.
 pub fn rate_limited(scope: RateScope) {
     counter!(RATE_LIMIT_REFUSALS, "scope" => scope.name()).increment(1);
 }
@@ -185,8 +167,7 @@ pub struct QueueTelemetry {
 }
 
 impl QueueTelemetry {
-    /// Of the queue with this name, whose batches are this operation of a database system on a
-    /// table.
+    /// `operation` is that of the queue's batches, on the table `collection`.
     #[must_use]
     pub fn new(
         queue: &'static str,
@@ -211,37 +192,31 @@ impl QueueTelemetry {
         }
     }
 
-    /// From the begin of waiting to the answer, for traces.
     #[must_use]
     pub fn span(&self) -> Span {
         db_span(self.system, self.operation, self.collection)
     }
 
-    /// Work was refused.
     pub fn refused(&self) {
         self.refusals.increment(1);
     }
 
-    /// So much waits now.
     pub fn waiting(&self, waiting: usize) {
         self.waiting.set(number(waiting));
     }
 
-    /// A batch of this size was done in this time.
     pub fn done(&self, size: usize, time: Duration) {
         self.batch_size.record(number(size));
         self.time.record(time);
     }
 }
 
-/// So many changes were recorded, whose values have so many bytes.
 pub fn change_log(entries: usize, bytes: usize) {
     for (counter, count) in [(CHANGE_LOG_ENTRIES, entries), (CHANGE_LOG_BYTES, bytes)] {
         counter!(counter).increment(u64::try_from(count).unwrap_or(u64::MAX));
     }
 }
 
-/// A statement's span, for traces alone.
 #[must_use]
 pub fn db_span(system: &'static str, operation: &'static str, collection: &'static str) -> Span {
     tracing::debug_span!(
@@ -254,7 +229,6 @@ pub fn db_span(system: &'static str, operation: &'static str, collection: &'stat
     )
 }
 
-/// The connections of a pool now.
 pub fn pool(name: &'static str, idle: usize, used: usize, max: usize) {
     for (state, count) in [("idle", idle), ("used", used)] {
         gauge!(
@@ -270,18 +244,13 @@ pub fn pool(name: &'static str, idle: usize, used: usize, max: usize) {
 /// How a credential was found: `known`, `unknown`, or `miss`, which asks the database.
 #[derive(Clone, Debug)]
 pub struct AuthMetrics {
-    /// It is remembered.
     pub known: metrics::Counter,
-    /// It is remembered that there is none.
     pub unknown: metrics::Counter,
-    /// The database is asked.
     pub miss: metrics::Counter,
 }
 
-impl AuthMetrics {
-    /// Counters that begin with nothing.
-    #[must_use]
-    pub fn new() -> Self {
+impl Default for AuthMetrics {
+    fn default() -> Self {
         let [known, unknown, miss] = ["known", "unknown", "miss"].map(|result| {
             let counter = counter!(AUTH_LOOKUPS, "result" => result);
             counter.increment(0);
@@ -291,28 +260,19 @@ impl AuthMetrics {
     }
 }
 
-impl Default for AuthMetrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// How many credentials are remembered now, and how many secrets that are none.
 pub fn auth_entries(known: u64, unknown: u64) {
     for (cache, entries) in [("known", known), ("unknown", unknown)] {
         gauge!(AUTH_ENTRIES, "cache" => cache).set(number(entries));
     }
 }
 
-/// How many steps of the schema the database has, how many it lacks, and how many of a later version it
-/// has.
+/// Steps of the schema. The `unknown` ones are of a later version.
 pub fn migrations(applied: usize, pending: usize, unknown: usize) {
     for (state, steps) in [("applied", applied), ("pending", pending), ("unknown", unknown)] {
         gauge!(MIGRATIONS, "state" => state).set(number(steps));
     }
 }
 
-/// Whether the service can do its work.
 pub fn ready(ready: bool) {
     gauge!(READY).set(if ready { 1.0 } else { 0.0 });
 }

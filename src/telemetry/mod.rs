@@ -1,6 +1,4 @@
-//! Logs, metrics and traces: set up once, by the binary. A leaf that every room may use.
-//!
-//! Architecture invariant: no secret, no body and no value of a field is in any of them.
+//! Logs, metrics and traces. No secret, no body and no value of a field is in any of them.
 
 pub mod metrics;
 mod request;
@@ -36,16 +34,13 @@ use tracing_subscriber::{
 
 use crate::config::{LogArgs, LogFormat, TraceArgs};
 
-/// Lines that wait for whoever reads them; more are dropped and counted, so that a reader that is
-/// stuck does not stop the service.
+/// More lines are dropped and counted, so that a reader that is stuck does not stop the service.
 const WAITING_LINES_MAX: usize = 16_384;
 /// Bytes that are written at once at most.
 const WRITE_BYTES: usize = 64 * 1024;
-/// How long the thread that writes rests when no line waits: whoever logs need not wake it for each
-/// line, which costs more than the line.
+/// The thread that writes rests when no line waits: to wake it costs more than a line.
 const WRITE_REST: Duration = Duration::from_millis(10);
 
-/// Logs and traces, until the value is dropped.
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
     set_filter: Box<dyn Fn(EnvFilter) -> Result<()>>,
@@ -54,8 +49,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sends log lines to standard error, as standard output is for what a command answers; and
-    /// traces where an endpoint is set. Within a runtime, which the exporter uses.
+    /// Logs to standard error; standard output is for what a command answers. Needs a runtime, for the exporter.
     pub fn start(log: &LogArgs, traces: Option<&TraceArgs>) -> Result<Self> {
         let (filter, handle) = reload::Layer::new(filter(log)?);
         let (writer, guard) = NonBlockingBuilder::default()
@@ -84,7 +78,6 @@ impl Telemetry {
         Ok(Self { traces: provider, set_filter, _log: guard })
     }
 
-    /// From now on other lines are logged.
     pub fn set_filter(&self, log: &LogArgs) -> Result<()> {
         (self.set_filter)(filter(log)?)
     }
@@ -109,7 +102,6 @@ fn discreet() -> FilterFn {
     FilterFn::new(is_shown).with_max_level_hint(LevelFilter::TRACE)
 }
 
-/// A writer that rests after what it has written.
 struct Unhurried<W>(W);
 
 impl<W: Write> Write for Unhurried<W> {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::HeaderValue;
@@ -10,8 +10,7 @@ use tracing::Span;
 
 use super::{TraceContext, metrics};
 
-/// One request, whichever rooms it passes. A request over REST has one record, also within the
-/// service that it is translated for in the same process.
+/// A REST request and the gRPC call that it becomes in the same process share one record.
 #[derive(Clone, Debug)]
 pub struct RequestRecord(Arc<Known>);
 
@@ -23,7 +22,6 @@ struct Known {
 }
 
 impl RequestRecord {
-    /// A request whose headers are here.
     #[must_use]
     pub fn begin() -> Self {
         Self(Arc::new(Known {
@@ -33,17 +31,14 @@ impl RequestRecord {
         }))
     }
 
-    /// Who the caller is.
     pub fn set_subject(&self, subject: &str) {
         let _ = self.0.subject.set(subject.to_owned());
     }
 
-    /// Which organization it is about.
     pub fn set_organization(&self, id: i64) {
         let _ = self.0.organization.set(id);
     }
 
-    /// The answer of the REST door.
     pub fn end_http(
         &self,
         method: &'static str,
@@ -55,21 +50,9 @@ impl RequestRecord {
         let time = self.0.begin.elapsed();
         metrics::http_request(method, route, status, time);
         TraceContext::note(span, "http.response.status_code", i64::from(status));
-        tracing::info!(
-            target: "orgd::request",
-            method,
-            route,
-            status,
-            subject = self.0.subject.get(),
-            organization = self.0.organization.get(),
-            latency_ms = time.as_secs_f64() * 1e3,
-            request_id = request_id.to_str().unwrap_or_default(),
-            trace_id = TraceContext::trace_id(span),
-            "answered"
-        );
+        self.log(method, Some((route, status)), None, time, request_id, span);
     }
 
-    /// The answer of the gRPC door to a call that came to it.
     pub fn end_rpc(
         &self,
         method: &'static str,
@@ -77,10 +60,24 @@ impl RequestRecord {
         request_id: &HeaderValue,
         span: &Span,
     ) {
-        let time = self.0.begin.elapsed();
+        self.log(method, None, Some(code), self.0.begin.elapsed(), request_id, span);
+    }
+
+    /// The one line of a request. A field without a value is not in it.
+    fn log(
+        &self,
+        method: &str,
+        http: Option<(&str, u16)>,
+        code: Option<&str>,
+        time: Duration,
+        request_id: &HeaderValue,
+        span: &Span,
+    ) {
         tracing::info!(
             target: "orgd::request",
             method,
+            route = http.map(|(route, _)| route),
+            status = http.map(|(_, status)| status),
             code,
             subject = self.0.subject.get(),
             organization = self.0.organization.get(),

@@ -24,14 +24,12 @@ pub(super) fn set(trusts_remote_parents: Option<bool>) {
 pub struct TraceContext;
 
 impl TraceContext {
-    /// Whether there are traces.
     #[must_use]
     pub fn is_on() -> bool {
         TRACES.get().copied().flatten().is_some()
     }
 
-    /// The span of a request that came from outside: all that is told within it has its id. What
-    /// only traces need is left out where there are none, as log lines would repeat it.
+    /// All log lines within the span have its id, so what only traces need is left out where there are none.
     #[must_use]
     pub fn request_span(
         name: fmt::Arguments<'_>,
@@ -44,18 +42,13 @@ impl TraceContext {
         }
         let span =
             tracing::info_span!("request", otel.name = name, otel.kind = "server", request_id);
-        Self::adopt(&span, headers);
-        span
-    }
-
-    /// Makes the caller's span the parent of ours, where callers are trusted.
-    fn adopt(span: &Span, headers: &HeaderMap) {
         if TRACES.get().copied().flatten() == Some(true) {
             let parent = TraceContextPropagator::new()
                 .extract_with_context(&Context::new(), &Headers(headers));
             // Fails only for a span that has begun, which this one has not.
             let _ = span.set_parent(parent);
         }
+        span
     }
 
     /// Names the current span as the parent of whoever gets these headers.
@@ -66,7 +59,6 @@ impl TraceContext {
         }
     }
 
-    /// The id of a span's trace.
     #[must_use]
     pub fn trace_id(span: &Span) -> Option<String> {
         let context = Self::is_on().then(|| span.context())?;

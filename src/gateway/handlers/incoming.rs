@@ -10,24 +10,22 @@ use axum::{
 use tokio::task::yield_now;
 
 use crate::gateway::{
-    client::{Caller, Transport},
+    client::{Caller, Transport, is_known},
     context::{Exchange, RequestLimits},
     write::problem::Problem,
 };
 
-/// What the handlers share.
 #[derive(Clone)]
-pub(in crate::gateway) struct Gateway {
-    pub(in crate::gateway) transport: Transport,
-    pub(in crate::gateway) limits: RequestLimits,
+pub(crate) struct Gateway {
+    pub(crate) transport: Transport,
+    pub(crate) limits: RequestLimits,
 }
 
-/// One request, and the client that makes calls on its behalf.
-pub(in crate::gateway) struct Incoming {
-    pub(in crate::gateway) caller: Caller,
-    pub(in crate::gateway) head: Parts,
-    pub(in crate::gateway) body: Body,
-    pub(in crate::gateway) limits: RequestLimits,
+pub(crate) struct Incoming {
+    pub(crate) caller: Caller,
+    pub(crate) head: Parts,
+    pub(crate) body: Body,
+    pub(crate) limits: RequestLimits,
 }
 
 impl FromRequest<Gateway> for Incoming {
@@ -44,16 +42,11 @@ impl FromRequest<Gateway> for Incoming {
     }
 }
 
-/// Reads a request, and authenticates its caller where that must come first.
-///
-/// Authentication comes before the body is read and before anything in it is refused. The service
-/// authenticates every call anyway; a call of its own is spent only where the order shows: where the
-/// body is not here yet, and where the request is refused without a call. The second counts for the
-/// caller's rate limit, as the request's own call would have.
-///
-/// A body that waits to be asked for (`Expect: 100-continue`) is asked for by whoever looks at it, so
-/// nobody does before the caller is known.
-pub(in crate::gateway) async fn authenticated_first<T>(
+/// Reads a request, and authenticates its caller before the body is read or refused.
+/// The service authenticates every call; a call of its own is spent only where the body is not here yet, or
+/// where the request is refused without a call, which then costs the caller's rate limit as usual.
+/// A body with `Expect: 100-continue` is asked for by polling it, so nobody does before the caller is known.
+pub(crate) async fn authenticated_first<T>(
     caller: &Caller,
     headers: &HeaderMap,
     reading: impl Future<Output = Result<T, Problem>>,
@@ -70,7 +63,8 @@ pub(in crate::gateway) async fn authenticated_first<T>(
         }
     };
     if read.is_err() {
-        Box::pin(caller.count()).await?;
+        // Counts the request, which makes no other call.
+        is_known(Box::pin(caller.who_am_i()).await)?;
     }
     read
 }

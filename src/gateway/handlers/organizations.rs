@@ -18,11 +18,12 @@ use serde::Serialize;
 
 use crate::{
     gateway::{
+        client::Client,
         handlers::{
             incoming::{Incoming, authenticated_first},
             watch,
         },
-        openapi::{OrganizationCreation, OrganizationUpdate, ProblemBody, Updated},
+        openapi::{OrganizationCreation, OrganizationUpdate, Updated},
         read::{
             path::organization_id,
             preconditions::Preconditions,
@@ -32,7 +33,7 @@ use crate::{
         },
         write::{
             headers::PRIVATE,
-            problem::Problem,
+            problem::{Problem, Rendered},
             resource::{Change, ChangePage, Organization, OrganizationPage},
         },
     },
@@ -59,11 +60,11 @@ const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
     request_body(content = OrganizationUpdate, description = "The fields to change; null clears"),
     responses(
         (status = 200, description = "All ok", body = Updated),
-        (status = 412, description = "A precondition does not hold; the metadata has the organization's etag", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "A precondition does not hold; the metadata has the organization's etag", body = Rendered, content_type = "application/problem+json"),
+        (status = 422, description = "Another request was sent under this key", body = Rendered, content_type = "application/problem+json"),
     )
 )]
-pub(in crate::gateway) async fn update(
+pub(crate) async fn update(
     Incoming { caller, head, body, limits }: Incoming,
 ) -> Result<Response, Problem> {
     let preconditions = Preconditions::read(&head.headers);
@@ -92,7 +93,7 @@ pub(in crate::gateway) async fn update(
     Ok(response)
 }
 
-/// The page's answer: the id, a JSON number, and nothing else.
+/// The documented answer (docs/API.md): the id, a JSON number, and nothing else.
 fn id_alone(organization: &v1::Organization) -> Response {
     let body = format!("{{\"id\": {}}}", organization.id);
     (JSON, body).into_response()
@@ -114,10 +115,10 @@ fn id_alone(organization: &v1::Organization) -> Response {
     responses(
         (status = 200, description = "With validateOnly: as it would be stored", body = Organization),
         (status = 201, description = "Stored", body = Organization, headers(("Location", description = "Where it is"), ("ETag", description = "Its etag"))),
-        (status = 422, description = "Another request was sent under this key", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "Another request was sent under this key", body = Rendered, content_type = "application/problem+json"),
     )
 )]
-pub(in crate::gateway) async fn create(
+pub(crate) async fn create(
     Incoming { caller, head, body, limits }: Incoming,
 ) -> Result<Response, Problem> {
     let preferences = Preferences::read(&head.headers);
@@ -127,13 +128,12 @@ pub(in crate::gateway) async fn create(
     let created = caller.create(message).await;
     let created = created.map_err(|status| Problem::of_change(&status, false))?;
     let location = format!("/v1/organizations/{}", created.id);
-    let headers = is_stored.then(|| [(LOCATION, location), (ETAG, created.etag.clone())]);
-    let status = if is_stored { StatusCode::CREATED } else { StatusCode::OK };
+    let headers = [(LOCATION, location), (ETAG, created.etag.clone())];
     let resource = Json(Organization::new(created, with_writable));
-    Ok(match headers {
-        Some(headers) => (status, headers, resource).into_response(),
-        None => (status, resource).into_response(),
-    })
+    if !is_stored {
+        return Ok(resource.into_response());
+    }
+    Ok((StatusCode::CREATED, headers, resource).into_response())
 }
 
 /// `GET /v1/organizations/{id}`, and HEAD.
@@ -152,16 +152,14 @@ pub(in crate::gateway) async fn create(
         (status = 304, description = "The caller has it"),
     )
 )]
-pub(in crate::gateway) async fn get(
-    Incoming { caller, head, .. }: Incoming,
-) -> Result<Response, Problem> {
+pub(crate) async fn get(Incoming { caller, head, .. }: Incoming) -> Result<Response, Problem> {
     let reading = async {
         let include_writable_fields = Query::read(&head.uri)?.flag("writableFields")?;
         Ok(v1::GetOrganizationRequest { id: organization_id(&head.uri)?, include_writable_fields })
     };
     let message = authenticated_first(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
-    let found = caller.get(message).await?;
+    let found = caller.read(message, Client::get).await?;
     let etag = [(ETAG, found.etag.clone())];
     if Preconditions::read(&head.headers).if_none_match_met(&found.etag) {
         return Ok((StatusCode::NOT_MODIFIED, [PRIVATE], etag).into_response());
@@ -182,9 +180,7 @@ pub(in crate::gateway) async fn get(
     ),
     responses((status = 200, description = "A page, by ascending id", body = OrganizationPage))
 )]
-pub(in crate::gateway) async fn list(
-    Incoming { caller, head, .. }: Incoming,
-) -> Result<Response, Problem> {
+pub(crate) async fn list(Incoming { caller, head, .. }: Incoming) -> Result<Response, Problem> {
     let reading = async {
         let query = Query::read(&head.uri)?;
         Ok(v1::ListOrganizationsRequest {
@@ -195,16 +191,13 @@ pub(in crate::gateway) async fn list(
     };
     let message = authenticated_first(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
-    let page = caller.list(message).await?;
-    if head.method == Method::HEAD {
-        return Ok(head_of_page());
-    }
+    let page = caller.read(message, Client::list).await?;
     let organizations = page.organizations.into_iter();
     let page = OrganizationPage {
         organizations: organizations.map(|found| Organization::new(found, with_writable)).collect(),
         next_page_token: page.next_page_token,
     };
-    Ok(page_of(&page))
+    Ok(page_of(&head, &page))
 }
 
 /// `GET /v1/organizations/{id}/changes`: a page of the organization's change log.
@@ -224,7 +217,7 @@ pub(in crate::gateway) async fn list(
         (String = "text/event-stream"),
     )))
 )]
-pub(in crate::gateway) async fn list_changes(incoming: Incoming) -> Result<Response, Problem> {
+pub(crate) async fn list_changes(incoming: Incoming) -> Result<Response, Problem> {
     if watch::is_asked(&incoming.head.headers) {
         return watch::watch(incoming).await;
     }
@@ -238,29 +231,25 @@ pub(in crate::gateway) async fn list_changes(incoming: Incoming) -> Result<Respo
         })
     };
     let message = authenticated_first(&caller, &head.headers, reading).await?;
-    let page = caller.list_changes(message).await?;
-    if head.method == Method::HEAD {
-        return Ok(head_of_page());
-    }
+    let page = caller.read(message, Client::list_changes).await?;
     let changes = page.changes.into_iter().map(Change::from).collect();
     let page = ChangePage { changes, next_page_token: page.next_page_token };
-    Ok(page_of(&page))
+    Ok(page_of(&head, &page))
 }
 
-/// How many entries to ask the service for. HEAD is refused where GET is, for which one is enough.
+/// HEAD is refused where GET is, for which one entry is enough.
 fn page_size(head: &Parts, query: &Query) -> Result<i32, Problem> {
     let asked = query.page_size()?;
     Ok(if head.method == Method::HEAD { 1 } else { asked })
 }
 
-/// A page, in no more memory than it needs: its client may take it slowly.
-fn page_of(page: &impl Serialize) -> Response {
-    let bytes = serde_json::to_vec(page).unwrap_or_default().into_boxed_slice();
-    ([PRIVATE], JSON, Bytes::from(bytes)).into_response()
-}
-
-/// The head of a page that is not made, so that its length is not known and not told (RFC 9110 §9.3.2).
-fn head_of_page() -> Response {
-    let unknown = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
-    ([PRIVATE], JSON, unknown).into_response()
+/// A page, in no more memory than it needs: its client may take it slowly. HEAD asked for one entry
+/// only, so the length of the page is not known and not told (RFC 9110 §9.3.2).
+fn page_of(head: &Parts, page: &impl Serialize) -> Response {
+    let body = if head.method == Method::HEAD {
+        Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())
+    } else {
+        Bytes::from(serde_json::to_vec(page).unwrap_or_default().into_boxed_slice()).into()
+    };
+    ([PRIVATE], JSON, body).into_response()
 }

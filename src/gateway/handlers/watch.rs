@@ -1,5 +1,4 @@
-//! The change log as server-sent events (WHATWG HTML §9.2): the stream of the gRPC door, one event a
-//! change.
+//! The change log as server-sent events (WHATWG HTML §9.2), one event a change.
 
 use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, header::ACCEPT},
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     gateway::{
+        client::Client,
         handlers::incoming::{Incoming, authenticated_first},
         read::path::organization_id,
         write::{problem::Problem, resource::Change},
@@ -26,8 +26,7 @@ const UNBUFFERED: [(HeaderName, HeaderValue); 1] =
     [(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"))];
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// Whether the client asks for events rather than for a page.
-pub(in crate::gateway) fn is_asked(headers: &HeaderMap) -> bool {
+pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let types = lines.flat_map(|line| line.split(','));
     let essences = types.filter_map(|text| text.split(';').next());
@@ -35,25 +34,19 @@ pub(in crate::gateway) fn is_asked(headers: &HeaderMap) -> bool {
     essences.any(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
-/// Follows the changes of the organization in the path, from the version after the client's last
-/// event on, or from now on.
-pub(in crate::gateway) async fn watch(
+/// Follows the organization's changes after the client's last event, or from now on.
+pub(crate) async fn watch(
     Incoming { caller, head, limits, .. }: Incoming,
 ) -> Result<Response, Problem> {
-    // An old connection ends the stream, as does a process that stops; the client comes back with its
-    // last event's id.
+    // An old connection ends the stream; the client comes back with its last event's id.
     let connection = head.extensions.get::<CancellationToken>().cloned().unwrap_or_default();
     let reading = async { Ok((organization_id(&head.uri)?, last_event_id(&head.headers)?)) };
     let (id, from) = authenticated_first(&caller, &head.headers, reading).await?;
     if head.method == Method::HEAD {
         // Refused as the stream would be, which is not begun.
-        let page_size = 1;
-        let message = v1::ListChangesRequest {
-            organization_id: id,
-            page_size,
-            ..v1::ListChangesRequest::default()
-        };
-        caller.list_changes(message).await?;
+        let mut message = v1::ListChangesRequest { organization_id: id, ..Default::default() };
+        message.page_size = 1;
+        caller.read(message, Client::list_changes).await?;
         let nothing = Sse::new(stream::empty::<Result<Event, axum::Error>>());
         return Ok((UNBUFFERED, nothing).into_response());
     }
@@ -61,7 +54,7 @@ pub(in crate::gateway) async fn watch(
         organization_ids: vec![id],
         from_versions: from.into_iter().map(|version| (id, version)).collect(),
     };
-    let changes = caller.watch(message).await?;
+    let changes = caller.read(message, Client::watch).await?;
     // The service's signs of life are for the gateway; clients get the gateway's own.
     let changes = changes.try_filter(|change| future::ready(!change.heartbeat));
     let path = head.uri.path().to_owned();
@@ -87,7 +80,6 @@ fn events(changes: impl Stream<Item = Result<v1::Change, String>>) -> impl Strea
     })
 }
 
-/// The last version that the client has seen.
 fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     let mut lines = headers.get_all(LAST_EVENT_ID).iter();
     let (line, second) = (lines.next(), lines.next());

@@ -3,7 +3,7 @@
 use axum::{
     body::Body,
     http::{
-        HeaderMap, HeaderName, HeaderValue,
+        HeaderMap, HeaderValue,
         header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
     },
 };
@@ -16,7 +16,7 @@ use crate::gateway::write::problem::Problem;
 const MEDIA_TYPES: [&str; 2] = ["application/json", "application/merge-patch+json"];
 
 /// The body of a request that has at most `bytes_max` bytes of JSON in no content coding.
-pub(in crate::gateway) async fn read(
+pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
     bytes_max: usize,
@@ -43,7 +43,7 @@ fn check_content_coding(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::unsupported("The body must not be compressed; send it as it is.", accepted))
 }
 
-/// The page shows no Content-Type, so none is fine; one that says something else is not.
+/// The examples of docs/API.md have no Content-Type, so none is fine; one that says something else is not.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let mut lines = headers.get_all(CONTENT_TYPE).iter();
     let is_json = match (lines.next(), lines.next()) {
@@ -54,12 +54,10 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     if is_json {
         return Ok(());
     }
-    let accepted: (HeaderName, _) =
+    let accepted =
         (ACCEPT, HeaderValue::from_static("application/json, application/merge-patch+json"));
-    Err(Problem::unsupported(
-        "The body must be JSON; send Content-Type application/json.",
-        accepted,
-    ))
+    let detail = "The body must be JSON; send Content-Type application/json.";
+    Err(Problem::unsupported(detail, accepted))
 }
 
 fn is_json(line: &HeaderValue) -> bool {

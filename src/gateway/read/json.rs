@@ -1,8 +1,5 @@
-//! The JSON of a body, read in one pass without an intermediate tree.
-//!
-//! Every key and value is read, also where it is ignored: two layers must never read one body
-//! differently (RFC 7493), so duplicate keys, lone surrogates and invalid UTF-8 are refused wherever
-//! they stand.
+//! The JSON of a body, read in one pass without a tree. Ignored members are read too: two layers must never read
+//! one body differently (RFC 7493), so duplicate keys and invalid text are refused everywhere.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -15,11 +12,10 @@ use crate::gateway::write::{
 };
 
 /// What a body says of each field: a member that is not there keeps it, `null` clears it (RFC 7396).
-pub(in crate::gateway) type OrganizationBody = Fields<Change<String>>;
+pub(crate) type OrganizationBody = Fields<Change<String>>;
 
-/// Reads the body of an update of the organization `id`. A refusal lists every member at fault; with
-/// `strict`, also those that would be ignored.
-pub(in crate::gateway) fn read_update(
+/// A refusal lists every member at fault; with `strict`, also those that would be ignored.
+pub(crate) fn read_update(
     bytes: &[u8],
     id: i64,
     strict: bool,
@@ -31,11 +27,8 @@ pub(in crate::gateway) fn read_update(
     read.checked()
 }
 
-/// Reads the body of a creation. An `id` in it is ignored, as the service chooses one.
-pub(in crate::gateway) fn read_creation(
-    bytes: &[u8],
-    strict: bool,
-) -> Result<OrganizationBody, Problem> {
+/// An `id` in the body is ignored, as the service chooses one.
+pub(crate) fn read_creation(bytes: &[u8], strict: bool) -> Result<OrganizationBody, Problem> {
     let mut read = read(bytes, strict)?;
     if strict && read.id.is_some() {
         read.errors.push(FieldError::not_updated("id"));
@@ -47,8 +40,11 @@ fn read(bytes: &[u8], strict: bool) -> Result<Document, Problem> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::not_an_object());
     }
-    let mut document: Document = serde_json::from_slice(bytes).map_err(|error| {
-        // The only error of content that is made below is that of a duplicate key.
+    let mut document = Document::default();
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let read = json.deserialize_map(Reader(|key: &str, value| document.set(key, value)));
+    read.and_then(|_| json.end()).map_err(|error| {
+        // The only error of content is that of a duplicate key (`Reader`).
         if error.is_data() {
             Problem::duplicate_key(error.line(), error.column())
         } else {
@@ -61,7 +57,6 @@ fn read(bytes: &[u8], strict: bool) -> Result<Document, Problem> {
     Ok(document)
 }
 
-/// A body as it was read, good or not.
 #[derive(Debug, Default)]
 struct Document {
     body: OrganizationBody,
@@ -81,7 +76,7 @@ impl Document {
             return self.id = Some(value);
         }
         let Some(field) = Field::named(key) else {
-            // Only defined fields are updated; all others are ignored, as the page says.
+            // Only defined fields are updated; all others are ignored, as docs/API.md says.
             self.ignored.push(key.to_owned());
             return self.ignored.truncate(ERRORS_MAX);
         };
@@ -98,43 +93,6 @@ impl Document {
     }
 }
 
-impl<'de> Deserialize<'de> for Document {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(BodyVisitor)
-    }
-}
-
-struct BodyVisitor;
-
-impl<'de> Visitor<'de> for BodyVisitor {
-    type Value = Document;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Document, A::Error> {
-        let mut document = Document::default();
-        read_members(object, |key, value| document.set(key, value))?;
-        Ok(document)
-    }
-}
-
-/// Reads every member of an object, of which each key stands once.
-fn read_members<'de, A: MapAccess<'de>>(
-    mut object: A,
-    mut on_member: impl FnMut(&str, Scalar),
-) -> Result<(), A::Error> {
-    let mut keys = BTreeSet::new();
-    while let Some((key, value)) = object.next_entry::<String, Scalar>()? {
-        on_member(&key, value);
-        if !keys.insert(key) {
-            return Err(A::Error::custom("duplicate key"));
-        }
-    }
-    Ok(())
-}
-
 /// A JSON value, kept as far as a member of a body needs it.
 #[derive(Debug, PartialEq, Eq)]
 enum Scalar {
@@ -146,13 +104,14 @@ enum Scalar {
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ScalarVisitor)
+        deserializer.deserialize_any(Reader(|_: &str, _| ()))
     }
 }
 
-struct ScalarVisitor;
+/// Reads a value, and tells each member where it is an object.
+struct Reader<F>(F);
 
-impl<'de> Visitor<'de> for ScalarVisitor {
+impl<'de, F: FnMut(&str, Scalar)> Visitor<'de> for Reader<F> {
     type Value = Scalar;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -196,8 +155,14 @@ impl<'de> Visitor<'de> for ScalarVisitor {
         Ok(Scalar::Other)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Scalar, A::Error> {
-        read_members(object, |_, _| ())?;
+    fn visit_map<A: MapAccess<'de>>(mut self, mut object: A) -> Result<Scalar, A::Error> {
+        let mut keys = BTreeSet::new();
+        while let Some((key, value)) = object.next_entry::<String, Scalar>()? {
+            (self.0)(&key, value);
+            if !keys.insert(key) {
+                return Err(A::Error::custom("duplicate key"));
+            }
+        }
         Ok(Scalar::Other)
     }
 }

@@ -3,15 +3,11 @@
 use axum::http::Uri;
 use percent_encoding::percent_decode_str;
 
-use crate::gateway::write::problem::Problem;
+use crate::{domain::fields::ID_MAX, gateway::write::problem::Problem};
 
-/// The largest id, 2^53-1.
-const ID_MAX: i64 = (1 << 53) - 1;
-
-/// The id of `/v1/organizations/{id}`: one spelling of each number from 1 to 2^53-1, of which the
-/// digits may be percent-encoded. Read from the path itself: axum's parameters are decoded already,
-/// or refused in its own words.
-pub(in crate::gateway) fn organization_id(uri: &Uri) -> Result<i64, Problem> {
+/// One spelling of each id, whose digits may be percent-encoded. axum's own parameters are decoded already, or
+/// refused in its words.
+pub(crate) fn organization_id(uri: &Uri) -> Result<i64, Problem> {
     let segment = uri.path().split('/').nth(3).unwrap_or_default();
     let segment = percent_decode_str(segment).decode_utf8_lossy();
     let canonical = segment.bytes().all(|byte| byte.is_ascii_digit()) && !segment.starts_with('0');

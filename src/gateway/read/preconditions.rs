@@ -1,5 +1,4 @@
-//! The preconditions of a request (RFC 9110 §13.1) and how they become the one etag that an update
-//! over gRPC has.
+//! The preconditions of a request (RFC 9110 §13.1), and the etag that they become over gRPC.
 
 use axum::http::{
     HeaderMap, HeaderName,
@@ -15,13 +14,14 @@ const MALFORMED: &str = "malformed";
 /// Bytes of a tag that is sent on at most; none of ours is longer.
 const TAG_BYTES_MAX: usize = 64;
 
-/// The tags of one header.
 #[derive(Debug, PartialEq, Eq)]
 enum Tags {
-    /// `*`
     Any,
     /// The listed ones; what is not a tag matches nothing.
-    Listed { tags: Vec<Tag>, is_whole: bool },
+    Listed {
+        tags: Vec<Tag>,
+        is_whole: bool,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -31,25 +31,23 @@ struct Tag {
     opaque: String,
 }
 
-/// What a request wants of the organization's etag.
 #[derive(Debug)]
-pub(in crate::gateway) struct Preconditions {
+pub(crate) struct Preconditions {
     if_match: Option<Tags>,
     if_none_match: Option<Tags>,
 }
 
 impl Preconditions {
-    pub(in crate::gateway) fn read(headers: &HeaderMap) -> Self {
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
         Self { if_match: tags(headers, IF_MATCH), if_none_match: tags(headers, IF_NONE_MATCH) }
     }
 
-    pub(in crate::gateway) fn are_some(&self) -> bool {
+    pub(crate) fn are_some(&self) -> bool {
         self.if_match.is_some() || self.if_none_match.is_some()
     }
 
-    /// The etag to send with an update: one tag, several of which the organization must have one, or
-    /// with `!` before them several of which it must have none.
-    pub(in crate::gateway) fn etag(&self) -> String {
+    /// Tags of which the organization must have one; after `!`, tags of which it must have none.
+    pub(crate) fn etag(&self) -> String {
         // None of ours has a comma, which would part it.
         let is_possible = |tag: &&str| tag.len() <= TAG_BYTES_MAX && !tag.contains(',');
         match (&self.if_match, &self.if_none_match) {
@@ -80,7 +78,7 @@ impl Preconditions {
     }
 
     /// Whether the current etag is one that the client has, compared weakly (RFC 9110 §13.1.2).
-    pub(in crate::gateway) fn if_none_match_met(&self, current: &str) -> bool {
+    pub(crate) fn if_none_match_met(&self, current: &str) -> bool {
         match &self.if_none_match {
             None => false,
             Some(Tags::Any) => true,
@@ -90,13 +88,11 @@ impl Preconditions {
 }
 
 fn tags(headers: &HeaderMap, name: HeaderName) -> Option<Tags> {
-    let lines: Vec<_> = headers.get_all(name).iter().collect();
-    if lines.is_empty() {
-        return None;
-    }
-    let texts: Vec<_> = lines.iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+    let lines = headers.get_all(name).iter();
+    let texts: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
     let text = texts.join(",");
-    Some(if text.trim() == "*" { Tags::Any } else { listed(&text) })
+    let tags = || if text.trim() == "*" { Tags::Any } else { listed(&text) };
+    (!texts.is_empty()).then(tags)
 }
 
 /// The tags of a list. A comma inside quotes belongs to its tag.

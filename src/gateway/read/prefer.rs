@@ -7,15 +7,14 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 
 /// What a request prefers, of what we know. The first of two that contradict each other counts.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::gateway) struct Preferences {
+pub(crate) struct Preferences {
     /// Refuse members of a body that are not updated, rather than ignore them.
-    pub(in crate::gateway) strict: bool,
-    /// Answer with the whole resource.
-    pub(in crate::gateway) representation: bool,
+    pub(crate) strict: bool,
+    pub(crate) representation: bool,
 }
 
 impl Preferences {
-    pub(in crate::gateway) fn read(headers: &HeaderMap) -> Self {
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
         let mut handling = None;
         let mut answer = None;
         let lines = headers.get_all(PREFER).iter().filter_map(|line| line.to_str().ok());
@@ -35,8 +34,7 @@ impl Preferences {
         }
     }
 
-    /// The header that says which preferences were followed.
-    pub(in crate::gateway) fn applied(self) -> Option<(HeaderName, HeaderValue)> {
+    pub(crate) fn applied(self) -> Option<(HeaderName, HeaderValue)> {
         let applied = match (self.strict, self.representation) {
             (false, false) => return None,
             (true, false) => "handling=strict",

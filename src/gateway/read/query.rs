@@ -1,19 +1,16 @@
-//! The query's parameters. Unknown ones are ignored; a known one that comes twice is refused, as two
-//! layers must never pick different copies.
+//! The query's parameters. A known one that comes twice is refused: two layers must never pick different copies.
 
 use axum::http::Uri;
 
 use crate::gateway::write::problem::Problem;
 
-/// The parameters that some request has.
 const KNOWN: [&str; 4] = ["validateOnly", "writableFields", "pageSize", "pageToken"];
 
-/// The known parameters of one request.
 #[derive(Debug)]
-pub(in crate::gateway) struct Query(Vec<(&'static str, String)>);
+pub(crate) struct Query(Vec<(&'static str, String)>);
 
 impl Query {
-    pub(in crate::gateway) fn read(uri: &Uri) -> Result<Self, Problem> {
+    pub(crate) fn read(uri: &Uri) -> Result<Self, Problem> {
         let mut found: Vec<(&'static str, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             let Some(name) = KNOWN.into_iter().find(|known| *known == name) else { continue };
@@ -25,8 +22,7 @@ impl Query {
         Ok(Self(found))
     }
 
-    /// A parameter that is `true` or `false`, and false where it is not there.
-    pub(in crate::gateway) fn flag(&self, name: &'static str) -> Result<bool, Problem> {
+    pub(crate) fn flag(&self, name: &'static str) -> Result<bool, Problem> {
         match self.get(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
@@ -35,7 +31,7 @@ impl Query {
     }
 
     /// How many entries a page is to have; 0 where nothing is said.
-    pub(in crate::gateway) fn page_size(&self) -> Result<i32, Problem> {
+    pub(crate) fn page_size(&self) -> Result<i32, Problem> {
         let Some(value) = self.get("pageSize") else { return Ok(0) };
         let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
         match value.parse::<i32>() {
@@ -46,8 +42,7 @@ impl Query {
         }
     }
 
-    /// Where the page begins; empty: at the beginning.
-    pub(in crate::gateway) fn page_token(&self) -> String {
+    pub(crate) fn page_token(&self) -> String {
         self.get("pageToken").unwrap_or_default().to_owned()
     }
 

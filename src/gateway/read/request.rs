@@ -20,8 +20,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Bytes of a key that are sent on at most; a UUID has 36.
 const KEY_BYTES_MAX: usize = 64;
 
-/// The message of an update.
-pub(in crate::gateway) async fn read_update(
+pub(crate) async fn read_update(
     head: &Parts,
     body: Body,
     body_bytes_max: usize,
@@ -38,21 +37,11 @@ pub(in crate::gateway) async fn read_update(
         validate_only: query.flag("validateOnly")?,
         request_id,
         include_writable_fields: query.flag("writableFields")?,
-        ..update_of_body(&bytes, id, strict)?
+        ..update_message(id, json::read_update(&bytes, id, strict)?)
     })
 }
 
-/// What of an update its body says.
-pub(in crate::gateway) fn update_of_body(
-    bytes: &[u8],
-    id: i64,
-    strict: bool,
-) -> Result<v1::UpdateOrganizationRequest, Problem> {
-    Ok(update_message(id, json::read_update(bytes, id, strict)?))
-}
-
-/// The message of a creation.
-pub(in crate::gateway) async fn read_creation(
+pub(crate) async fn read_creation(
     head: &Parts,
     body: Body,
     body_bytes_max: usize,
@@ -92,8 +81,7 @@ pub(crate) fn update_message(
     }
 }
 
-/// The caller's key for the request, quoted or not; empty where there is none. The service checks
-/// its form.
+/// The idempotency key, quoted or not; empty: none. The service checks its form.
 fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
     let (Some(line), second) = (lines.next(), lines.next()) else { return Ok(String::new()) };
@@ -102,8 +90,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     }
     let text = line.to_str().unwrap_or("not ASCII");
     let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    // An empty key is a fault of the caller's, not the absence of one; of a long one, the fault is
-    // all that is sent on.
+    // An empty or long key is a fault, which the service is to find.
     Ok(match unquoted.len() {
         0 => "empty",
         1..=KEY_BYTES_MAX => unquoted,

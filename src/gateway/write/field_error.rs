@@ -5,20 +5,25 @@ use std::borrow::Cow;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use tonic_types::{ErrorDetails, FieldViolation};
+use utoipa::ToSchema;
 
-use crate::gateway::write::resource;
+use crate::gateway::write::resource::member;
 
-/// Characters of a key that a pointer has at most.
 const POINTER_CHARS_MAX: usize = 32;
 /// What stands for itself in the fragment of a URI, of what keys commonly have (RFC 3986 §3.5).
 const FRAGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b'~');
-/// One member of a body, or parameter, at fault.
-#[derive(Clone, Debug, Serialize)]
-pub(in crate::gateway) struct FieldError {
-    /// Where in the body (RFC 6901, as a fragment); none where the fault is not in it.
+
+/// One member of the body, or parameter, at fault.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ProblemError)]
+pub(crate) struct FieldError {
+    /// Where in the body (RFC 6901, as a fragment); not there where the fault is not in it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pointer: Option<String>,
+    /// The stable reason.
     reason: Cow<'static, str>,
+    /// What is wrong.
     detail: Cow<'static, str>,
 }
 
@@ -27,7 +32,7 @@ impl FieldError {
         Self { pointer: Some(pointer), reason: reason.into(), detail: detail.into() }
     }
 
-    pub(in crate::gateway) fn not_a_string(key: &str) -> Self {
+    pub(crate) fn not_a_string(key: &str) -> Self {
         let detail = match key {
             "name" => "This must be a string.",
             _ => "This must be a string, or null to clear it.",
@@ -35,40 +40,35 @@ impl FieldError {
         Self::new(pointer(key), "FIELD_TYPE", detail)
     }
 
-    pub(in crate::gateway) fn two_spellings(key: &str) -> Self {
+    pub(crate) fn two_spellings(key: &str) -> Self {
         let detail = "This field is there under another spelling too; send one of them.";
         Self::new(pointer(key), "FIELD_REPEATED", detail)
     }
 
-    pub(in crate::gateway) fn not_updated(key: &str) -> Self {
+    pub(crate) fn not_updated(key: &str) -> Self {
         let detail = "This is not a field that a request sets; leave it out.";
         Self::new(pointer(key), "FIELD_UNKNOWN", detail)
     }
 
-    pub(in crate::gateway) fn id_differs() -> Self {
+    pub(crate) fn id_differs() -> Self {
         let detail = "The id must be the one of the path; it can be left out.";
         Self::new(pointer("id"), "FIELD_IMMUTABLE", detail)
     }
 }
 
 /// The violations of a status, by where the client finds them in its body.
-pub(in crate::gateway) fn listed(details: &ErrorDetails) -> Vec<FieldError> {
+pub(crate) fn listed(details: &ErrorDetails) -> Vec<FieldError> {
     let violations = details.bad_request().map(|bad| bad.field_violations.as_slice());
     let field_error = |violation: &FieldViolation| FieldError {
-        pointer: field_pointer(&violation.field),
+        // Its field is a path of the message; only those of the organization are in the body.
+        pointer: violation.field.strip_prefix("organization.").map(|field| pointer(member(field))),
         reason: violation.reason.clone().into(),
         detail: violation.description.clone().into(),
     };
     violations.unwrap_or_default().iter().map(field_error).collect()
 }
 
-/// Where in the body a field of the message stands.
-fn field_pointer(field: &str) -> Option<String> {
-    Some(pointer(resource::member(field.strip_prefix("organization.")?)))
-}
-
-/// The pointer to a member of the body (RFC 6901, as a fragment), of the first characters of a long
-/// key.
+/// The pointer to a member of the body (RFC 6901, as a fragment). Long keys are cut.
 fn pointer(key: &str) -> String {
     let shown: String = key.chars().take(POINTER_CHARS_MAX).collect();
     let escaped = shown.replace('~', "~0").replace('/', "~1");

@@ -10,7 +10,6 @@ use axum::http::{
     },
 };
 
-/// The twelve headers of docs/API.md.
 const DOCUMENTED: [(HeaderName, HeaderValue); 12] = [
     (ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("authorization, content-type")),
     (ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type")),
@@ -32,16 +31,14 @@ const DOCUMENTED: [(HeaderName, HeaderValue); 12] = [
 ];
 
 /// How long a browser may keep the answer to a preflight: two hours, the most that any keeps.
-pub(in crate::gateway) const MAX_AGE: (HeaderName, HeaderValue) =
+pub(crate) const MAX_AGE: (HeaderName, HeaderValue) =
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
 
-/// For the caller alone, and asked again each time.
-pub(in crate::gateway) const PRIVATE: (HeaderName, HeaderValue) =
+pub(crate) const PRIVATE: (HeaderName, HeaderValue) =
     (CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
 
-/// Puts the documented headers on an answer, in place of any that it has; but a page that brings a
-/// content security policy of its own keeps it (`docs.rs`).
-pub(in crate::gateway) fn document(headers: &mut HeaderMap) {
+/// Replaces the headers of an answer; only a content security policy of its own stays (`docs.rs`).
+pub(crate) fn document(headers: &mut HeaderMap) {
     // One allocation in place of several; the last few are those that an answer has of its own.
     headers.reserve(DOCUMENTED.len() + 4);
     let policy = headers.remove(CONTENT_SECURITY_POLICY);

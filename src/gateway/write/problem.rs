@@ -1,7 +1,5 @@
-//! A refusal as `application/problem+json` (RFC 9457), and the one place of this door that chooses
-//! HTTP status codes.
-//!
-//! Carries the google.rpc details of a status without loss, and never a library's own text.
+//! A refusal as `application/problem+json` (RFC 9457), and the one place that chooses its HTTP status. The
+//! google.rpc details of a status are kept; no text of a library is.
 
 mod render;
 
@@ -15,22 +13,23 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+pub(crate) use render::Rendered;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
+    domain::fields::ID_MAX,
     gateway::write::field_error::{self, FieldError},
     proto::{ERROR_DOMAIN, timeout},
 };
 
-/// Errors that a problem lists at most.
-pub(in crate::gateway) const ERRORS_MAX: usize = 16;
+pub(crate) const ERRORS_MAX: usize = 16;
 /// The seconds of a Retry-After where the service named none.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// A refusal, until [`Problem::render`] writes it.
 #[derive(Clone, Debug)]
-pub(in crate::gateway) struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     code: Code,
     reason: Cow<'static, str>,
@@ -40,9 +39,13 @@ pub(in crate::gateway) struct Problem {
     headers: HeaderMap,
 }
 
-/// Refusals that this door decides by itself.
 impl Problem {
-    fn new(status: StatusCode, code: Code, reason: &'static str, detail: &'static str) -> Self {
+    fn new(
+        status: StatusCode,
+        code: Code,
+        reason: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
             status,
             code,
@@ -54,7 +57,7 @@ impl Problem {
         }
     }
 
-    fn invalid(reason: &'static str, detail: &'static str) -> Self {
+    fn invalid(reason: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, reason, detail)
     }
 
@@ -63,13 +66,13 @@ impl Problem {
         self
     }
 
-    pub(in crate::gateway) fn route_not_found() -> Self {
+    pub(crate) fn route_not_found() -> Self {
         let detail =
             "There is nothing at this path. Paths have no trailing slash and are in lower case.";
         Self::new(StatusCode::NOT_FOUND, Code::NotFound, "ROUTE_NOT_FOUND", detail)
     }
 
-    pub(in crate::gateway) fn method_not_allowed(allow: HeaderValue) -> Self {
+    pub(crate) fn method_not_allowed(allow: HeaderValue) -> Self {
         let detail =
             "This resource does not have this method; the Allow header lists those it has.";
         let status = StatusCode::METHOD_NOT_ALLOWED;
@@ -77,50 +80,50 @@ impl Problem {
             .with_header(ALLOW, allow)
     }
 
-    pub(in crate::gateway) fn malformed_timeout() -> Self {
+    pub(crate) fn malformed_timeout() -> Self {
         let detail =
             "Grpc-Timeout must be 1 to 8 digits and one of H, M, S, m, u, n, and not zero.";
         Self::invalid("DEADLINE_MALFORMED", detail)
     }
 
-    pub(in crate::gateway) fn malformed_id() -> Self {
-        let detail = "The id in the path must be a number from 1 to 9007199254740991, \
-            without sign, leading zeros or fraction.";
+    pub(crate) fn malformed_id() -> Self {
+        let detail = format!(
+            "The id in the path must be a number from 1 to {ID_MAX}, \
+             without sign, leading zeros or fraction."
+        );
         Self::invalid("ID_MALFORMED", detail)
     }
 
-    pub(in crate::gateway) fn invalid_parameter(name: &str, rule: &str) -> Self {
-        let mut problem = Self::invalid("PARAMETER_INVALID", "");
-        problem.detail = format!("The query parameter {name} {rule}.").into();
-        problem
+    pub(crate) fn invalid_parameter(name: &str, rule: &str) -> Self {
+        Self::invalid("PARAMETER_INVALID", format!("The query parameter {name} {rule}."))
     }
 
-    pub(in crate::gateway) fn malformed_event_id() -> Self {
+    pub(crate) fn malformed_event_id() -> Self {
         let detail =
             "Last-Event-ID must be the version of a change: a number that is not negative.";
         Self::invalid("EVENT_ID_MALFORMED", detail)
     }
 
-    pub(in crate::gateway) fn repeated_header(detail: &'static str) -> Self {
+    pub(crate) fn repeated_header(detail: &'static str) -> Self {
         Self::invalid("HEADER_REPEATED", detail)
     }
 
-    pub(in crate::gateway) fn missing_host() -> Self {
+    pub(crate) fn missing_host() -> Self {
         let detail = "Send one Host header, a host and its port; or :authority over HTTP/2.";
         Self::invalid("HOST_MISSING", detail)
     }
 
-    pub(in crate::gateway) fn odd_transfer_coding() -> Self {
+    pub(crate) fn odd_transfer_coding() -> Self {
         let detail = "The only Transfer-Encoding of a request is chunked, once.";
         Self::invalid("TRANSFER_CODING_UNSUPPORTED", detail)
     }
 
-    pub(in crate::gateway) fn partial_put() -> Self {
+    pub(crate) fn partial_put() -> Self {
         let detail = "Content-Range has no meaning here: send the fields to change, whole.";
         Self::invalid("CONTENT_RANGE_UNSUPPORTED", detail)
     }
 
-    pub(in crate::gateway) fn unsupported(
+    pub(crate) fn unsupported(
         detail: &'static str,
         (name, accepted): (HeaderName, HeaderValue),
     ) -> Self {
@@ -129,52 +132,45 @@ impl Problem {
             .with_header(name, accepted)
     }
 
-    pub(in crate::gateway) fn body_too_large(bytes_max: usize) -> Self {
-        let mut problem =
-            Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, "BODY_TOO_LARGE", "");
-        problem.detail = format!("The body must have at most {bytes_max} bytes.").into();
-        problem
+    pub(crate) fn body_too_large(bytes_max: usize) -> Self {
+        let detail = format!("The body must have at most {bytes_max} bytes.");
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self::new(status, Code::ResourceExhausted, "BODY_TOO_LARGE", detail)
     }
 
-    pub(in crate::gateway) fn body_incomplete() -> Self {
+    pub(crate) fn body_incomplete() -> Self {
         Self::invalid("BODY_INCOMPLETE", "The body ended before it was complete. Send it again.")
     }
 
-    pub(in crate::gateway) fn not_an_object() -> Self {
+    pub(crate) fn not_an_object() -> Self {
         let detail = "The body must be a JSON object with the fields to change.";
         Self::invalid("BODY_NOT_AN_OBJECT", detail)
     }
 
-    pub(in crate::gateway) fn malformed_json(line: usize, column: usize) -> Self {
-        let mut problem = Self::invalid("BODY_MALFORMED", "");
-        problem.detail =
-            format!("The body is not valid JSON; look at line {line}, column {column}.").into();
-        problem
+    pub(crate) fn malformed_json(line: usize, column: usize) -> Self {
+        let detail = format!("The body is not valid JSON; look at line {line}, column {column}.");
+        Self::invalid("BODY_MALFORMED", detail)
     }
 
-    pub(in crate::gateway) fn duplicate_key(line: usize, column: usize) -> Self {
-        let mut problem = Self::invalid("KEY_REPEATED", "");
-        problem.detail = format!(
+    pub(crate) fn duplicate_key(line: usize, column: usize) -> Self {
+        let detail = format!(
             "An object of the body has a key twice; look before line {line}, column {column}."
-        )
-        .into();
-        problem
+        );
+        Self::invalid("KEY_REPEATED", detail)
     }
 
-    pub(in crate::gateway) fn invalid_body(errors: Vec<FieldError>) -> Self {
+    pub(crate) fn invalid_body(errors: Vec<FieldError>) -> Self {
         let detail = "The body is not valid; the errors say which members and why.";
         Self { errors, ..Self::invalid("INVALID_INPUT", detail) }
     }
 
     /// With `is_change`, while a change may have been under way.
-    pub(in crate::gateway) fn deadline_exceeded(is_change: bool) -> Self {
-        let status = StatusCode::GATEWAY_TIMEOUT;
-        let mut problem = Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "");
-        problem.detail = timeout::passed("request", is_change).into();
-        problem
+    pub(crate) fn deadline_exceeded(is_change: bool) -> Self {
+        let (status, detail) = (StatusCode::GATEWAY_TIMEOUT, timeout::passed("request", is_change));
+        Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", detail)
     }
 
-    pub(in crate::gateway) fn rate_limited(wait: Duration) -> Self {
+    pub(crate) fn rate_limited(wait: Duration) -> Self {
         let detail = "Too many requests come from your address; your request was not carried out. \
             Try again after the time that Retry-After says.";
         let status = StatusCode::TOO_MANY_REQUESTS;
@@ -183,7 +179,7 @@ impl Problem {
     }
 
     /// The caller, or its source, does not take its answers or has too many requests under way.
-    pub(in crate::gateway) fn share_exhausted() -> Self {
+    pub(crate) fn share_exhausted() -> Self {
         let detail = "You have as much under way as one caller may have, so your request was not \
             carried out. Wait until some of it is done, and try again after the time that \
             Retry-After says.";
@@ -192,16 +188,15 @@ impl Problem {
             .with_header(RETRY_AFTER, RETRY_AFTER_SECONDS.into())
     }
 
-    pub(in crate::gateway) fn panicked() -> Self {
+    pub(crate) fn panicked() -> Self {
         let detail =
             "The service has failed. Try again; if it happens again, report the request id.";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "INTERNAL", detail)
     }
 }
 
-/// The refusal of a call whose caller has its share of the way to the service, as the service refuses
-/// for its own shares.
-pub(in crate::gateway) fn share_exhausted() -> Status {
+/// As the service itself refuses, for the gateway's shares of the connections to it.
+pub(crate) fn share_exhausted() -> Status {
     exhausted(
         "SHARE_EXHAUSTED",
         "You have as much under way as one caller may have, so your request was not carried out. \
@@ -210,7 +205,7 @@ pub(in crate::gateway) fn share_exhausted() -> Status {
 }
 
 /// The same where others have the rest.
-pub(in crate::gateway) fn overloaded() -> Status {
+pub(crate) fn overloaded() -> Status {
     exhausted(
         "STORE_OVERLOADED",
         "The service has more to do than it can do in time; your request was not carried out. \
@@ -218,8 +213,7 @@ pub(in crate::gateway) fn overloaded() -> Status {
     )
 }
 
-/// The same of a stream.
-pub(in crate::gateway) fn watches_exhausted() -> Status {
+pub(crate) fn watches_exhausted() -> Status {
     exhausted(
         "WATCHES_EXHAUSTED",
         "Too many watches are open: as many as one caller may have, or as many as there may be. \
@@ -242,7 +236,7 @@ impl From<Status> for Problem {
 
 impl Problem {
     /// A refusal of the service, of a change; `conditional`: the request had a precondition.
-    pub(in crate::gateway) fn of_change(status: &Status, conditional: bool) -> Self {
+    pub(crate) fn of_change(status: &Status, conditional: bool) -> Self {
         Self::from_status(status, true, conditional)
     }
 
@@ -252,9 +246,8 @@ impl Problem {
             return Self::transport_failed(status, is_change);
         };
         let http_status = http_status(status.code(), &info.reason, conditional);
-        let mut problem = Self::new(http_status, status.code(), "", "");
+        let mut problem = Self::new(http_status, status.code(), "", status.message().to_owned());
         problem.reason = info.reason.clone().into();
-        problem.detail = status.message().to_owned().into();
         problem.metadata =
             info.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         problem.errors = field_error::listed(&details);
@@ -262,13 +255,12 @@ impl Problem {
         problem
     }
 
-    /// The etag that the organization has, where a precondition failed.
-    pub(in crate::gateway) fn etag(&self) -> Option<&str> {
+    pub(crate) fn etag(&self) -> Option<&str> {
         self.metadata.get("etag").map(String::as_str)
     }
 
     /// The same where the organization has what it must not have.
-    pub(in crate::gateway) fn excluded(self) -> Self {
+    pub(crate) fn excluded(self) -> Self {
         let detail = "The organization exists, and its etag is one that the request excludes; \
             the metadata has it.";
         Self { reason: "ETAG_EXCLUDED".into(), detail: detail.into(), ..self }
@@ -294,7 +286,7 @@ impl Problem {
     }
 }
 
-/// The table of google/rpc/code.proto, and the two reasons for which HTTP has a closer word.
+/// As google/rpc/code.proto maps them; two reasons have a closer status.
 fn http_status(code: Code, reason: &str, conditional: bool) -> StatusCode {
     match code {
         Code::Aborted if conditional => StatusCode::PRECONDITION_FAILED,

@@ -11,6 +11,7 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{ERRORS_MAX, FieldError, Problem};
 use crate::proto::{ERROR_DOMAIN, code};
@@ -20,31 +21,42 @@ const BODY_BYTES_MAX: usize = 4096;
 /// Bytes of the path that a problem repeats at most.
 const INSTANCE_BYTES_MAX: usize = 256;
 
-#[derive(Serialize)]
+/// A refusal (RFC 9457).
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Rendered<'a> {
+#[schema(as = Problem)]
+pub(crate) struct Rendered<'a> {
+    /// Names the kind of problem.
     r#type: String,
+    /// The kind of problem, in the words of the published page where it has some.
     title: &'a str,
+    /// The HTTP status.
+    #[schema(value_type = i32)]
     status: u16,
+    /// What is wrong and what to do.
     detail: &'a str,
+    /// The path of the request.
     instance: &'a str,
+    /// The gRPC code.
     code: &'static str,
+    /// The stable reason.
     reason: &'a str,
+    /// Whose reasons these are.
     domain: &'a str,
+    /// The request's id, for a report.
     request_id: &'a str,
+    /// More of the reason, such as the current etag.
+    #[schema(value_type = Object)]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: &'a BTreeMap<String, String>,
+    /// The members of the body at fault.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
 }
 
 impl Problem {
     /// The answer with its problem, where it is one, written into the body.
-    pub(in crate::gateway) fn render(
-        mut answer: Response,
-        path: &str,
-        request_id: &HeaderValue,
-    ) -> Response {
+    pub(crate) fn render(mut answer: Response, path: &str, request_id: &HeaderValue) -> Response {
         let Some(problem) = answer.extensions_mut().remove::<Self>() else { return answer };
         let bytes = problem.body(path, request_id);
         let headers = answer.headers_mut();
@@ -56,7 +68,7 @@ impl Problem {
     }
 
     /// The data of the event with which a stream ends.
-    pub(in crate::gateway) fn event(&self, path: &str, request_id: &HeaderValue) -> String {
+    pub(crate) fn event(&self, path: &str, request_id: &HeaderValue) -> String {
         String::from_utf8(self.body(path, request_id)).unwrap_or_default()
     }
 
@@ -85,7 +97,7 @@ impl Problem {
     }
 }
 
-/// The page's own words where it has some.
+/// The words of docs/API.md where it has some.
 fn title(status: StatusCode) -> &'static str {
     match status {
         StatusCode::BAD_REQUEST => "Invalid input",

@@ -178,7 +178,7 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
     let (connections, stages) = process.restart();
     let authenticator = Authenticator::new(database.store.clone(), Duration::from_secs(5));
     let call_limits = CallLimits {
-        deadline: limits.request_deadline,
+        deadline: limits.request_deadline.0,
         message_bytes_max: 65_536,
         sources: None,
         principals: PrincipalLimits::default(),
@@ -243,7 +243,7 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
 
 fn rest(transport: Transport) -> Router {
     let limits = RequestLimits {
-        deadline: limits().request_deadline,
+        deadline: limits().request_deadline.0,
         body_bytes_max: 65_536,
         sources: None,
         heartbeat: Duration::from_secs(2),
