@@ -39,7 +39,7 @@ fn abuser(stage: &Stage, number: u8) -> Abuser {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_abusers_at_once_leave_others_their_answers() {
+async fn others_are_answered_beside_ten_abusers() {
     let mut stage = Stage::over(Database::sqlite(), &[]).await;
     let last = FIRST + i64::from(ABUSERS) - 1;
     stage.service.database().add_organizations(FIRST, last).await;

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::stage::Stage;
-use crate::{harness::Service, reliability::offender::memory};
+use crate::harness::{Service, offender::memory};
 
 /// How near memory must come again to what it was.
 const BACK_WITHIN_MEGABYTES: f64 = 30.0;

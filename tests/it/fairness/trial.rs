@@ -169,7 +169,7 @@ pub fn compare(alone: &Calls, beside: &Calls) -> Vec<String> {
 
 /// What a trial finds where there is nothing to find.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trial_without_an_abuse_finds_nothing() {
+async fn a_trial_without_an_abuse_finds_no_harm() {
     for is_gateway in [false, true] {
         let stage = if is_gateway {
             Stage::with_gateway(Database::sqlite(), &[]).await

@@ -8,17 +8,14 @@ use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::{
-    deadlines::hold,
-    harness::{ADMINISTRATOR, Database, FOREIGN, Fault, OWN, Proxy, Service, authorized},
+use crate::harness::{
+    ADMINISTRATOR, Database, FOREIGN, Fault, OWN, PATIENCE, Proxy, Service, authorized,
 };
 
 /// The promise is 1.5 s, which this machine's own slowness may exceed. What is not told in time is told
 /// with the request's deadline, and otherwise.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const DEADLINE: (&str, &str) = ("ORGD_REQUEST_DEADLINE", "20s");
-/// For states that follow.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sends a request of each kind through both APIs, several of them on one organization, and answers how
 /// long the slowest took. Each must be refused as a call that may be made again.
@@ -120,7 +117,7 @@ async fn nothing_is_written_long_after_its_caller_got_an_error() {
     let database = Database::postgres().await;
     database.seed().await;
     let service = Service::start(database).await;
-    let holder = hold(service.database()).await;
+    let holder = service.database().hold().await;
     let begin = Instant::now();
     let service = &service;
     let put = |timeout: &'static str| async move {

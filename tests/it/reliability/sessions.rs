@@ -12,11 +12,9 @@ use tokio::time::{sleep, timeout};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{
-    ADMINISTRATOR, Cluster, Database, FOREIGN, Fault, OWN, Proxy, Service, authorized, orgd,
+    ADMINISTRATOR, Cluster, Database, FOREIGN, Fault, OWN, PATIENCE, Proxy, Service, authorized,
+    orgd,
 };
-
-/// For states that follow. A connection that is of no use was kept for half an hour.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn execute(connection: &DatabaseConnection, statement: &str) {
     connection.execute_unprepared(statement).await.unwrap();
@@ -93,7 +91,7 @@ async fn a_session_that_refuses_writes_or_lost_its_prepared_statements_is_replac
     database.seed().await;
     let proxy = Proxy::start(database.addr()).await;
     let service = Service::start(database.behind(&proxy)).await;
-    // 0A000 means this only with a text that says so, and comes from a real server in `upgrades`.
+    // 0A000 means this only with a text that says so, and comes from a real server in `store::upgrades`.
     for code in ["25006", "26000", "42P05"] {
         let statements = ["UPDATE organizations", "INSERT INTO organizations AS", "SELECT"];
         for (number, words) in statements.into_iter().enumerate() {
@@ -126,7 +124,7 @@ async fn assert_list_agrees(service: &Service) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_leads_to_a_standby_for_a_moment_leaves_no_trace() {
+async fn a_short_switch_to_a_standby_leaves_no_trace() {
     let primary = Cluster::start(&["max_connections=100"]);
     let database = Database::postgres_at(&primary.url, "switched").await;
     database.seed().await;
