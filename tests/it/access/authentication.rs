@@ -10,9 +10,7 @@ use crate::harness::{
 };
 
 fn get(service: &Service, secret: &str) -> Request {
-    service
-        .request("GET", "/v1/organizations/90")
-        .header("authorization", &format!("Bearer {secret}"))
+    service.request("GET", "/v1/organizations/90").bearer(secret)
 }
 
 /// A new credential of the user of organization 90: its id and its secret.
@@ -158,15 +156,14 @@ async fn many_callers_of_one_credential_at_once_are_all_answered() {
 
 #[tokio::test]
 async fn concurrent_callers_of_an_uncached_credential_share_one_query() {
-    use sea_orm::{ConnectionTrait, Statement, TransactionTrait};
+    use sea_orm::{ConnectionTrait, Statement};
 
     // SQLite cannot say which statements run.
     let database = Database::postgres().await;
     database.seed().await;
     let service = Service::start_with(Arc::new(database), &PATIENT).await;
     let (_, secret) = issue(service.database());
-    let holder = service.database().connect().await.begin().await.unwrap();
-    holder.execute_unprepared("LOCK TABLE credentials IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let holder = service.database().lock_table("credentials").await;
     let observer = service.database().connect().await;
     let asking = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
         AND wait_event_type = 'Lock' AND query LIKE '%FROM credentials%'";

@@ -178,7 +178,7 @@ async fn every_route_refuses_the_unauthenticated_and_the_unauthorized() {
             let send = async |token: Option<&str>| {
                 let request = service.request(&method.to_uppercase(), path).body(body);
                 let request = match token {
-                    Some(token) => request.header("authorization", &format!("Bearer {token}")),
+                    Some(token) => request.bearer(token),
                     None => request,
                 };
                 request.send().await.status()

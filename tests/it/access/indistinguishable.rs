@@ -1,4 +1,4 @@
-//! Promise 14, the other half: a user cannot tell a foreign organization from an unknown one, neither by
+//! Promise 14b: a user cannot tell a foreign organization from an unknown one, neither by
 //! the bytes of an answer nor by its time.
 
 use std::{
@@ -68,7 +68,7 @@ async fn answers_do_not_tell_a_foreign_organization_from_an_unknown_one() {
             let ask = async |id: i64| {
                 let whole = format!("/v1/organizations/{id}{path}");
                 let mut request = service.request(method, &whole).body(body);
-                request = request.header("authorization", &format!("Bearer {USER}"));
+                request = request.bearer(USER);
                 for (name, value) in headers.iter().chain(&[("x-request-id", "the-same")]) {
                     request = request.header(name, value);
                 }
@@ -80,7 +80,7 @@ async fn answers_do_not_tell_a_foreign_organization_from_an_unknown_one() {
         }
         let create = async |id: i64| {
             let request = service.request("POST", "/v1/organizations");
-            let request = request.header("authorization", &format!("Bearer {USER}"));
+            let request = request.bearer(USER);
             let request = request.header("x-request-id", "the-same");
             whole_of(&request.body(format!(r#"{{"id": {id}, "name": "N"}}"#)).send().await)
         };

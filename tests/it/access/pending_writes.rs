@@ -42,7 +42,7 @@ impl Writer {
             UserOverRest => service.put(OWN, secret, r#"{"name": "Late"}"#).send().await,
             CreatorOverRest => {
                 let create = service.request("POST", "/v1/organizations");
-                let create = create.header("authorization", &format!("Bearer {secret}"));
+                let create = create.bearer(secret);
                 create.body(r#"{"name": "Late"}"#).send().await
             }
             AdministratorOverGrpc => {
@@ -125,7 +125,7 @@ async fn write_while(
     let secret = issued["secret"].as_str().unwrap().to_owned();
     // From here on the service remembers the credential.
     let get = service.request("GET", "/v1/organizations/90");
-    let get = get.header("authorization", &format!("Bearer {secret}")).send().await;
+    let get = get.bearer(&secret).send().await;
     assert_eq!(get.status(), 200);
 
     let connection = service.database().connect().await;
@@ -146,7 +146,7 @@ async fn write_while(
     if let Some(proxy) = proxy {
         proxy.set_for("Late", Fault::HoldStatements);
     }
-    // Whoever waits for the statement does so before it is sent.
+    // The proxy waits for the statement before the statement is sent.
     let ((), written) = tokio::join!(biased; changing, writer.write(service, &secret));
     connection.close().await.unwrap();
     written

@@ -1,4 +1,4 @@
-//! Promise 14 against writers that never rest: a credential in use is revoked within two seconds, and
+//! Promise 14a: a credential whose writers never pause is revoked within two seconds, and
 //! from the answer on nothing is written by it, on any instance. `pending_writes` has the single steps.
 
 use std::{
@@ -153,7 +153,7 @@ async fn write_without_rest(service: &Service, secret: &str, writer: usize, id: 
             (true, false) => service.put(id, secret, &body).send().await.status() == 200,
             (true, true) => {
                 let create = service.request("POST", "/v1/organizations").body(body);
-                let create = create.header("authorization", &format!("Bearer {secret}"));
+                let create = create.bearer(secret);
                 create.send().await.status() == 201
             }
             (false, false) => {

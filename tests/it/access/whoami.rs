@@ -14,7 +14,7 @@ const PATH: &str = "/v1/whoami";
 const FORGETFUL: [(&str, &str); 1] = [("ORGD_AUTH_CACHE_TTL", "0s")];
 
 fn ask(service: &Service, method: &str, secret: &str) -> Request {
-    service.request(method, PATH).header("authorization", &format!("Bearer {secret}"))
+    service.request(method, PATH).bearer(secret)
 }
 
 async fn rest(service: &Service, secret: &str) -> Answer {
@@ -225,7 +225,7 @@ async fn a_gateway_authenticates_the_requests_that_it_refuses_itself() {
         let before = calls(&service, "WhoAmI", "OK").await;
         assert_eq!(instance.put(90, USER, "[]").send().await.status(), 400);
         let post = instance.request("POST", "/v1/organizations").body("[]");
-        let refused = post.header("authorization", &format!("Bearer {USER}")).send().await;
+        let refused = post.bearer(USER).send().await;
         assert_eq!(refused.status(), 400);
         assert!(calls(&service, "WhoAmI", "OK").await >= before + 2);
         for code in ["OK", "INVALID_ARGUMENT"] {

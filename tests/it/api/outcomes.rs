@@ -11,7 +11,6 @@ use orgd::proto::v1::{
     ListOrganizationsRequest, Organization, UpdateOrganizationRequest, WatchRequest,
     organization_service_client::OrganizationServiceClient,
 };
-use sea_orm::{ConnectionTrait, TransactionTrait};
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -29,7 +28,7 @@ fn speaks_of_a_change(text: &str) -> bool {
 fn rest(service: &Service) -> Vec<(Request, bool)> {
     let of = |method: &str, path: &str| {
         let request = service.request(method, path);
-        request.header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+        request.bearer(ADMINISTRATOR)
     };
     let events = of("GET", "/v1/organizations/90/changes").header("accept", "text/event-stream");
     vec![
@@ -133,7 +132,7 @@ async fn only_changes_report_an_unknown_outcome_when_the_database_is_lost_or_sil
     // What only asks is no change, and neither is one whose caller is not known yet.
     let none = || {
         let dry = service.request("PUT", "/v1/organizations/90?validateOnly=true").body("{}");
-        let dry = dry.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+        let dry = dry.bearer(ADMINISTRATOR);
         vec![(dry, false), (service.put(OWN, SUPPORT, r#"{"name": "Other"}"#), false)]
     };
     // Each after a time in which all went well: what waits for long behind a silent database fails at once.
@@ -168,7 +167,7 @@ async fn a_rate_limit_refusal_does_not_say_that_the_outcome_is_unknown() {
             let requests = (0..40).map(|number| {
                 let method = if number % 2 == 0 { "GET" } else { "PUT" };
                 let request = service.request(method, "/v1/organizations/90").body("{}");
-                request.header("authorization", &format!("Bearer {token}")).send()
+                request.bearer(token).send()
             });
             let answers = join_all(requests).await;
             let refused: Vec<_> = answers.iter().filter(|one| one.status() == 429).collect();
@@ -191,9 +190,8 @@ async fn an_overloaded_credential_lookup_is_reported_as_overload() {
     let settings = [("ORGD_WRITE_QUEUE_MAX", "2")];
     let service = Service::start_with(Arc::new(database), &settings).await;
     let gateway = Service::start_gateway(&service).await;
-    let holder = service.database().connect().await.begin().await.unwrap();
-    holder.execute_unprepared("LOCK TABLE credentials IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    // Whoever has a place waits for the lock, for as long as a statement may, and is told so.
+    let holder = service.database().lock_table("credentials").await;
+    // A caller with a place waits for the lock, as long as a statement may run, and is told so.
     let guessing = join_all((0..16).map(async |number| {
         // Those of the service and the gateway have the same share.
         let instance = [&service, &gateway][number % 2];

@@ -57,7 +57,7 @@ async fn over_rest(service: &Service, token: &str, path: &str, key: [&str; 2]) -
     let mut next = String::new();
     loop {
         let get = service.request("GET", &format!("{path}?pageSize=1000&pageToken={next}"));
-        let answer = get.header("authorization", &format!("Bearer {token}")).send().await;
+        let answer = get.bearer(token).send().await;
         assert_eq!(answer.status(), 200, "{}", answer.text());
         let page = answer.json();
         let entries = page[key[0]].as_array().unwrap();
@@ -138,7 +138,7 @@ async fn pages_of_long_values_end_with_their_bytes_and_their_tokens_lead_through
     .await;
 }
 
-/// Whoever has the answer of the service in this process, as the gateway and the listener have.
+/// The gateway and the listener see an answer of the service within its process, as this test does.
 #[tokio::test]
 async fn a_large_answer_reports_its_size_to_the_listener() {
     let database = Database::sqlite();

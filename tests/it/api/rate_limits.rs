@@ -25,10 +25,9 @@ use crate::harness::{
 const MANY: usize = 60;
 
 async fn get_many(service: &Service, token: &str) -> Vec<Answer> {
-    let bearer = format!("Bearer {token}");
     let get = || {
         let request = service.request("GET", "/v1/organizations/90");
-        request.header("authorization", &bearer).send()
+        request.bearer(token).send()
     };
     join_all((0..MANY).map(|_| get())).await
 }
@@ -138,7 +137,7 @@ async fn refusals_for_a_callers_own_load_are_delayed() {
         assert!(begin.elapsed() >= Duration::from_secs(1), "refusals rest");
         // Whoever has less time is told in it.
         let short = service.request("GET", "/v1/organizations/90").header("grpc-timeout", "400m");
-        let short = short.header("authorization", &format!("Bearer {USER}")).send().await;
+        let short = short.bearer(USER).send().await;
         assert!([200, 429].contains(&short.status()), "{}", short.text());
     })
     .await;

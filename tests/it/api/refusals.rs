@@ -18,12 +18,10 @@ const KEY: &str = "0d8c5d1e-0d0b-4c9e-8f6e-2f5a9c1b7e44";
 fn rest_refusals(service: &Service) -> Vec<(&'static str, Request)> {
     let put = |token: &str, body: &str| service.put(OWN, token, body);
     let anonymous = || put("", "{}").without_header("authorization");
-    let at = |path: &str| {
-        service.request("PUT", path).header("authorization", &format!("Bearer {USER}")).body("{}")
-    };
+    let at = |path: &str| service.request("PUT", path).bearer(USER).body("{}");
     let post = |token: &str, body: &str| {
         let request = service.request("POST", "/v1/organizations").body(body.to_owned());
-        request.header("authorization", &format!("Bearer {token}"))
+        request.bearer(token)
     };
     let keyed = |body: &str| put(SUPPORT, body).header("idempotency-key", KEY);
     let chunks = (0..80).map(|_| Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 1024])));

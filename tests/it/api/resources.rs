@@ -8,13 +8,13 @@ use crate::harness::{
 };
 
 fn get(service: &Service, token: &str, path: &str) -> Request {
-    service.request("GET", path).header("authorization", &format!("Bearer {token}"))
+    service.request("GET", path).bearer(token)
 }
 
 fn post(service: &Service, token: &str, body: &Value) -> Request {
     service
         .request("POST", "/v1/organizations")
-        .header("authorization", &format!("Bearer {token}"))
+        .bearer(token)
         .header("content-type", "application/json")
         .body(body.to_string())
 }
@@ -52,7 +52,7 @@ async fn an_organization_is_shown_with_what_its_reader_may_see() {
         }
 
         let head = service.request("HEAD", "/v1/organizations/90");
-        let head = head.header("authorization", &format!("Bearer {USER}")).send().await;
+        let head = head.bearer(USER).send().await;
         assert_eq!((head.status(), head.header("etag"), head.text()), (200, Some("\"2\""), ""));
 
         for (tags, status) in [
@@ -180,9 +180,7 @@ async fn administrators_create_organizations() {
 
         let dry = |body: &Value| {
             let request = service.request("POST", "/v1/organizations?validateOnly=true");
-            request
-                .header("authorization", &format!("Bearer {ADMINISTRATOR}"))
-                .body(body.to_string())
+            request.bearer(ADMINISTRATOR).body(body.to_string())
         };
         let would_be = dry(&json!({"name": "Dry"})).send().await;
         assert_eq!((would_be.status(), &would_be.json()["id"]), (200, &json!(97)));

@@ -1,4 +1,4 @@
-//! Streams that must last: past their connection's age, restarts and quiet times, and by way of proxies.
+//! Watches that must last: across reconnects, restarts and quiet times, and behind proxies.
 
 use std::{
     io::{BufRead, BufReader},

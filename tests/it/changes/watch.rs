@@ -89,7 +89,7 @@ async fn a_watch_is_refused_as_a_list_is() {
             let refused = watch(&service, token, message).await.err();
             assert_eq!(refused.map(|status| status.code()), Some(code), "{text}");
         }
-        // A user need not name its own; nobody needs to name one twice.
+        // A user need not name its own organization; no name is needed twice.
         watch(&service, USER, request(&[], &[])).await.unwrap();
         let mut twice = watch(&service, USER, request(&[OWN, OWN], &[(OWN, 0)])).await.unwrap();
         assert_eq!(next(&mut twice).await.unwrap().version, 1);
@@ -196,7 +196,7 @@ async fn changes_are_server_sent_events_over_rest() {
         let refusal = async |id: &str, token: &str| {
             let request = service.request("GET", &path).header("accept", "text/event-stream");
             let request = request.header("last-event-id", id);
-            let answer = request.header("authorization", &format!("Bearer {token}")).send().await;
+            let answer = request.bearer(token).send().await;
             (answer.status(), answer.reason())
         };
         for id in ["x", "-1", "1.5", ""] {

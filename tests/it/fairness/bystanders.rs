@@ -199,7 +199,7 @@ fn own() -> String {
 fn rest(to: SocketAddr, method: &str, path: &str, token: &str, from: Ipv4Addr) -> Request {
     Request::new(to, method, path)
         .calling_from(from)
-        .header("authorization", &format!("Bearer {token}"))
+        .bearer(token)
         .header("content-type", "application/json")
 }
 

@@ -1,5 +1,5 @@
-//! All the connections of a listener, by one address without a credential; and, through a gateway, all
-//! the streams of its connections to the service.
+//! One address without a credential opens all connections of a listener; and one user opens all streams of a gateway's
+//! connections to the service.
 
 use std::time::Duration;
 

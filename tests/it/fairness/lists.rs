@@ -1,4 +1,4 @@
-//! Pages of one's own log, as long as can be and as often as can be.
+//! One caller asks for the longest pages of its log, as often as it can.
 
 use std::time::Duration;
 

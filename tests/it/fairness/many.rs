@@ -1,5 +1,5 @@
-//! Ten abusers at once, each in one of the ways, with an organization and an address of its own. What
-//! comes of it is printed; others must be answered, if more slowly.
+//! Ten abusers at once, each with a different abuse, and with an organization and an address of its own. The figures are
+//! printed; other callers must be answered, if more slowly.
 
 use std::{net::Ipv4Addr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the processes under an abuse hold: at its begin, at the highest, and after it.
+//! The memory of the processes under an abuse: at its start, at its highest, and afterwards.
 
 use std::{fmt, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A trial: bystanders alone, the same beside an abuse, and what is left of it afterwards.
+//! A trial measures bystanders alone and beside an abuse, and what the abuse leaves behind.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub const HONEST: [&str; 4] = ["REST PUT", "REST GET", "gRPC Update", "gRPC Get"
 /// By how many MB memory may grow.
 #[derive(Clone, Copy)]
 pub enum Caller {
-    /// Whoever has no credential.
+    /// A caller without a credential.
     Nobody,
     OnePrincipal,
 }

@@ -1,4 +1,4 @@
-//! Answers that are asked for and never taken: what they hold is the service's memory.
+//! Answers that are asked for and never read. What is not read stays in the service's memory.
 
 use std::time::Duration;
 

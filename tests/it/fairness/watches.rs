@@ -1,5 +1,5 @@
-//! All the watches that there are, by one user; and watches of so many organizations that the look-ups
-//! of others would wait behind them.
+//! One user opens all watches that it can; and watches of so many organizations that the lookups of others could wait
+//! behind them.
 
 use std::time::Duration;
 

@@ -36,7 +36,7 @@ const REFUSED_STREAM: [u8; 4] = 7_u32.to_be_bytes();
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
-    /// Nobody listens for a moment.
+    /// For a moment the port is closed.
     Closed,
     /// The stream is refused, and the connection ends.
     RefusedStream,
@@ -79,7 +79,7 @@ impl Upstream {
     }
 
     /// Ends the open connections, and spoils those that come next. The gateway has a moment to hear of it:
-    /// what it sends before that has an outcome that nobody knows.
+    /// the outcome of what it sends before that is unknown.
     async fn fail(&self, fault: Fault) {
         *self.shared.fault.lock().unwrap() = (fault, FAILING);
         std::mem::take(&mut *self.shared.cut.lock().unwrap()).cancel();
@@ -195,7 +195,7 @@ async fn outcome(gateway: &Service, number: usize, method: &str, key: &str) -> (
     let version = async || gateway.database().organization(OWN).await.etag.version();
     let before = version().await;
     let mut request = gateway.request(method, &format!("/v1/organizations/{OWN}"));
-    request = request.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+    request = request.bearer(ADMINISTRATOR);
     if method == "PUT" {
         request = request.body(format!(r#"{{"name": "Number {number}"}}"#));
     }
@@ -284,7 +284,7 @@ async fn an_update_is_answered_with_the_id_alone_unless_the_resource_is_asked_fo
                 ("return=representation", "\"name\":\"Organization 90\""),
             ] {
                 let request = Request::new(addr, "PUT", "/v1/organizations/90").body("{}");
-                let request = request.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+                let request = request.bearer(ADMINISTRATOR);
                 let put = request.header("prefer", prefer).send().await;
                 assert_eq!(put.status(), 200, "{}", put.text());
                 assert!(put.text().contains(answer), "{}", put.text());

@@ -22,7 +22,7 @@ const CALLS: usize = 200;
 
 fn get(gateway: &Service, token: &str) -> impl Future<Output = Answer> + use<> {
     let request = gateway.request("GET", &format!("/v1/organizations/{OWN}"));
-    request.header("authorization", &format!("Bearer {token}")).send()
+    request.bearer(token).send()
 }
 
 /// A stream of events that is asked for, and its answer's first line.
@@ -171,7 +171,7 @@ async fn made_up_tokens_do_not_use_the_shares_of_known_callers() {
     .await;
 }
 
-/// A log so long that nobody can have all of it without reading.
+/// A log so long that buffers cannot take it: the client must read.
 async fn write_long_log(database: &Database, versions: i64) {
     let connection = database.connect().await;
     let name = "🙂".repeat(240);

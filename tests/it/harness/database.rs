@@ -159,7 +159,7 @@ impl Database {
         store.close().await.unwrap();
     }
 
-    /// Stores organizations `first` to `last`, as bare as can be.
+    /// Stores organizations `first` to `last`, with a name alone.
     pub async fn add_organizations(&self, first: i64, last: i64) {
         let connection = self.connect().await;
         let date = "SELECT date_created FROM organizations LIMIT 1";
@@ -185,6 +185,13 @@ impl Database {
         let transaction = self.connect().await.begin().await.unwrap();
         let touch = format!("UPDATE organizations SET version = version WHERE id = {OWN}");
         transaction.execute_unprepared(&touch).await.unwrap();
+        transaction
+    }
+
+    /// Locks a table of PostgreSQL against every use until the transaction ends.
+    pub async fn lock_table(&self, table: &str) -> DatabaseTransaction {
+        let transaction = self.connect().await.begin().await.unwrap();
+        transaction.execute_unprepared(&format!("LOCK TABLE {table}")).await.unwrap();
         transaction
     }
 

@@ -19,7 +19,7 @@ use super::{Database, PATIENCE, Service};
 /// The addresses of the two instances in the recommended configuration.
 const INSTANCES: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
 
-/// A loopback address that nobody else uses: outgoing connections and port 0 are on 127.0.0.1, so a
+/// A loopback address of this caller alone: outgoing connections and port 0 are on 127.0.0.1, so a
 /// port here is still free when a stopped instance is started again.
 pub fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);

@@ -191,7 +191,7 @@ impl Service {
     /// `PUT /v1/organizations/{id}` with a bearer token and a JSON body.
     pub fn put(&self, id: i64, token: &str, body: &str) -> Request {
         self.request("PUT", &format!("/v1/organizations/{id}"))
-            .header("authorization", &format!("Bearer {token}"))
+            .bearer(token)
             .header("content-type", "application/json")
             .body(body.to_owned())
     }

@@ -308,7 +308,7 @@ fn health(method: &str, stream: u32) -> Vec<u8> {
     [head, frame(kind::DATA, END_STREAM, stream, &[0; 5])].concat()
 }
 
-/// Streams that are held open are ended, at the cost of so much memory, and whoever comes then is
+/// Streams that are held open are ended, at the cost of so much memory, and a client that comes then is
 /// served. What others get during the burst is not promised: their requests wait for the processors
 /// behind all that it has begun, and deadlines may pass meanwhile.
 async fn are_not_held(name: &str, api: Api, next: Next, connections: usize) {
@@ -377,7 +377,7 @@ async fn a_service_without_file_descriptors_recovers() {
     let flooding = attack(silent, Duration::from_secs(3));
     let noticed = service.until_logged("cannot accept a connection");
     tokio::join!(flooding, noticed);
-    // The flood ends. Whoever waits in the kernel's queue is let in, and gone.
+    // The flood ends. Its connections in the kernel's queue are accepted, and end.
     let begin = tokio::time::Instant::now();
     let alive = Request::new(service.ops_addr(), "GET", "/livez").send();
     let alive = tokio::time::timeout(CLOSED_WITHIN, alive).await.expect("it recovers");

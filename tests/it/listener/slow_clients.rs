@@ -1,4 +1,4 @@
-//! Clients that are as slow as can be: each is closed, or told GOAWAY, while an honest one is served.
+//! Slow clients of every kind: each is closed or gets GOAWAY, while an honest one is served.
 
 use std::{sync::Arc, time::Duration};
 
@@ -93,7 +93,7 @@ fn over_http2(listener: Listener) -> Vec<Slow> {
     };
     let begin = |frames: &[Vec<u8>]| [PREFACE, &frames.concat()].concat();
     let open = headers(listener, method, path, END_HEADERS, 1);
-    // Of gRPC, the begin of a message of 900 bytes.
+    // Of gRPC, the start of a message of 900 bytes.
     let long = frame(kind::DATA, 0, 1, &[0, 0, 0, 3, 132]);
     let not_complete = |stream| headers(listener, method, path, 0, stream);
     let continued = |stream| frame(kind::CONTINUATION, 0, stream, &[]);
@@ -231,7 +231,7 @@ async fn half_a_handshake_is_closed_within_ten_seconds() {
     let [cert, key] = paths.each_ref().map(|path| path.to_str().unwrap());
     let settings = [("ORGD_TLS_CERT", cert), ("ORGD_TLS_KEY", key)];
     let service = Service::start_with(Arc::new(database), &settings).await;
-    // The begin of a ClientHello.
+    // The start of a ClientHello.
     let hello = b"\x16\x03\x01\x02\x00\x01";
     let on = |listener| -> Vec<Slow> {
         vec![

@@ -1,5 +1,5 @@
-//! Requests that a proxy in front may read otherwise than the service does: each is refused, or read in
-//! one way only, and what it hides is never a request.
+//! Requests that a proxy in front may read differently from the service: each is refused or read in one way, and what
+//! it hides never becomes a request.
 
 use std::net::SocketAddr;
 

@@ -85,7 +85,7 @@ async fn outcome(addr: SocketAddr, fields: &[Field]) -> String {
     tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| "nothing".to_owned())
 }
 
-/// The `:status` at the begin of a header block (RFC 7541, appendix A: 8 to 14).
+/// The `:status` at the start of a header block (RFC 7541, appendix A: 8 to 14).
 fn status(block: &[u8]) -> String {
     let of_table = ["200", "204", "206", "304", "400", "404", "500"];
     match block {

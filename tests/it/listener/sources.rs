@@ -1,5 +1,5 @@
 //! Shares of source addresses and of callers: connections, requests under way, and answers that are not
-//! taken. Whoever takes more than its share loses it or is refused; others are served.
+//! taken. A client over its share is closed or refused; others are served.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -33,7 +33,7 @@ async fn used(service: &Service, from: Ipv4Addr) -> TcpStream {
 /// A GET of the own organization, by way of a proxy where `forwarded` is not empty.
 fn get(service: &Service, forwarded: &str) -> Request {
     let request = service.request("GET", &format!("/v1/organizations/{OWN}"));
-    let request = request.header("authorization", &format!("Bearer {USER}"));
+    let request = request.bearer(USER);
     if forwarded.is_empty() { request } else { request.header("x-forwarded-for", forwarded) }
 }
 
@@ -264,7 +264,7 @@ async fn ask_for_page(client: &mut RawHttp2, stream: u32, bearer: &str) -> bool 
 
 async fn page_status(service: &Service, token: &str) -> (u16, String) {
     let request = service.request("GET", PAGE);
-    let answer = request.header("authorization", &format!("Bearer {token}")).send().await;
+    let answer = request.bearer(token).send().await;
     (answer.status(), answer.reason())
 }
 

@@ -277,7 +277,7 @@ fn unusable_certificates_and_keys_are_reported_with_the_reason() {
     Service::spawn(&SERVE, &variables);
 }
 
-/// Whoever calls a service names certificates, too.
+/// Clients of a service name CA certificates, too.
 #[test]
 fn unusable_ca_certificates_are_reported_with_the_reason() {
     let (folder, signed) = (TempDir::new().unwrap(), Signed::new());

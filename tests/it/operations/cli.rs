@@ -1,4 +1,4 @@
-//! The commands that work on the database and end.
+//! Commands that work on the database.
 
 use serde_json::Value;
 
@@ -219,7 +219,7 @@ async fn a_closed_pipe_ends_a_command_without_a_failure() {
             assert!(full.stderr.contains("error: cannot write to standard"), "{}", full.stderr);
         }
     }
-    // A secret that nobody has read is lost.
+    // The secret was not read, so it is lost.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let lost = orgd_to(writer, &variables, "credential issue --role support");

@@ -127,7 +127,7 @@ async fn a_service_starts_with_every_setting_at_its_extremes_or_says_why_not() {
             let word = format!("{}={value}", setting.flag);
             match serve(std::slice::from_ref(&word)) {
                 Ok(service) => {
-                    // Refused or closed is an answer too: there are limits that nobody keeps.
+                    // Refused or closed is an answer too: some of these limits no request can keep.
                     let put = service.put(OWN, USER, r#"{"name": "Extreme"}"#).send();
                     let put = AssertUnwindSafe(put).catch_unwind();
                     let _ = tokio::time::timeout(Duration::from_secs(10), put).await;

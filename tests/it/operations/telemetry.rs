@@ -94,7 +94,7 @@ async fn changes_and_refused_rights_are_audit_events() {
         assert_eq!(put(&service, FOREIGN, "second").await, 403);
         let create = service
             .request("POST", "/v1/organizations")
-            .header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+            .bearer(ADMINISTRATOR)
             .header("content-type", "application/json")
             .body(r#"{"name": "New", "handshake": "secret-handshake"}"#);
         assert_eq!(create.send().await.status(), 201);
@@ -158,7 +158,7 @@ async fn orgd_text(database: &Database, settings: &[(&str, &str)]) -> String {
     };
     let addr = tokio::time::timeout(PATIENCE, listening).await.unwrap();
     let put = crate::harness::Request::new(addr, "PUT", "/v1/organizations/90");
-    let put = put.header("authorization", &format!("Bearer {USER}")).body(r#"{"name": "x"}"#);
+    let put = put.bearer(USER).body(r#"{"name": "x"}"#);
     assert_eq!(put.send().await.status(), 200);
     let pid = child.id().to_string();
     assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());

@@ -26,8 +26,7 @@ async fn connections_that_the_server_closed_are_replaced_without_an_error() {
     let service = Service::start(database).await;
     let observer = service.database().connect().await;
     for round in 0..3 {
-        let bearer = format!("Bearer {ADMINISTRATOR}");
-        let get = |path| service.request("GET", path).header("authorization", &bearer).send();
+        let get = |path| service.request("GET", path).bearer(ADMINISTRATOR).send();
         let body = format!(r#"{{"name": "Round {round}"}}"#);
         assert_eq!(service.put(OWN, ADMINISTRATOR, &body).send().await.status(), 200);
         for path in ["/v1/organizations/90", "/v1/organizations", "/v1/organizations/90/changes"] {

@@ -154,7 +154,7 @@ fn python(program: &str) -> Command {
 async fn a_client_command_ends_at_once_at_a_signal() {
     let service = Service::over_sqlite(&[]).await;
     for (signal, number) in [("HUP", 1), ("INT", 2), ("QUIT", 3), ("TERM", 15)] {
-        // Whoever runs the tests may ignore some of them, as `nohup` does.
+        // The tests' parent may ignore some signals, as `nohup` does, and children inherit that.
         let mut child = Command::new("env")
             .args(["--default-signal", env!("CARGO_BIN_EXE_orgd")])
             .args(["organization", "changes", &OWN.to_string(), "--follow", "--json"])

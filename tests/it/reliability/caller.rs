@@ -1,4 +1,4 @@
-//! A caller of the service through either API, to whom any answer, or none, may come.
+//! A caller of the service through either API. It accepts every answer, and none.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -95,7 +95,7 @@ impl Caller {
             Api::Rest => {
                 let path = format!("/v1/organizations/{id}");
                 let request = Request::new(addresses.rest, "GET", &path);
-                rest(request.header("authorization", &format!("Bearer {ADMINISTRATOR}"))).await
+                rest(request.bearer(ADMINISTRATOR)).await
             }
             Api::Grpc => {
                 let message = GetOrganizationRequest { id, ..Default::default() };
@@ -126,7 +126,7 @@ fn put(addresses: Addresses, write: &Write) -> Request {
         fields.map(|(name, value)| (name.to_owned(), value)).collect();
     let path = format!("/v1/organizations/{}", write.organization);
     let request = Request::new(addresses.rest, "PUT", &path)
-        .header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+        .bearer(ADMINISTRATOR)
         .header("content-type", "application/json")
         .header("prefer", "return=representation")
         .header("x-request-id", &write.id)

@@ -127,7 +127,6 @@ async fn lost_transactions_are_retried_five_times_and_unknown_outcomes_never() {
     database.seed().await;
     let proxy = Proxy::start(database.addr()).await;
     let service = Service::start(database.behind(&proxy)).await;
-    let bearer = format!("Bearer {ADMINISTRATOR}");
     let mut version = 1;
     for (times, code, status) in [
         (5, "40001", 200),
@@ -156,7 +155,7 @@ async fn lost_transactions_are_retried_five_times_and_unknown_outcomes_never() {
         ("INSERT INTO organizations", "POST", "/v1/organizations"),
     ] {
         proxy.set_for(words, Fault::Answer(5, "40001"));
-        let request = service.request(method, path).header("authorization", &bearer);
+        let request = service.request(method, path).bearer(ADMINISTRATOR);
         let request = request.header("content-type", "application/json");
         let body = if method == "POST" { r#"{"name": "Created"}"# } else { "" };
         let answer = request.body(body).send().await;

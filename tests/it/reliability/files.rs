@@ -17,7 +17,7 @@ const MEBIBYTE: u64 = 1 << 20;
 
 async fn status(service: &Service, method: &str, path: &str, body: &str) -> u16 {
     let request = service.request(method, path).header("content-type", "application/json");
-    let request = request.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+    let request = request.bearer(ADMINISTRATOR);
     request.body(body.to_owned()).send().await.status()
 }
 
@@ -173,7 +173,7 @@ async fn files_that_are_removed_or_replaced_are_noticed_before_anything_is_ackno
     }
 }
 
-/// Nobody calls: the service finds out by itself.
+/// Without a call: the service notices by itself.
 #[tokio::test]
 async fn a_removed_file_is_noticed_without_a_call() {
     let folder = TempDir::new().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Callers read one organization and change it by compare-and-set, through two instances, while the
 //! connections to the database break. The history of each organization is given to stateright's
-//! tester. An update whose outcome nobody told may have been done at any time since, or not: where the
+//! tester. An update whose outcome is unknown may have been done at any time since, or not: where the
 //! change log has it, it is in flight to the end of the history, and has to fit in as the log says.
 
 use std::{

@@ -45,7 +45,7 @@ fn update(id: i64, round: u32) -> UpdateOrganizationRequest {
     UpdateOrganizationRequest { organization, ..Default::default() }
 }
 
-/// Updates an organization again and again; whoever is refused rests for a moment.
+/// Updates an organization again and again; a caller that is refused pauses for a moment.
 async fn update_until(
     mut client: OrganizationServiceClient<Searched<Channel>>,
     id: i64,

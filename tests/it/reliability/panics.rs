@@ -30,7 +30,7 @@ async fn service_after(statement: &str) -> Service {
 }
 
 fn get(service: &Service, path: &str) -> Request {
-    service.request("GET", path).header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+    service.request("GET", path).bearer(ADMINISTRATOR)
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ async fn put(service: &Service, id: i64, name: &str) -> u16 {
 
 async fn post(service: &Service) -> u16 {
     let post = service.request("POST", "/v1/organizations");
-    let post = post.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+    let post = post.bearer(ADMINISTRATOR);
     let post = post.header("content-type", "application/json");
     post.body(r#"{"name": "New"}"#.to_owned()).send().await.status()
 }
@@ -65,7 +65,7 @@ async fn a_database_that_takes_no_writes_for_a_while_is_not_used_and_then_used_a
         let alter = format!("ALTER DATABASE {name} SET default_transaction_read_only =");
         execute(&observer, &format!("{alter} on")).await;
         execute(&observer, &terminate).await;
-        // Nobody calls: the service finds out by itself.
+        // Without a call: the service notices by itself.
         until_ready(&service, false).await;
         assert_eq!(put(&service, OWN, "Refused").await, 503);
         assert_eq!(post(&service).await, 503);
@@ -140,7 +140,7 @@ async fn a_short_switch_to_a_standby_leaves_no_trace() {
     while begin.elapsed() < Duration::from_secs(3) {
         // All of what makes connections.
         let list = service.request("GET", "/v1/organizations");
-        let list = list.header("authorization", &format!("Bearer {ADMINISTRATOR}")).send();
+        let list = list.bearer(ADMINISTRATOR).send();
         let (own, foreign, created, list) = tokio::join!(
             put(&service, OWN, "During"),
             put(&service, FOREIGN, "During"),

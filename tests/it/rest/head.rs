@@ -14,7 +14,7 @@ const JSON: &str = "application/json";
 
 async fn ask(service: &Service, method: &str, path: &str, token: &str, accept: &str) -> Answer {
     let request = service.request(method, path).header("accept", accept);
-    let answer = request.header("authorization", &format!("Bearer {token}")).send().await;
+    let answer = request.bearer(token).send().await;
     assert_documented_headers(&answer);
     answer
 }

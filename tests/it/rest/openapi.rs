@@ -49,11 +49,8 @@ async fn the_document_has_the_rights_that_the_proto_declares() {
             let schema = &id["parameters"][0]["schema"];
             assert_eq!((&schema["minimum"], &schema["maximum"]), (&1.into(), &ID_MAX.into()));
         }
-        let refused = service
-            .request("GET", "/v1/organizations/0")
-            .header("authorization", &format!("Bearer {ADMINISTRATOR}"))
-            .send()
-            .await;
+        let refused =
+            service.request("GET", "/v1/organizations/0").bearer(ADMINISTRATOR).send().await;
         assert!(refused.text().contains(&format!("from 1 to {ID_MAX},")), "{}", refused.text());
         for field in Field::ALL {
             assert!(declared.iter().any(|one| one.member == field.member()), "{field:?}");

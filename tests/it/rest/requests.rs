@@ -11,13 +11,13 @@ async fn paths_methods_and_media_types_must_match_exactly() {
         let put = |path: &str| {
             service
                 .request("PUT", path)
-                .header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+                .bearer(ADMINISTRATOR)
                 .header("content-type", "application/json")
                 .body("{}")
         };
         let typed = |line: &str| put("/v1/organizations/90").without_header("content-type").header("content-type", line);
         let method = |method: &str| {
-            service.request(method, "/v1/organizations/90").header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+            service.request(method, "/v1/organizations/90").bearer(ADMINISTRATOR)
         };
         #[rustfmt::skip]
         let cases: Vec<(&str, Request, u16, &str)> = vec![
@@ -134,7 +134,7 @@ async fn credentials_are_read_from_the_authorization_header_alone_as_documented(
             ("no credential", put(), 401, "CREDENTIAL_MISSING"),
             ("a blank one", with(""), 401, "CREDENTIAL_MISSING"),
             ("a scheme alone", with("Bearer"), 401, "CREDENTIAL_MISSING"),
-            ("two lines", with(&format!("Bearer {USER}")).header("authorization", &format!("Bearer {USER}")), 400, "INVALID_INPUT"),
+            ("two lines", with(&format!("Bearer {USER}")).bearer(USER), 400, "INVALID_INPUT"),
             ("gRPC's header through a proxy", put().header("grpc-metadata-authorization", &format!("Bearer {USER}")), 401, "CREDENTIAL_MISSING"),
             ("a role of one's own", with(&format!("Bearer {USER}")).header("x-user-role", "administrator"), 200, ""),
             ("in the query", service.request("PUT", &format!("/v1/organizations/90?access_token={USER}")).body("{}"), 401, "CREDENTIAL_MISSING"),
@@ -165,10 +165,7 @@ async fn the_order_of_checks_is_the_documented_one() {
             service.request("PUT", path).header("content-type", "text/plain").body("[")
         };
         let user = |path: &str, body: &str| {
-            service
-                .request("PUT", path)
-                .header("authorization", &format!("Bearer {USER}"))
-                .body(body.to_owned())
+            service.request("PUT", path).bearer(USER).body(body.to_owned())
         };
         let cases = [
             ("route before credential", anonymous("/v2/organizations/90"), 404, "ROUTE_NOT_FOUND"),
@@ -344,7 +341,7 @@ async fn a_dry_run_checks_everything_and_writes_nothing() {
 fn dry_put(service: &Service, id: i64, token: &str, body: &str) -> Request {
     service
         .request("PUT", &format!("/v1/organizations/{id}?validateOnly=true"))
-        .header("authorization", &format!("Bearer {token}"))
+        .bearer(token)
         .body(body.to_owned())
 }
 

@@ -1,5 +1,4 @@
-//! Many creations at once: each gets an id of its own, none fails its neighbours, and a full queue is
-//! told as one.
+//! Many creations at once: each gets an id of its own, one that fails fails no other, and a full queue is refused.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +26,7 @@ const KEY: &str = "5a3c9d52-7f0b-4d4e-9a53-0c1f8c8f8a12";
 fn post(service: &Service, name: &str) -> Request {
     service
         .request("POST", "/v1/organizations")
-        .header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+        .bearer(ADMINISTRATOR)
         .body(format!(r#"{{"name": "{name}"}}"#))
 }
 
@@ -185,7 +184,7 @@ async fn a_dry_run_tells_the_next_id_and_takes_none() {
     on_both_databases(async |service| {
         let dry = || async {
             let request = service.request("POST", "/v1/organizations?validateOnly=true");
-            let request = request.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+            let request = request.bearer(ADMINISTRATOR);
             request.body(r#"{"name": "Dry"}"#).send().await.json()["id"].as_i64().unwrap()
         };
         for next in [95, 96] {

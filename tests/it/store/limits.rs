@@ -1,9 +1,9 @@
-//! What waits for the database waits no longer than it may, and for no more connections than there are.
+//! Limits of the database: how long a statement waits, and how many connections reads have.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::ConnectionTrait;
 use tokio::time::{sleep, timeout};
 
 use crate::harness::{
@@ -42,14 +42,12 @@ async fn reads_beyond_the_pool_wait_for_a_connection() {
         &[&PATIENT[..], &[("ORGD_DATABASE_CONNECTIONS", "8")]].concat(),
     )
     .await;
-    let holder = service.database().connect().await;
-    let locked = holder.begin().await.unwrap();
-    locked.execute_unprepared("LOCK TABLE organization_changes").await.unwrap();
+    let locked = service.database().lock_table("organization_changes").await;
     // In the other's transaction the view would stay as it was first seen.
     let observer = service.database().connect().await;
     let changes = |token: &str| {
         let request = service.request("GET", "/v1/organizations/90/changes");
-        request.header("authorization", &format!("Bearer {token}")).send()
+        request.bearer(token).send()
     };
     let of_administrator = join_all((0..10).map(|_| changes(ADMINISTRATOR)));
     let of_user = join_all((0..10).map(|_| changes(USER)));

@@ -19,9 +19,7 @@ const WINDOW: Duration = Duration::from_secs(5);
 async fn constant_reads_of_one_caller_delay_neither_others_nor_the_probe() {
     on_both_databases(async |service| {
         add_long_ones(service.database()).await;
-        let get = |token: &str, path: &str| {
-            service.request("GET", path).header("authorization", &format!("Bearer {token}")).send()
-        };
+        let get = |token: &str, path: &str| service.request("GET", path).bearer(token).send();
         let log = format!("/v1/organizations/{OWN}/changes?pageSize=500");
         let reading = join_all((0..60).map(async |_| {
             loop {

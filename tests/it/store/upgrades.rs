@@ -56,15 +56,14 @@ async fn assert_works(service: &Service) {
     let got = grpc.get(authorized(ADMINISTRATOR, get)).await.unwrap().into_inner();
     assert_eq!(got.name.as_deref(), Some("By gRPC"));
 
-    let bearer = format!("Bearer {ADMINISTRATOR}");
     for path in ["/v1/organizations", "/v1/organizations/90", "/v1/organizations/90/changes"] {
-        let answer = service.request("GET", path).header("authorization", &bearer).send().await;
+        let answer = service.request("GET", path).bearer(ADMINISTRATOR).send().await;
         assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
     }
     // Created through both APIs, twice under one key.
     let key = uuid::Uuid::new_v4().to_string();
     for _ in 0..2 {
-        let post = service.request("POST", "/v1/organizations").header("authorization", &bearer);
+        let post = service.request("POST", "/v1/organizations").bearer(ADMINISTRATOR);
         let post = post.header("content-type", "application/json").header("idempotency-key", &key);
         let answer = post.body(r#"{"name": "New", "handshake": "h"}"#.to_owned()).send().await;
         assert_eq!(answer.status(), 201, "{}", answer.text());
@@ -170,7 +169,7 @@ async fn tables_may_change_under_a_running_instance() {
                 let put = put.header("idempotency-key", &uuid::Uuid::new_v4().to_string());
                 assert_eq!(put.send().await.status(), 200, "{statement}");
                 let post = running.request("POST", "/v1/organizations");
-                let post = post.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+                let post = post.bearer(ADMINISTRATOR);
                 let post = post.header("content-type", "application/json");
                 let answer = post.body(r#"{"name": "New"}"#.to_owned()).send().await;
                 assert_eq!(answer.status(), 201, "{statement}: {}", answer.text());

@@ -43,15 +43,11 @@ async fn a_creation_and_a_revocation_whose_commits_fail_are_errors_too() {
         poison(service.database()).await;
         let create = || {
             let request = service.request("POST", "/v1/organizations").body(r#"{"name":"Lost"}"#);
-            request.header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+            request.bearer(ADMINISTRATOR)
         };
         let answer = create().send().await;
         assert_eq!((answer.status(), answer.reason().as_str()), (500, "INTERNAL"));
-        let list = || {
-            service
-                .request("GET", "/v1/organizations")
-                .header("authorization", &format!("Bearer {secret}"))
-        };
+        let list = || service.request("GET", "/v1/organizations").bearer(secret);
         let listed = list().send().await.json();
         assert_eq!(listed["organizations"].as_array().unwrap().len(), 2, "nothing is stored");
 

@@ -59,7 +59,7 @@ async fn mixed_batch(service: &Service, with_poison: bool) {
     let issued = orgd(database.url(), words).json();
     let (id, secret) = (issued["id"].as_str().unwrap(), issued["secret"].as_str().unwrap());
     let remembered = service.request("GET", "/v1/organizations/90");
-    let remembered = remembered.header("authorization", &format!("Bearer {secret}")).send().await;
+    let remembered = remembered.bearer(secret).send().await;
     assert_eq!(remembered.status(), 200);
     assert_eq!(orgd(database.url(), &format!("credential revoke {id}")).code, 0);
 
@@ -149,7 +149,7 @@ async fn a_callers_updates_of_one_organization_keep_their_order() {
         assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
         let names: Vec<String> = (0..20).map(|number| format!("Name {number}")).collect();
         let requests = names.iter().enumerate().map(async |(number, name)| {
-            // None is done before the last is there; each comes once the one before it waits.
+            // The worker starts when the last one is there. Each is sent when the one before it waits.
             service.until_waiting(number).await;
             rename(&service, OWN, name).send().await.status()
         });
@@ -205,7 +205,7 @@ async fn a_caller_that_gives_up_cancels_its_pending_update() {
 
 #[tokio::test]
 async fn an_update_without_fields_does_not_wait_for_a_batch() {
-    // Whoever waits does so until the deadline.
+    // An update that waits does so until its deadline.
     let settings = [("ORGD_WRITE_BATCH_HOLD", "10000")];
     on_both_databases_with(&settings, async |service| {
         assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
@@ -327,7 +327,7 @@ async fn a_row_that_cannot_be_decoded_fails_its_own_caller_alone() {
             let lookups = (0..60).map(async |number| {
                 let id = FIRST + number % 12;
                 let get = service.request("GET", &format!("/v1/organizations/{id}"));
-                let get = get.header("authorization", &format!("Bearer {SUPPORT}"));
+                let get = get.bearer(SUPPORT);
                 (id, get.send().await.status())
             });
             for (id, status) in join_all(lookups).await {
@@ -350,7 +350,7 @@ async fn a_credential_that_cannot_be_decoded_fails_its_own_holder_alone() {
             let calls = (0..60).map(async |number| {
                 let token = [USER, SUPPORT, ADMINISTRATOR][number % 3];
                 let get = service.request("GET", &format!("/v1/organizations/{OWN}"));
-                let get = get.header("authorization", &format!("Bearer {token}"));
+                let get = get.bearer(token);
                 (token, get.send().await.status())
             });
             for (token, status) in join_all(calls).await {
