@@ -22,11 +22,13 @@ test: tools
 	$(MAKE) --no-print-directory portability
 
 # What is worth to know before a commit. The aim is two minutes on two idle cores once a build is there, which has not
-# been measured yet. Cargo lints and builds again only what changed. Of `tests/it` run the modules of what clients see, over SQLite; `make test` has the rest.
-QUICK := batches bodies change_log cli deadlines examples expectations head hosts pages parity places refusals resources rest \
-	settings watch
-# A module whose name ends as another's, and a test of PostgreSQL alone.
-NOT_QUICK := client_examples a_locked_row
+# been measured yet. Cargo lints and builds again only what changed. Of `tests/it` run the modules of what clients see, over
+# SQLite; `make test` has the rest.
+QUICK := api::deadlines api::examples api::pages api::parity api::refusals api::resources changes::change_log changes::watch \
+	operations::cli operations::settings rest::bodies rest::expectations rest::head rest::hosts rest::requests store::batches \
+	store::places
+# A test of PostgreSQL alone.
+NOT_QUICK := a_locked_row
 quick:
 	@echo "make quick: without PostgreSQL, and without the long modules; make test has them."
 	cargo fmt --all --check
@@ -43,9 +45,11 @@ portability: tools
 
 # The promises of docs/RELIABILITY.md, and what callers may do to each other, in their long forms, one after the
 # other.
+SOAK := access::indistinguishable access::pending_writes access::revocation fairness listener::attacks listener::slow_clients \
+	listener::smuggling reliability store::migrations store::upgrades
 soak: soak-tools
 	cargo build --workspace --locked --examples
-	cargo test --workspace --locked --test it -- --include-ignored --test-threads=1 --nocapture reliability:: fairness::
+	cargo test --workspace --locked --test it -- --include-ignored --test-threads=1 --nocapture $(addsuffix ::,$(SOAK))
 
 fmt:
 	cargo fmt --all

@@ -1,5 +1,5 @@
-//! Abusers, on a thread of their own that has a low priority: they take from the service what they can,
-//! and from the honest caller beside them only what they take by way of the service.
+//! Abusers. They run on a thread of low priority, so they slow the honest callers of the same process only by what they
+//! do to the service.
 
 use std::{
     collections::BTreeMap,

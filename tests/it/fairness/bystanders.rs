@@ -1,5 +1,5 @@
-//! Whoever must hardly notice an abuse: an honest user of another organization, an administrator, and
-//! who asks whether the service is ready. Each comes from an address of its own.
+//! The callers that an abuse must not disturb: an honest user of another organization, an administrator, and the
+//! readiness probe. Each calls from an address of its own.
 
 use std::{
     cell::Cell,
@@ -17,9 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 use super::stage::Stage;
-use crate::{
-    harness::{ADMINISTRATOR, FOREIGN, OWN, Request, Service, authorized, disclosure::Searched},
-    watch::reason,
+use crate::harness::{
+    ADMINISTRATOR, FOREIGN, OWN, Request, Service, authorized, disclosure::Searched, reason,
 };
 
 pub const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -200,7 +199,7 @@ fn own() -> String {
 fn rest(to: SocketAddr, method: &str, path: &str, token: &str, from: Ipv4Addr) -> Request {
     Request::new(to, method, path)
         .calling_from(from)
-        .header("authorization", &format!("Bearer {token}"))
+        .bearer(token)
         .header("content-type", "application/json")
 }
 

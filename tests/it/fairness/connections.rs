@@ -1,5 +1,5 @@
-//! All the connections of a listener, by one address without a credential; and, through a gateway, all
-//! the streams of its connections to the service.
+//! One address without a credential opens all connections of a listener; and one user opens all streams of a gateway's
+//! connections to the service.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const CONNECTIONS: u32 = 4_500;
 const EVERY: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_of_one_address_leave_others_theirs() {
+async fn idle_connections_of_one_address_do_not_shut_others_out() {
     let stage = Stage::over(Database::sqlite(), &[]).await;
     let idle = || {
         let to = stage.front().http_addr();
@@ -28,7 +28,7 @@ async fn idle_connections_of_one_address_leave_others_theirs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_of_events_leave_others_the_gateway() {
+async fn event_streams_of_one_user_do_not_block_the_gateway_for_others() {
     let stage = Stage::with_gateway(Database::sqlite(), &[]).await;
     for (connections, streams, all) in [(2, 60, 120), (4, 100, 400)] {
         let events = || {

@@ -1,4 +1,4 @@
-//! Pages of one's own log, as long as can be and as often as can be.
+//! One caller asks for the longest pages of its log, as often as it can.
 
 use std::time::Duration;
 
@@ -39,21 +39,21 @@ async fn are_fair(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_users_pages_leave_others_their_reads() {
+async fn long_pages_of_one_user_do_not_delay_other_reads() {
     for database in databases().await {
         are_fair(database, &[], &["HEAD"], USER, "a user").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_users_pages_leave_others_their_reads_without_a_rate_limit() {
+async fn long_pages_of_one_user_without_a_rate_limit_do_not_delay_other_reads() {
     let database = Database::sqlite();
     are_fair(database, &NO_RATE_LIMITS, &["GET"], USER, "a user without a limit").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: make soak"]
-async fn anyones_pages_leave_others_their_reads() {
+async fn long_pages_of_any_role_do_not_delay_other_reads() {
     let postgres = Database::postgres().await;
     are_fair(postgres, &NO_RATE_LIMITS, &["HEAD", "GET"], USER, "a user without a limit").await;
     for database in databases().await {

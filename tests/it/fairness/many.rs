@@ -1,5 +1,5 @@
-//! Ten abusers at once, each in one of the ways, with an organization and an address of its own. What
-//! comes of it is printed; others must be answered, if more slowly.
+//! Ten abusers at once, each with a different abuse, and with an organization and an address of its own. The figures are
+//! printed; other callers must be answered, if more slowly.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -39,7 +39,7 @@ fn abuser(stage: &Stage, number: u8) -> Abuser {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_abusers_at_once_leave_others_their_answers() {
+async fn others_are_answered_beside_ten_abusers() {
     let mut stage = Stage::over(Database::sqlite(), &[]).await;
     let last = FIRST + i64::from(ABUSERS) - 1;
     stage.service.database().add_organizations(FIRST, last).await;

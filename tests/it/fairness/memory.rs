@@ -1,11 +1,11 @@
-//! What the processes under an abuse hold: at its begin, at the highest, and after it.
+//! The memory of the processes under an abuse: at its start, at its highest, and afterwards.
 
 use std::{fmt, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
 use super::stage::Stage;
-use crate::{harness::Service, reliability::offender::memory};
+use crate::harness::{Service, offender::memory};
 
 /// How near memory must come again to what it was.
 const BACK_WITHIN_MEGABYTES: f64 = 30.0;

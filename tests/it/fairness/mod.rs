@@ -1,5 +1,5 @@
-//! No caller can hold up another: one caller's abuse, and an honest caller beside it who must hardly
-//! notice, while the service stays ready and its memory what it was.
+//! No caller can hold up another: beside one caller's abuse an honest caller is nearly as fast as alone, the service
+//! stays ready, and its memory hardly grows.
 //!
 //! Each abuse was once shown to take the whole service. What is compared is the honest caller's median
 //! alone and beside the abuse. The machine is shared, so a trial has five rounds and the best counts;

@@ -1,4 +1,4 @@
-//! A trial: bystanders alone, the same beside an abuse, and what is left of it afterwards.
+//! A trial measures bystanders alone and beside an abuse, and what the abuse leaves behind.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub const HONEST: [&str; 4] = ["REST PUT", "REST GET", "gRPC Update", "gRPC Get"
 /// By how many MB memory may grow.
 #[derive(Clone, Copy)]
 pub enum Caller {
-    /// Whoever has no credential.
+    /// A caller without a credential.
     Nobody,
     OnePrincipal,
 }
@@ -169,7 +169,7 @@ pub fn compare(alone: &Calls, beside: &Calls) -> Vec<String> {
 
 /// What a trial finds where there is nothing to find.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trial_without_an_abuse_finds_nothing() {
+async fn a_trial_without_an_abuse_finds_no_harm() {
     for is_gateway in [false, true] {
         let stage = if is_gateway {
             Stage::with_gateway(Database::sqlite(), &[]).await

@@ -1,4 +1,4 @@
-//! Answers that are asked for and never taken: what they hold is the service's memory.
+//! Answers that are asked for and never read. What is not read stays in the service's memory.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const BEFORE: Duration = Duration::from_secs(4);
 const BESIDE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug)]
-enum Door {
+enum Api {
     Grpc,
     Rest,
 }
@@ -26,10 +26,10 @@ enum Door {
 type Shape = (u32, usize);
 
 /// Long pages on so many connections with so many streams each, of which nothing is read.
-fn pages(stage: &Stage, door: Door, (connections, streams): Shape, token: &str) -> Vec<Abuser> {
-    let (to, ask) = match door {
-        Door::Rest => (stage.front().http_addr(), Ask::page("GET", OWN, token)),
-        Door::Grpc => {
+fn pages(stage: &Stage, api: Api, (connections, streams): Shape, token: &str) -> Vec<Abuser> {
+    let (to, ask) = match api {
+        Api::Rest => (stage.front().http_addr(), Ask::page("GET", OWN, token)),
+        Api::Grpc => {
             let message = ListChangesRequest {
                 organization_id: OWN,
                 page_size: 500,
@@ -57,27 +57,27 @@ async fn stage(is_gateway: bool, settings: &[(&str, &str)]) -> Stage {
     stage
 }
 
-async fn are_fair(stage: &Stage, door: Door, shape: Shape, token: &str) {
+async fn are_fair(stage: &Stage, api: Api, shape: Shape, token: &str) {
     let (connections, streams) = shape;
     let who = if token == USER { "a user" } else { "support" };
     let where_to = if stage.gateway.is_some() { " through the gateway" } else { "" };
     let what =
-        format!("{door:?}{where_to}: pages of {who} unread, {connections} × {streams} at once");
+        format!("{api:?}{where_to}: pages of {who} unread, {connections} × {streams} at once");
     let trial = Trial::new(stage, &what).lasting(BEFORE, BESIDE);
-    trial.assert_fair(|| pages(stage, door, shape, token)).await;
+    trial.assert_fair(|| pages(stage, api, shape, token)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_not_read_are_bounded_in_bytes() {
     let stage = stage(false, &[]).await;
-    are_fair(&stage, Door::Rest, FEW_EACH, USER).await;
-    are_fair(&stage, Door::Grpc, MANY_EACH, USER).await;
+    are_fair(&stage, Api::Rest, FEW_EACH, USER).await;
+    are_fair(&stage, Api::Grpc, MANY_EACH, USER).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_not_read_through_the_gateway_are_bounded_in_bytes() {
     let stage = stage(true, &[]).await;
-    are_fair(&stage, Door::Rest, FEW_EACH, USER).await;
+    are_fair(&stage, Api::Rest, FEW_EACH, USER).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,11 +85,11 @@ async fn answers_that_are_not_read_through_the_gateway_are_bounded_in_bytes() {
 async fn answers_that_are_not_read_are_bounded_in_bytes_in_each_shape() {
     for is_gateway in [false, true] {
         let stage = stage(is_gateway, &NO_RATE_LIMITS).await;
-        let doors = if is_gateway { &[Door::Rest][..] } else { &[Door::Rest, Door::Grpc] };
-        for door in doors {
+        let apis = if is_gateway { &[Api::Rest][..] } else { &[Api::Rest, Api::Grpc] };
+        for api in apis {
             for shape in [FEW_EACH, MANY_EACH] {
-                are_fair(&stage, *door, shape, USER).await;
-                are_fair(&stage, *door, shape, SUPPORT).await;
+                are_fair(&stage, *api, shape, USER).await;
+                are_fair(&stage, *api, shape, SUPPORT).await;
             }
         }
     }

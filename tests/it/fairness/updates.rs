@@ -37,21 +37,21 @@ async fn are_fair(database: Database, settings: &[(&str, &str)], token: &str, wh
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_users_updates_leave_others_their_places_in_the_queue() {
+async fn updates_of_one_user_do_not_fill_the_queue_for_others() {
     for database in databases().await {
         are_fair(database, &[], USER, "a user").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_users_updates_leave_others_their_places_without_a_rate_limit() {
+async fn updates_of_one_user_without_a_rate_limit_do_not_fill_the_queue() {
     let database = Database::postgres().await;
     are_fair(database, &NO_RATE_LIMITS, USER, "a user without a limit").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: make soak"]
-async fn anyones_updates_leave_others_their_places_in_the_queue() {
+async fn updates_of_any_role_do_not_fill_the_queue_for_others() {
     are_fair(Database::sqlite(), &NO_RATE_LIMITS, USER, "a user without a limit").await;
     for database in databases().await {
         are_fair(database, &[], SUPPORT, "support").await;
@@ -59,7 +59,7 @@ async fn anyones_updates_leave_others_their_places_in_the_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_users_updates_leave_others_the_gateway() {
+async fn updates_of_one_user_do_not_block_the_gateway_for_others() {
     let stage = Stage::with_gateway(Database::sqlite(), &[]).await;
     let what = format!("{} updates at once through the gateway", 10 * STREAMS);
     let trial = Trial::new(&stage, &what);

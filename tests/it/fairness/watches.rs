@@ -1,5 +1,5 @@
-//! All the watches that there are, by one user; and watches of so many organizations that the look-ups
-//! of others would wait behind them.
+//! One user opens all watches that it can; and watches of so many organizations that the lookups of others could wait
+//! behind them.
 
 use std::time::Duration;
 
@@ -17,11 +17,9 @@ use super::{
     swarm::{Ask, Swarm},
     trial::Trial,
 };
-use crate::{
-    harness::{
-        ADMINISTRATOR, Database, FOREIGN, OWN, SUPPORT, USER, authorized, disclosure::Searched,
-    },
-    watch::{reason, rename},
+use crate::harness::{
+    ADMINISTRATOR, Database, FOREIGN, OWN, SUPPORT, USER, authorized, disclosure::Searched, reason,
+    watching::rename,
 };
 
 const WATCHED: [i64; 2] = [1000, 1099];
@@ -33,7 +31,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// Opens watches again and again, and holds those that it gets.
 fn watches(stage: &Stage) -> Vec<Abuser> {
     let message = WatchRequest { organization_ids: vec![OWN], ..WatchRequest::default() };
-    let doors = [
+    let addresses = [
         (stage.service.grpc_addr(), Ask::grpc("Watch", USER, &message), 9),
         (stage.service.http_addr(), Ask::events(OWN, USER), 2),
     ];
@@ -41,7 +39,7 @@ fn watches(stage: &Stage) -> Vec<Abuser> {
         let rest = Duration::from_secs(1);
         Abuser::Swarm(Swarm { to, from: ABUSER, connections, streams: 100, ask, reads: true, rest })
     };
-    doors.map(swarm).into()
+    addresses.map(swarm).into()
 }
 
 type Client = OrganizationServiceClient<Searched<Channel>>;
@@ -128,7 +126,7 @@ async fn stage(database: Database) -> Stage {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_of_many_organizations_leave_others_their_reads() {
+async fn watches_of_many_organizations_do_not_delay_other_reads() {
     for database in databases().await {
         let stage = stage(database).await;
         let trial = Trial::new(&stage, "40 watches of 100 organizations");
@@ -137,7 +135,7 @@ async fn watches_of_many_organizations_leave_others_their_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_users_watches_leave_others_theirs() {
+async fn watches_of_one_user_do_not_use_up_those_of_others() {
     for database in databases().await {
         let stage = stage(database).await;
         let trial = Trial::new(&stage, "1,100 watches by one user, and 40 of 100 organizations");

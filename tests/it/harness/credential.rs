@@ -1,4 +1,4 @@
-//! Credentials that end while a test looks on.
+//! Credentials that end during a test.
 
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 

@@ -22,16 +22,18 @@ use orgd::{
     },
     store::{Store, StoreOptions},
 };
-use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, Statement, TransactionTrait,
+};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use super::{ADMINISTRATOR, FOREIGN, OWN, SUPPORT, USER, faults::Proxy, postgres::Cluster, strict};
+use super::{
+    ADMINISTRATOR, FOREIGN, OWN, PATIENCE, SUPPORT, USER, faults::Proxy, postgres::Cluster, strict,
+};
 
 /// A page that has all of a list.
 pub const WHOLE: PageSize = PageSize { entries: 10_000, bytes: usize::MAX };
-/// More than anything takes that is waited for here, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The variable by which a test process is told to leave PostgreSQL out where SQLite does too: it then
 /// takes half the time. Tests of PostgreSQL alone start one nevertheless.
@@ -157,7 +159,7 @@ impl Database {
         store.close().await.unwrap();
     }
 
-    /// Stores organizations `first` to `last`, as bare as can be.
+    /// Stores organizations `first` to `last`, with a name alone.
     pub async fn add_organizations(&self, first: i64, last: i64) {
         let connection = self.connect().await;
         let date = "SELECT date_created FROM organizations LIMIT 1";
@@ -171,7 +173,29 @@ impl Database {
         connection.close().await.unwrap();
     }
 
-    /// Waits until so many statements wait for locks, which on SQLite nobody tells.
+    /// Executes one statement past the service.
+    pub async fn execute(&self, statement: &str) {
+        let connection = self.connect().await;
+        connection.execute_unprepared(statement).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    /// Holds the row of the user's organization until the transaction ends; on SQLite the whole file.
+    pub async fn hold(&self) -> DatabaseTransaction {
+        let transaction = self.connect().await.begin().await.unwrap();
+        let touch = format!("UPDATE organizations SET version = version WHERE id = {OWN}");
+        transaction.execute_unprepared(&touch).await.unwrap();
+        transaction
+    }
+
+    /// Locks a table of PostgreSQL against every use until the transaction ends.
+    pub async fn lock_table(&self, table: &str) -> DatabaseTransaction {
+        let transaction = self.connect().await.begin().await.unwrap();
+        transaction.execute_unprepared(&format!("LOCK TABLE {table}")).await.unwrap();
+        transaction
+    }
+
+    /// Waits until so many statements wait for locks. PostgreSQL alone: SQLite cannot say it.
     pub async fn until_locks_are_waited_for(&self, by: usize) {
         let observer = self.connect().await;
         let ask = "SELECT 1 FROM pg_stat_activity \
@@ -186,19 +210,17 @@ impl Database {
         observer.close().await.unwrap();
     }
 
-    /// Makes every update that sets the name `poison` fail by itself.
-    pub async fn refuse_poison(&self) {
-        let connection = self.connect().await;
-        let refuse: &[&str] = if self.is_sqlite() {
-            &["CREATE TRIGGER refuse BEFORE UPDATE ON organizations WHEN NEW.name = 'poison' \
-               BEGIN SELECT RAISE(ABORT, 'poison'); END"]
+    /// Makes every `UPDATE`, or every `INSERT`, that sets the name `poison` fail by itself.
+    pub async fn refuse_poison(&self, event: &str) {
+        let refuse = if self.is_sqlite() {
+            format!(
+                "CREATE TRIGGER refuse BEFORE {event} ON organizations WHEN NEW.name = 'poison' \
+                 BEGIN SELECT RAISE(ABORT, 'poison'); END"
+            )
         } else {
-            &["ALTER TABLE organizations ADD CONSTRAINT refuse CHECK (name <> 'poison')"]
+            "ALTER TABLE organizations ADD CONSTRAINT refuse CHECK (name <> 'poison')".to_owned()
         };
-        for statement in refuse {
-            connection.execute_unprepared(statement).await.unwrap();
-        }
-        connection.close().await.unwrap();
+        self.execute(&refuse).await;
     }
 
     /// Makes the seeded organizations what they were, and forgets all others.

@@ -1,5 +1,5 @@
-//! No refusal tells of our insides: each that a test gets through the harness is searched for words of
-//! libraries, of SQL, of paths and of types.
+//! No refusal has internal text: each that a test gets through the harness is searched for words of libraries, of SQL,
+//! of paths and of types.
 
 use std::{
     pin::Pin,

@@ -50,6 +50,11 @@ impl Request {
         self
     }
 
+    /// The Authorization header of a bearer token.
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
     /// Takes away every header line of a name.
     pub fn without_header(mut self, name: &str) -> Self {
         self.inner.headers_mut().remove(name);

@@ -1,6 +1,6 @@
 //! An HTTP/2 client that sends the frames that it is told, and answers nothing by itself.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,8 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-/// More than any limit that is waited for, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::PATIENCE;
 
 /// Types of frames (RFC 9113 §6).
 pub mod kind {

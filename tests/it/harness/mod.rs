@@ -5,29 +5,40 @@ mod crash;
 mod credential;
 mod database;
 pub mod disclosure;
+mod documented;
 mod faults;
+mod gateway;
 mod http;
+mod http1;
 mod http2;
 mod messages;
+pub mod offender;
 mod patroni;
 mod postgres;
+pub mod proxies;
+mod python;
 mod receiver;
 mod service;
 pub mod strict;
+pub mod watching;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub use self::{
     command::{Command, orgd, orgd_to, orgd_with, orgd_with_input},
     credential::ending_soon,
     database::{Database, WHOLE},
+    documented::{DOCUMENTED_HEADERS, assert_documented_headers, assert_examples},
     faults::{Fault, Proxy},
+    gateway::gateway_before,
     http::{Answer, Request, connect_from},
+    http1::{OPTIONS, RawHttp1, is_answered, until_closed},
     http2::{END_HEADERS, END_STREAM, PREFACE, RawHttp2, block, frame, kind, write_length},
     patroni::Patroni,
     postgres::{Cluster, binaries},
+    python::{interpreter, python},
     receiver::Receiver,
-    service::{ANY_PORT, Service, authorized},
+    service::{ANY_PORT, SERVE, Service, authorized, reason},
 };
 
 /// The tokens of the documented examples (docs/API.md): the user of organization 90, and an administrator.
@@ -35,6 +46,9 @@ pub const USER: &str = "e486a154-3cbe-46b8-87a1-0d46a15c54c8";
 pub const ADMINISTRATOR: &str = "111d7a49-b4f7-43c8-8cbd-5b6a67f71066";
 /// A support credential of the harness.
 pub const SUPPORT: &str = "9d2f1c3e-6a54-4b0e-8a37-5f0f6f1f2b11";
+
+/// How long a test waits for what follows by itself: more than any of it takes on a machine that does much else.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The organizations that every seeded database has; the user belongs to the first.
 pub const OWN: i64 = 90;

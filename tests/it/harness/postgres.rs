@@ -125,7 +125,7 @@ impl Owner {
     }
 }
 
-/// A port that nobody listens on now.
+/// A port that is free now.
 pub(super) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

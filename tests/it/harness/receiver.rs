@@ -22,7 +22,7 @@ use opentelemetry_proto::tonic::{
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::PATIENCE;
 
 /// A receiver of traces.
 #[derive(Clone, Default)]

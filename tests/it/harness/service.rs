@@ -22,8 +22,9 @@ use tonic::{
     metadata::MetadataValue,
     transport::{Channel, Endpoint},
 };
+use tonic_types::StatusExt;
 
-use super::{Database, OWN, Request, command, disclosure::Searched};
+use super::{Database, OWN, Request, USER, command, disclosure::Searched};
 
 /// How long a process may take to listen, on a machine that does much else.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,6 +53,13 @@ impl Service {
         Self::start_under(&[], database, settings).await
     }
 
+    /// `orgd serve` with settings, over a SQLite database of its own that is seeded.
+    pub async fn over_sqlite(settings: &[(&str, &str)]) -> Self {
+        let database = Database::sqlite();
+        database.seed().await;
+        Self::start_with(Arc::new(database), settings).await
+    }
+
     /// The same by way of a command that becomes `orgd` in the end.
     pub async fn start_under(
         wrapper: &[&str],
@@ -60,7 +68,7 @@ impl Service {
     ) -> Self {
         let mut service = Self::spawn_under(
             wrapper,
-            &["serve", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT],
+            &SERVE,
             &[settings, &[("ORGD_DATABASE_URL", database.url())]].concat(),
         );
         service.database = Some(database);
@@ -183,9 +191,15 @@ impl Service {
     /// `PUT /v1/organizations/{id}` with a bearer token and a JSON body.
     pub fn put(&self, id: i64, token: &str, body: &str) -> Request {
         self.request("PUT", &format!("/v1/organizations/{id}"))
-            .header("authorization", &format!("Bearer {token}"))
+            .bearer(token)
             .header("content-type", "application/json")
             .body(body.to_owned())
+    }
+
+    /// The user's organization is updated.
+    pub async fn assert_serves(&self) {
+        let answer = self.put(OWN, USER, r#"{"name": "Served"}"#).send().await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
     }
 
     /// Any REST request.
@@ -297,6 +311,10 @@ impl Drop for Service {
     }
 }
 
+/// `orgd serve` on ports that the system chooses.
+pub const SERVE: [&str; 7] =
+    ["serve", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT];
+
 /// Loopback, and a port that the system chooses.
 pub const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -306,4 +324,9 @@ pub fn authorized<T>(token: &str, message: T) -> tonic::Request<T> {
     let value = MetadataValue::try_from(format!("Bearer {token}")).unwrap();
     request.metadata_mut().insert("authorization", value);
     request
+}
+
+/// The reason that a status has in its details, or an empty string.
+pub fn reason(status: &tonic::Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }

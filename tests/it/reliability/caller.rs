@@ -1,4 +1,4 @@
-//! A caller of the service through either API, to whom any answer, or none, may come.
+//! A caller of the service through either API. It accepts every answer, and none.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,19 +20,19 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Where a service listens.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Doors {
+pub struct Addresses {
     rest: SocketAddr,
     grpc: SocketAddr,
 }
 
-impl Doors {
+impl Addresses {
     pub fn of(service: &Service) -> Self {
         Self { rest: service.http_addr(), grpc: service.grpc_addr() }
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Door {
+pub enum Api {
     Rest,
     Grpc,
 }
@@ -79,42 +79,42 @@ impl Outcome {
 pub struct Caller(Option<(SocketAddr, OrganizationServiceClient<Channel>)>);
 
 impl Caller {
-    pub async fn update(&mut self, doors: Doors, door: Door, write: &Write) -> Outcome {
-        match door {
-            Door::Rest => rest(put(doors, write)).await,
-            Door::Grpc => {
+    pub async fn update(&mut self, addresses: Addresses, api: Api, write: &Write) -> Outcome {
+        match api {
+            Api::Rest => rest(put(addresses, write)).await,
+            Api::Grpc => {
                 let mut request = authorized(ADMINISTRATOR, message(write));
                 request.metadata_mut().insert("x-request-id", write.id.parse().unwrap());
-                grpc(self.client(doors).update(request)).await
+                grpc(self.client(addresses).update(request)).await
             }
         }
     }
 
-    pub async fn get(&mut self, doors: Doors, door: Door, id: i64) -> Outcome {
-        match door {
-            Door::Rest => {
+    pub async fn get(&mut self, addresses: Addresses, api: Api, id: i64) -> Outcome {
+        match api {
+            Api::Rest => {
                 let path = format!("/v1/organizations/{id}");
-                let request = Request::new(doors.rest, "GET", &path);
-                rest(request.header("authorization", &format!("Bearer {ADMINISTRATOR}"))).await
+                let request = Request::new(addresses.rest, "GET", &path);
+                rest(request.bearer(ADMINISTRATOR)).await
             }
-            Door::Grpc => {
+            Api::Grpc => {
                 let message = GetOrganizationRequest { id, ..Default::default() };
-                grpc(self.client(doors).get(authorized(ADMINISTRATOR, message))).await
+                grpc(self.client(addresses).get(authorized(ADMINISTRATOR, message))).await
             }
         }
     }
 
-    fn client(&mut self, doors: Doors) -> &mut OrganizationServiceClient<Channel> {
-        let kept = self.0.take().filter(|(addr, _)| *addr == doors.grpc);
+    fn client(&mut self, addresses: Addresses) -> &mut OrganizationServiceClient<Channel> {
+        let kept = self.0.take().filter(|(addr, _)| *addr == addresses.grpc);
         let fresh = || {
-            let endpoint = Endpoint::from_shared(format!("http://{}", doors.grpc)).unwrap();
-            (doors.grpc, OrganizationServiceClient::new(endpoint.connect_lazy()))
+            let endpoint = Endpoint::from_shared(format!("http://{}", addresses.grpc)).unwrap();
+            (addresses.grpc, OrganizationServiceClient::new(endpoint.connect_lazy()))
         };
         &mut self.0.insert(kept.unwrap_or_else(fresh)).1
     }
 }
 
-fn put(doors: Doors, write: &Write) -> Request {
+fn put(addresses: Addresses, write: &Write) -> Request {
     let fields = [
         ("name", &write.name),
         ("subscriptionId", &write.subscription_id),
@@ -125,8 +125,8 @@ fn put(doors: Doors, write: &Write) -> Request {
     let body: serde_json::Map<String, Value> =
         fields.map(|(name, value)| (name.to_owned(), value)).collect();
     let path = format!("/v1/organizations/{}", write.organization);
-    let request = Request::new(doors.rest, "PUT", &path)
-        .header("authorization", &format!("Bearer {ADMINISTRATOR}"))
+    let request = Request::new(addresses.rest, "PUT", &path)
+        .bearer(ADMINISTRATOR)
         .header("content-type", "application/json")
         .header("prefer", "return=representation")
         .header("x-request-id", &write.id)

@@ -9,7 +9,7 @@ use sea_orm::ConnectionTrait;
 use crate::harness::{ADMINISTRATOR, Answer, Database, Fault, OWN, Proxy, Service};
 
 const CALLERS: usize = 16;
-/// Longer than all rests between attempts.
+/// Longer than all pauses between retries.
 const AFTERWARDS: Duration = Duration::from_millis(500);
 
 /// The databases of a test, seeded, each with the name of how it isolates transactions.
@@ -49,13 +49,13 @@ async fn rollbacks(database: &Database) -> i64 {
 }
 
 #[tokio::test]
-async fn of_sixteen_updates_with_one_etag_one_wins() {
+async fn exactly_one_of_sixteen_updates_with_one_etag_wins() {
     one_of_sixteen_wins(50).await;
 }
 
 #[tokio::test]
 #[ignore = "long: make soak"]
-async fn of_sixteen_updates_with_one_etag_one_wins_in_every_of_200_rounds() {
+async fn exactly_one_of_sixteen_updates_with_one_etag_wins_in_each_of_200_rounds() {
     one_of_sixteen_wins(200).await;
 }
 
@@ -127,7 +127,6 @@ async fn lost_transactions_are_retried_five_times_and_unknown_outcomes_never() {
     database.seed().await;
     let proxy = Proxy::start(database.addr()).await;
     let service = Service::start(database.behind(&proxy)).await;
-    let bearer = format!("Bearer {ADMINISTRATOR}");
     let mut version = 1;
     for (times, code, status) in [
         (5, "40001", 200),
@@ -156,7 +155,7 @@ async fn lost_transactions_are_retried_five_times_and_unknown_outcomes_never() {
         ("INSERT INTO organizations", "POST", "/v1/organizations"),
     ] {
         proxy.set_for(words, Fault::Answer(5, "40001"));
-        let request = service.request(method, path).header("authorization", &bearer);
+        let request = service.request(method, path).bearer(ADMINISTRATOR);
         let request = request.header("content-type", "application/json");
         let body = if method == "POST" { r#"{"name": "Created"}"# } else { "" };
         let answer = request.body(body).send().await;
@@ -177,13 +176,13 @@ async fn retries_end_with_the_deadline() {
         other => panic!("{other:?}"),
     };
     let mut between = 0;
-    // Some of them pass between two attempts, also on a slow machine: the rests are 155 ms in the mean.
+    // Some of them pass between two retries, also on a slow machine: the pauses are 155 ms in the mean.
     for deadline in [20, 40, 60, 80, 120, 160, 240, 360, 540, 800] {
         let before = attempts();
         let deadline = format!("{deadline}m");
         let put = service.put(OWN, ADMINISTRATOR, r#"{"name": "Late"}"#);
         let answer = put.header("grpc-timeout", &deadline).send().await;
-        // 503: five rests that were short by chance.
+        // 503: five pauses that were short by chance.
         assert!(matches!(answer.status(), 503 | 504), "{}", answer.text());
         let at_end = attempts();
         between += u32::from(answer.status() == 504 && at_end > before);
@@ -192,7 +191,7 @@ async fn retries_end_with_the_deadline() {
         let after = attempts() - at_end;
         assert!(after <= 1, "{after} attempts after the end of {deadline}");
     }
-    assert!(between > 0, "some deadlines passed between two attempts");
+    assert!(between > 0, "some deadlines passed between two retries");
     proxy.set(Fault::Pass);
     tokio::time::sleep(AFTERWARDS).await;
     assert_eq!(database.organization(OWN).await.etag.version(), 1, "nothing comes after");

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sea_orm::{ConnectionTrait, Statement};
 
 use super::{
-    caller::{Caller, Door, Doors, Outcome, Write},
+    caller::{Addresses, Api, Caller, Outcome, Write},
     ledger::{Stored, assert_kept, stored, violations},
     load::{Load, ORGANIZATIONS, Recorded},
 };
@@ -46,13 +46,13 @@ async fn kill_the_service(database: Database, kills: u32) {
     database.seed().await;
     let database = Arc::new(database);
     let mut service = Service::start_beside(database.clone()).await;
-    let load = Load::start(Doors::of(&service));
+    let load = Load::start(Addresses::of(&service));
     for _ in 0..kills {
         load.acknowledges(UPDATES_BETWEEN).await;
         // With the value its process gets SIGKILL.
         drop(service);
         service = Service::start_beside(database.clone()).await;
-        load.moves_to(Doors::of(&service));
+        load.moves_to(Addresses::of(&service));
     }
     load.acknowledges(UPDATES_BETWEEN).await;
     let recorded = load.stop().await;
@@ -68,7 +68,7 @@ async fn kill_postgresql(kills: u32) {
     let database = Arc::new(Database::postgres_at(&cluster.url, "crashes").await);
     database.seed().await;
     let mut service = Service::start_beside(database.clone()).await;
-    let load = Load::start(Doors::of(&service));
+    let load = Load::start(Addresses::of(&service));
     let mut slowest = Duration::ZERO;
     for _ in 0..kills {
         load.acknowledges(UPDATES_BETWEEN).await;
@@ -102,12 +102,10 @@ type Change = fn(&mut Stored, &mut Vec<Recorded>);
 /// The check of these tests is checked: each way in which stored data can be wrong is found.
 #[tokio::test]
 async fn the_check_finds_lost_half_and_foreign_updates() {
-    let database = Database::sqlite();
-    database.seed().await;
-    let service = Service::start(database).await;
+    let service = Service::over_sqlite(&[]).await;
     let mut caller = Caller::default();
     let mut recorded = Vec::new();
-    for (turn, door) in [Door::Rest, Door::Grpc, Door::Rest].into_iter().enumerate() {
+    for (turn, api) in [Api::Rest, Api::Grpc, Api::Rest].into_iter().enumerate() {
         let value = Some(format!("value {turn}"));
         let write = Write {
             id: format!("w-{turn}"),
@@ -117,7 +115,7 @@ async fn the_check_finds_lost_half_and_foreign_updates() {
             handshake: value,
             version: None,
         };
-        let outcome = caller.update(Doors::of(&service), door, &write).await;
+        let outcome = caller.update(Addresses::of(&service), api, &write).await;
         assert!(matches!(outcome, Outcome::Done(..)), "{outcome:?}");
         recorded.push(Recorded { write, outcome });
     }

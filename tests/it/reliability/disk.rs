@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    caller::{Caller, Door, Doors, Outcome, Write},
+    caller::{Addresses, Api, Caller, Outcome, Write},
     crashes::integrity,
     ledger::{assert_kept, stored},
     load::{Load, ORGANIZATIONS, Recorded},
@@ -49,7 +49,7 @@ async fn a_disk_that_fails_again_and_again_loses_no_update() {
 
 async fn fill_the_disk(times: u32) {
     let disk = SmallDisk::start().await;
-    let load = Load::start(Doors::of(&disk.service));
+    let load = Load::start(Addresses::of(&disk.service));
     let mut recorded = Vec::new();
     for time in 0..times {
         load.acknowledges(UPDATES).await;
@@ -92,7 +92,7 @@ async fn fail_the_disk(times: u32) {
         ("posix/io/sync/fsync", eio, 0.2),
         ("posix/io/rw/pwrite/reduce", eio, 0.5),
     ];
-    let load = Load::start(Doors::of(&service));
+    let load = Load::start(Addresses::of(&service));
     let mut recorded = Vec::new();
     for time in 0..times {
         for (index, (name, error, probability)) in faults.into_iter().enumerate() {
@@ -123,10 +123,10 @@ async fn refusals(service: &Service, id: &str) -> Vec<Recorded> {
     let mut refused = 0;
     for turn in 0.. {
         assert!(started.elapsed() < PATIENCE, "no fault to be seen");
-        let door = if turn % 2 == 0 { Door::Rest } else { Door::Grpc };
+        let api = if turn % 2 == 0 { Api::Rest } else { Api::Grpc };
         let id = format!("{id}-{turn}");
         let write = Write { name: Some(id.clone()), id, organization: OWN, ..Write::default() };
-        let outcome = caller.update(Doors::of(service), door, &write).await;
+        let outcome = caller.update(Addresses::of(service), api, &write).await;
         refused += usize::from(!matches!(outcome, Outcome::Done(..)));
         recorded.push(Recorded { write, outcome });
         if refused == REFUSALS {
@@ -137,9 +137,9 @@ async fn refusals(service: &Service, id: &str) -> Vec<Recorded> {
 }
 
 async fn assert_reads(service: &Service) {
-    for door in [Door::Rest, Door::Grpc] {
-        let outcome = Caller::default().get(Doors::of(service), door, OWN).await;
-        assert!(matches!(outcome, Outcome::Done(..)), "{door:?}: {outcome:?}");
+    for api in [Api::Rest, Api::Grpc] {
+        let outcome = Caller::default().get(Addresses::of(service), api, OWN).await;
+        assert!(matches!(outcome, Outcome::Done(..)), "{api:?}: {outcome:?}");
     }
 }
 
@@ -148,8 +148,8 @@ async fn assert_reads(service: &Service) {
 async fn assert_only_unavailable(database: &Database, recorded: &[Recorded]) {
     let outcomes = assert_kept(database, recorded).await;
     assert_eq!(integrity(database).await, "ok");
-    for door in ["REST 503 STORE_UNAVAILABLE", "gRPC Unavailable STORE_UNAVAILABLE"] {
-        assert!(outcomes.contains_key(door), "{door}: {outcomes:?}");
+    for api in ["REST 503 STORE_UNAVAILABLE", "gRPC Unavailable STORE_UNAVAILABLE"] {
+        assert!(outcomes.contains_key(api), "{api}: {outcomes:?}");
     }
     assert!(outcomes.keys().all(|label| {
         ["done", "mismatch"].contains(&label.as_str()) || label.ends_with("STORE_UNAVAILABLE")

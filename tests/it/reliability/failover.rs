@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{caller::Doors, ledger::assert_kept, load::Load};
+use super::{caller::Addresses, ledger::assert_kept, load::Load};
 use crate::harness::{Database, Patroni, Service};
 
 const FAILOVERS: usize = 5;
@@ -16,7 +16,7 @@ async fn acknowledged_updates_survive_the_leader_of_postgresql() {
     let database = Arc::new(Database::postgres_at(&patroni.url, "failover").await);
     database.seed().await;
     let mut service = Service::start_beside(database.clone()).await;
-    let load = Load::start(Doors::of(&service));
+    let load = Load::start(Addresses::of(&service));
     for _ in 0..FAILOVERS {
         load.acknowledges(UPDATES).await;
         let killed = patroni.kill_leader().await;

@@ -7,11 +7,9 @@ use sea_orm::{
     sqlx::{self, error::DatabaseError},
 };
 
-use crate::harness::{Database, Fault, Proxy};
+use crate::harness::{Database, Fault, PATIENCE, Proxy};
 
 const WAIT: Duration = Duration::from_millis(300);
-/// For what follows by itself.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A database with a table, a proxy to it, and one connection through that.
 struct Faulty {

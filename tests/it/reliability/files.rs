@@ -11,15 +11,13 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use crate::harness::{ADMINISTRATOR, Database, OWN, Service, orgd};
+use crate::harness::{ADMINISTRATOR, Database, OWN, PATIENCE, Service, orgd};
 
-/// For states that follow.
-const PATIENCE: Duration = Duration::from_secs(30);
 const MEBIBYTE: u64 = 1 << 20;
 
 async fn status(service: &Service, method: &str, path: &str, body: &str) -> u16 {
     let request = service.request(method, path).header("content-type", "application/json");
-    let request = request.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+    let request = request.bearer(ADMINISTRATOR);
     request.body(body.to_owned()).send().await.status()
 }
 
@@ -43,7 +41,7 @@ async fn execute(connection: &DatabaseConnection, statement: &str) {
 }
 
 #[tokio::test]
-async fn the_log_of_sqlite_shrinks_once_nobody_reads_it_any_more() {
+async fn the_log_of_sqlite_shrinks_once_its_last_reader_has_gone() {
     let folder = TempDir::new().unwrap();
     let database = Database::sqlite_in(folder.path());
     database.seed().await;
@@ -175,7 +173,7 @@ async fn files_that_are_removed_or_replaced_are_noticed_before_anything_is_ackno
     }
 }
 
-/// Nobody calls: the service finds out by itself.
+/// Without a call: the service notices by itself.
 #[tokio::test]
 async fn a_removed_file_is_noticed_without_a_call() {
     let folder = TempDir::new().unwrap();
@@ -188,7 +186,7 @@ async fn a_removed_file_is_noticed_without_a_call() {
 }
 
 #[tokio::test]
-async fn what_others_do_with_a_database_that_is_in_use_is_no_reason_to_stop() {
+async fn legitimate_changes_to_a_database_file_in_use_do_not_stop_the_service() {
     let folder = TempDir::new().unwrap();
     let database = Arc::new(Database::sqlite_in(folder.path()));
     database.seed().await;

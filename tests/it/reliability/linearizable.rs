@@ -2,7 +2,7 @@
 //!
 //! Callers read one organization and change it by compare-and-set, through two instances, while the
 //! connections to the database break. The history of each organization is given to stateright's
-//! tester. An update whose outcome nobody told may have been done at any time since, or not: where the
+//! tester. An update whose outcome is unknown may have been done at any time since, or not: where the
 //! change log has it, it is in flight to the end of the history, and has to fit in as the log says.
 
 use std::{
@@ -15,7 +15,7 @@ use stateright::semantics::{ConsistencyTester, LinearizabilityTester, Sequential
 use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
-    caller::{Caller, Door, Doors, Outcome, Write},
+    caller::{Addresses, Api, Caller, Outcome, Write},
     ledger::{Entry, stored},
 };
 use crate::harness::{Database, Fault, Proxy, Service};
@@ -93,15 +93,15 @@ async fn is_linearizable(first: Model, history: Vec<Event>) -> bool {
 }
 
 /// One caller's calls. Its numbers are those that are its index more than a multiple of `CALLERS`.
-async fn call(index: usize, instances: Vec<Doors>, id: i64, round: usize, history: History) {
+async fn call(index: usize, instances: Vec<Addresses>, id: i64, round: usize, history: History) {
     let mut caller = Caller::default();
     let mut number = index;
     let mut version = None;
     let note = |event| history.lock().unwrap().push(event);
     for turn in 0..CALLS {
         // To the other instance after an unknown outcome, which may mean that this one has ended.
-        let doors = instances[(index + number / CALLERS) % instances.len()];
-        let door = if (index + turn).is_multiple_of(2) { Door::Rest } else { Door::Grpc };
+        let addresses = instances[(index + number / CALLERS) % instances.len()];
+        let api = if (index + turn).is_multiple_of(2) { Api::Rest } else { Api::Grpc };
         let name = format!("r{round}-c{index}-t{turn}");
         let op = match (turn + index) % 4 {
             0 => Op::Read,
@@ -111,7 +111,7 @@ async fn call(index: usize, instances: Vec<Doors>, id: i64, round: usize, histor
         };
         note(Event::Invoke(number, op.clone()));
         let outcome = match op {
-            Op::Read => caller.get(doors, door, id).await,
+            Op::Read => caller.get(addresses, api, id).await,
             Op::Write(name, version) => {
                 let request_id = name.clone();
                 let write = Write {
@@ -121,7 +121,7 @@ async fn call(index: usize, instances: Vec<Doors>, id: i64, round: usize, histor
                     version,
                     ..Write::default()
                 };
-                caller.update(doors, door, &write).await
+                caller.update(addresses, api, &write).await
             }
         };
         match &outcome {
@@ -156,7 +156,7 @@ async fn one_round(
     round: usize,
     seen: &mut Seen,
     database: &Database,
-    instances: &[Doors],
+    instances: &[Addresses],
     disturb: impl AsyncFn(usize),
 ) {
     let mut calls = JoinSet::new();
@@ -251,7 +251,7 @@ async fn under_faults_on_postgresql(number: usize) {
     let behind = Arc::new(database.behind(&proxy));
     let services =
         [Service::start_beside(behind.clone()).await, Service::start_beside(behind.clone()).await];
-    let instances = [Doors::of(&services[0]), Doors::of(&services[1])];
+    let instances = [Addresses::of(&services[0]), Addresses::of(&services[1])];
     let pause = |millis| tokio::time::sleep(Duration::from_millis(millis));
     let mut seen = Seen::new();
     for round in 0..number + MORE {
@@ -281,7 +281,7 @@ async fn under_kills_on_sqlite(number: usize) {
             Service::start_beside(database.clone()).await,
             Service::start_beside(database.clone()).await,
         ];
-        let instances = [Doors::of(&services[0]), Doors::of(&services[1])];
+        let instances = [Addresses::of(&services[0]), Addresses::of(&services[1])];
         one_round(round, &mut seen, &database, &instances, async |step| {
             tokio::time::sleep(Duration::from_millis(30)).await;
             // The first of the two ends in the midst; the other goes on.
@@ -321,7 +321,7 @@ async fn updates_under_many_faults_are_linearizable() {
 
 /// The test is tested: what no order explains is refused.
 #[tokio::test]
-async fn a_history_that_lies_is_not_linearizable() {
+async fn a_false_history_is_found_not_linearizable() {
     use Event::{Invoke, Return};
 
     let first = || Model { version: 1, name: "first".to_owned() };

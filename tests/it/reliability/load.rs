@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{sync::watch, task::JoinSet};
 
-use super::caller::{Caller, Door, Doors, Outcome, Write};
+use super::caller::{Addresses, Api, Caller, Outcome, Write};
 use crate::harness::{FOREIGN, OWN};
 
 /// Organizations, so few that writers meet.
@@ -27,28 +27,28 @@ pub struct Recorded {
 }
 
 pub struct Load {
-    doors: watch::Sender<Option<Doors>>,
+    addresses: watch::Sender<Option<Addresses>>,
     acknowledged: Arc<watch::Sender<usize>>,
     writers: JoinSet<Vec<Recorded>>,
 }
 
 impl Load {
-    pub fn start(doors: Doors) -> Self {
+    pub fn start(addresses: Addresses) -> Self {
         let mut load = Self {
-            doors: watch::Sender::new(Some(doors)),
+            addresses: watch::Sender::new(Some(addresses)),
             acknowledged: Arc::new(watch::Sender::new(0)),
             writers: JoinSet::new(),
         };
         for writer in 0..WRITERS {
-            let write = write(writer, load.doors.subscribe(), load.acknowledged.clone());
+            let write = write(writer, load.addresses.subscribe(), load.acknowledged.clone());
             load.writers.spawn(write);
         }
         load
     }
 
     /// The service is elsewhere from now on.
-    pub fn moves_to(&self, doors: Doors) {
-        self.doors.send_replace(Some(doors));
+    pub fn moves_to(&self, addresses: Addresses) {
+        self.addresses.send_replace(Some(addresses));
     }
 
     /// Waits until so many more writes have been acknowledged; how long the first of them took.
@@ -67,23 +67,23 @@ impl Load {
 
     /// Ends the writers after what they do now, and answers what they remember.
     pub async fn stop(self) -> Vec<Recorded> {
-        self.doors.send_replace(None);
+        self.addresses.send_replace(None);
         self.writers.join_all().await.concat()
     }
 }
 
 async fn write(
     writer: usize,
-    doors: watch::Receiver<Option<Doors>>,
+    addresses: watch::Receiver<Option<Addresses>>,
     acknowledged: Arc<watch::Sender<usize>>,
 ) -> Vec<Recorded> {
     let mut caller = Caller::default();
     let mut recorded = Vec::new();
     let mut versions: BTreeMap<i64, i64> = BTreeMap::new();
     for turn in 0.. {
-        let Some(doors) = *doors.borrow() else { break };
+        let Some(addresses) = *addresses.borrow() else { break };
         let organization = ORGANIZATIONS[turn % ORGANIZATIONS.len()];
-        let door = if (writer + turn / 2).is_multiple_of(2) { Door::Rest } else { Door::Grpc };
+        let api = if (writer + turn / 2).is_multiple_of(2) { Api::Rest } else { Api::Grpc };
         let id = format!("w{writer}-{turn}");
         // Every value is sent once: where it came from can be told.
         let value = |field: &str| Some(format!("{field} {id}"));
@@ -101,7 +101,7 @@ async fn write(
             write.version = versions.get(&organization).copied();
         }
         (write.id, write.organization) = (id, organization);
-        let outcome = caller.update(doors, door, &write).await;
+        let outcome = caller.update(addresses, api, &write).await;
         match &outcome {
             Outcome::Done(version, _) => {
                 versions.insert(organization, *version);

@@ -1,8 +1,7 @@
-//! The promises of `docs/RELIABILITY.md`, by their numbers, in a quick form. What takes longer is
-//! ignored here and run by `make soak`.
+//! Promises of `docs/RELIABILITY.md` about faults, load and the database, by their numbers, in a quick form. Longer
+//! forms are ignored here and run by `make soak`. Promises about listeners, access and the schema are in the folders of
+//! these subjects.
 
-mod attacks;
-mod authorization;
 mod caller;
 mod contention;
 mod crashes;
@@ -11,20 +10,13 @@ mod failover;
 mod faults;
 mod files;
 mod fuzzing;
-mod indistinguishable;
 mod ledger;
 mod linearizable;
 mod load;
-pub mod offender;
 mod outages;
 mod overload;
 mod panics;
 mod portability;
-mod revocation;
-pub mod rolling;
+mod rolling;
 mod sessions;
 mod simulation;
-mod slow_clients;
-mod smuggling;
-mod smuggling_http2;
-mod upgrades;

@@ -8,25 +8,21 @@ use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::{
-    deadlines::hold,
-    harness::{ADMINISTRATOR, Database, FOREIGN, Fault, OWN, Proxy, Service, authorized},
+use crate::harness::{
+    ADMINISTRATOR, Database, FOREIGN, Fault, OWN, PATIENCE, Proxy, Service, authorized,
 };
 
 /// The promise is 1.5 s, which this machine's own slowness may exceed. What is not told in time is told
 /// with the request's deadline, and otherwise.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const DEADLINE: (&str, &str) = ("ORGD_REQUEST_DEADLINE", "20s");
-/// For states that follow.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sends a request of each kind through both APIs, several of them on one organization, and answers how
 /// long the slowest took. Each must be refused as a call that may be made again.
 async fn assert_unavailable(service: &Service, fault: Fault) -> Duration {
-    let bearer = format!("Bearer {ADMINISTRATOR}");
     let rest = async |method: &str, path: &str, body: &str| {
         let begin = Instant::now();
-        let request = service.request(method, path).header("authorization", &bearer);
+        let request = service.request(method, path).bearer(ADMINISTRATOR);
         let request = request.header("content-type", "application/json").body(body.to_owned());
         let answer = request.send().await;
         let told = (answer.status(), answer.reason());
@@ -107,8 +103,7 @@ async fn an_outage_is_reported_in_time_and_recovery_is_automatic() {
         );
         assert!(first.max(second) < ANSWER_MAX, "{fault:?}: {first:?}, {second:?}");
         // Every connection of the pool is of use again, not only the first.
-        let bearer = format!("Bearer {ADMINISTRATOR}");
-        let list = || service.request("GET", "/v1/organizations").header("authorization", &bearer);
+        let list = || service.request("GET", "/v1/organizations").bearer(ADMINISTRATOR);
         let lists = join_all((0..20).map(|_| list().send())).await;
         assert!(lists.iter().all(|answer| answer.status() == 200), "{fault:?}");
     }
@@ -120,7 +115,7 @@ async fn nothing_is_written_long_after_its_caller_got_an_error() {
     let database = Database::postgres().await;
     database.seed().await;
     let service = Service::start(database).await;
-    let holder = hold(service.database()).await;
+    let holder = service.database().hold().await;
     let begin = Instant::now();
     let service = &service;
     let put = |timeout: &'static str| async move {

@@ -15,7 +15,7 @@ use crate::harness::{
 
 const FIRST: i64 = 1000;
 const CLIENTS: i64 = 200;
-/// As many as one caller has at work and in the queue at once: 2 lanes with 16 each, and 32 that wait,
+/// As many as one caller has at work and in the queue at once: 2 workers with 16 each, and 32 that wait,
 /// which is half of the queue.
 const AS_MANY_AS_HAVE_A_PLACE: i64 = 64;
 const WINDOW: Duration = Duration::from_secs(3);
@@ -45,7 +45,7 @@ fn update(id: i64, round: u32) -> UpdateOrganizationRequest {
     UpdateOrganizationRequest { organization, ..Default::default() }
 }
 
-/// Updates an organization again and again; whoever is refused rests for a moment.
+/// Updates an organization again and again; a caller that is refused pauses for a moment.
 async fn update_until(
     mut client: OrganizationServiceClient<Searched<Channel>>,
     id: i64,

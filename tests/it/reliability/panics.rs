@@ -1,7 +1,7 @@
 //! Promise 18: a panic is one answer, and no answer tells of our insides.
 //!
 //! The panic is a real one: PostgreSQL stores dates that no calendar of ours has, and a row that has
-//! one cannot be read. Behind the REST API alone a panic is in `refusals`.
+//! one cannot be read. A panic behind the REST API alone is in `api::refusals`.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
@@ -10,16 +10,14 @@ use orgd::proto::v1::{
     Change, GetOrganizationRequest, ListChangesRequest, WatchRequest,
     organization_service_client::OrganizationServiceClient,
 };
-use sea_orm::ConnectionTrait;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{
-    examples::assert_documented_headers,
-    harness::{
-        ADMINISTRATOR, Database, FOREIGN, OWN, Request, Service, USER, authorized,
-        disclosure::{Searched, insides_in},
-    },
+use crate::harness::{
+    ADMINISTRATOR, Database, FOREIGN, OWN, Request, Service, USER, assert_documented_headers,
+    authorized,
+    disclosure::{Searched, insides_in},
+    reason,
 };
 
 /// A service over PostgreSQL, after something was done to its database.
@@ -27,18 +25,12 @@ async fn service_after(statement: &str) -> Service {
     let database = Database::postgres().await;
     database.seed().await;
     let service = Service::start(database).await;
-    let connection = service.database().connect().await;
-    connection.execute_unprepared(statement).await.unwrap();
+    service.database().execute(statement).await;
     service
 }
 
 fn get(service: &Service, path: &str) -> Request {
-    service.request("GET", path).header("authorization", &format!("Bearer {ADMINISTRATOR}"))
-}
-
-/// The reason that a status has in its details.
-fn reason(status: &Status) -> String {
-    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+    service.request("GET", path).bearer(ADMINISTRATOR)
 }
 
 #[tokio::test]
@@ -49,8 +41,8 @@ async fn a_panic_in_a_handler_is_one_error_through_both_apis_and_the_process_liv
     let gateway = Service::start_gateway(&service).await;
     let mut client = service.grpc();
     for round in 0..3 {
-        for door in [&service, &gateway] {
-            let answer = get(door, "/v1/organizations/90/changes").send().await;
+        for instance in [&service, &gateway] {
+            let answer = get(instance, "/v1/organizations/90/changes").send().await;
             assert_documented_headers(&answer);
             assert_eq!((answer.status(), answer.reason().as_str()), (500, "INTERNAL"));
             assert_eq!(answer.json()["code"], "INTERNAL");
@@ -110,7 +102,7 @@ async fn a_panic_in_a_worker_fails_one_call_alone() {
             assert_documented_headers(&answer);
             assert_eq!((answer.status(), answer.reason().as_str()), (500, "INTERNAL"));
         }
-        // The same lanes go on.
+        // The same workers go on.
         let body = format!(r#"{{"name": "Round {round}"}}"#);
         assert_eq!(service.put(OWN, USER, &body).send().await.status(), 200);
         assert_eq!(get(&service, "/v1/organizations/90").send().await.status(), 200);
@@ -148,7 +140,7 @@ const LEAKS: [&str; 22] = [
 ];
 
 #[tokio::test]
-async fn the_search_of_refusals_for_internal_text_finds_it() {
+async fn the_search_for_internal_text_in_refusals_finds_it() {
     for leak in LEAKS {
         assert!(insides_in(leak).is_some(), "{leak}");
     }

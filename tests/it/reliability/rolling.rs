@@ -1,20 +1,19 @@
 //! Promise 12: instances are replaced behind a proxy, and no request fails. That a slow body cannot
-//! hold the drain past its deadline is in `stopping`.
+//! hold the drain past its deadline is in `processes::stopping`.
 
-pub mod haproxy;
 mod load;
 
 use std::sync::Arc;
 
 use tokio::time::{Duration, Instant, sleep};
 
-use self::{
-    haproxy::{Haproxy, own_address, serve},
-    load::{Done, Door, Load},
-};
 use orgd::domain::Field;
 
-use crate::harness::{Database, Service};
+use self::load::{Api, Done, Load};
+use crate::harness::{
+    Database, Service,
+    proxies::{Haproxy, own_address, serve},
+};
 
 /// The first of the organizations that the clients update, one each.
 const FIRST: i64 = 1000;
@@ -29,9 +28,9 @@ async fn database(clients: i64) -> Database {
     database
 }
 
-fn clients(each: i64) -> Vec<(i64, Door)> {
-    let doors = [Door::Http1, Door::Http2, Door::Grpc].into_iter().cycle();
-    (FIRST..FIRST + 3 * each).zip(doors).collect()
+fn clients(each: i64) -> Vec<(i64, Api)> {
+    let addresses = [Api::Http1, Api::Http2, Api::Grpc].into_iter().cycle();
+    (FIRST..FIRST + 3 * each).zip(addresses).collect()
 }
 
 /// Every acknowledged update is a version, and no other is.
@@ -77,8 +76,8 @@ async fn replace_instances(restarts: usize, each: i64, pause: Duration) {
     );
     assert!(failures.is_empty(), "{failures:#?}\n{}", proxy.log());
     for client in &done {
-        assert_eq!(client.connections, 1, "{:?}: the proxy kept its connection", client.door);
-        assert!(client.updates > 10, "{:?}: {}", client.door, client.updates);
+        assert_eq!(client.connections, 1, "{:?}: the proxy kept its connection", client.api);
+        assert!(client.updates > 10, "{:?}: {}", client.api, client.updates);
     }
     assert_stored(&database, &done).await;
 }
@@ -99,7 +98,7 @@ const TIME: Duration = Duration::from_secs(5);
 const SHORT_LIFE: (&str, &str) = ("ORGD_CONNECTION_AGE_MAX", "300ms");
 
 /// Runs clients for a while, none of whose requests may fail.
-async fn assert_nothing_fails(database: &Database, load: &Load, clients: &[(i64, Door)]) {
+async fn assert_nothing_fails(database: &Database, load: &Load, clients: &[(i64, Api)]) {
     let clients = load.start(clients);
     sleep(TIME).await;
     let (done, failures) = load.stop(clients).await;
@@ -146,7 +145,7 @@ async fn a_gateways_connections_that_grow_old_fail_no_request() {
     let service = Service::start_with(database.clone(), &[SHORT_LIFE]).await;
     let gateway = Service::start_gateway(&service).await;
     let load = Load::new(gateway.http_addr(), service.grpc_addr(), Duration::from_millis(3));
-    let rest = |client: &(i64, Door)| client.1 != Door::Grpc;
+    let rest = |client: &(i64, Api)| client.1 != Api::Grpc;
     let clients: Vec<_> = clients(4).into_iter().filter(rest).collect();
     assert_nothing_fails(&database, &load, &clients).await;
 }

@@ -12,11 +12,9 @@ use tokio::time::{sleep, timeout};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{
-    ADMINISTRATOR, Cluster, Database, FOREIGN, Fault, OWN, Proxy, Service, authorized, orgd,
+    ADMINISTRATOR, Cluster, Database, FOREIGN, Fault, OWN, PATIENCE, Proxy, Service, authorized,
+    orgd,
 };
-
-/// For states that follow. A connection that is of no use was kept for half an hour.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn execute(connection: &DatabaseConnection, statement: &str) {
     connection.execute_unprepared(statement).await.unwrap();
@@ -47,7 +45,7 @@ async fn put(service: &Service, id: i64, name: &str) -> u16 {
 
 async fn post(service: &Service) -> u16 {
     let post = service.request("POST", "/v1/organizations");
-    let post = post.header("authorization", &format!("Bearer {ADMINISTRATOR}"));
+    let post = post.bearer(ADMINISTRATOR);
     let post = post.header("content-type", "application/json");
     post.body(r#"{"name": "New"}"#.to_owned()).send().await.status()
 }
@@ -67,7 +65,7 @@ async fn a_database_that_takes_no_writes_for_a_while_is_not_used_and_then_used_a
         let alter = format!("ALTER DATABASE {name} SET default_transaction_read_only =");
         execute(&observer, &format!("{alter} on")).await;
         execute(&observer, &terminate).await;
-        // Nobody calls: the service finds out by itself.
+        // Without a call: the service notices by itself.
         until_ready(&service, false).await;
         assert_eq!(put(&service, OWN, "Refused").await, 503);
         assert_eq!(post(&service).await, 503);
@@ -93,7 +91,7 @@ async fn a_session_that_refuses_writes_or_lost_its_prepared_statements_is_replac
     database.seed().await;
     let proxy = Proxy::start(database.addr()).await;
     let service = Service::start(database.behind(&proxy)).await;
-    // 0A000 means this only with a text that says so, and comes from a real server in `upgrades`.
+    // 0A000 means this only with a text that says so, and comes from a real server in `store::upgrades`.
     for code in ["25006", "26000", "42P05"] {
         let statements = ["UPDATE organizations", "INSERT INTO organizations AS", "SELECT"];
         for (number, words) in statements.into_iter().enumerate() {
@@ -126,7 +124,7 @@ async fn assert_list_agrees(service: &Service) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_leads_to_a_standby_for_a_moment_leaves_no_trace() {
+async fn a_short_switch_to_a_standby_leaves_no_trace() {
     let primary = Cluster::start(&["max_connections=100"]);
     let database = Database::postgres_at(&primary.url, "switched").await;
     database.seed().await;
@@ -142,7 +140,7 @@ async fn an_address_that_leads_to_a_standby_for_a_moment_leaves_no_trace() {
     while begin.elapsed() < Duration::from_secs(3) {
         // All of what makes connections.
         let list = service.request("GET", "/v1/organizations");
-        let list = list.header("authorization", &format!("Bearer {ADMINISTRATOR}")).send();
+        let list = list.bearer(ADMINISTRATOR).send();
         let (own, foreign, created, list) = tokio::join!(
             put(&service, OWN, "During"),
             put(&service, FOREIGN, "During"),

@@ -211,7 +211,7 @@ fn under_partitions_and_crashes_every_update_is_stored_once_with_200_seeds() {
 }
 
 #[test]
-fn an_update_that_is_acknowledged_and_not_stored_is_found_and_its_seed_named() {
+fn an_acknowledged_update_that_is_not_stored_is_found_and_its_seed_named() {
     let last = UPDATES + UPDATES_AFTER - 1;
     let failed = simulate_all(7..8, Some(last)).unwrap_err();
     assert!(failed.starts_with("seed 7: "), "{failed}");

@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::harness::{ADMINISTRATOR, authorized};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum Api {
     /// REST over HTTP/1.1.
     Http1,
     /// REST over HTTP/2.
@@ -49,7 +49,7 @@ pub(super) struct Load {
 /// What one client did.
 pub(super) struct Done {
     pub(super) id: i64,
-    pub(super) door: Door,
+    pub(super) api: Api,
     /// Updates that were acknowledged.
     pub(super) updates: u64,
     pub(super) connections: usize,
@@ -63,10 +63,10 @@ impl Load {
     }
 
     /// Starts a client for each organization.
-    pub(super) fn start(&self, clients: &[(i64, Door)]) -> JoinSet<Done> {
+    pub(super) fn start(&self, clients: &[(i64, Api)]) -> JoinSet<Done> {
         let mut tasks = JoinSet::new();
-        for (id, door) in clients.iter().copied() {
-            tasks.spawn(self.clone().run(id, door));
+        for (id, api) in clients.iter().copied() {
+            tasks.spawn(self.clone().run(id, api));
         }
         tasks
     }
@@ -78,26 +78,26 @@ impl Load {
         (done, self.failures.lock().unwrap().clone())
     }
 
-    async fn run(self, id: i64, door: Door) -> Done {
-        let mut client = Client::new(&self, door);
-        let mut done = Done { id, door, updates: 0, connections: 0, last_name: String::new() };
+    async fn run(self, id: i64, api: Api) -> Done {
+        let mut client = Client::new(&self, api);
+        let mut done = Done { id, api, updates: 0, connections: 0, last_name: String::new() };
         let mut round = 0_u64;
         while !self.stop.is_cancelled() {
             round += 1;
-            let name = format!("{door:?} {round}");
+            let name = format!("{api:?} {round}");
             match client.update(id, &name).await {
                 Ok(()) => {
                     done.updates += 1;
                     done.last_name = name;
                 }
-                Err(text) => self.failed(door, "update", &text),
+                Err(text) => self.failed(api, "update", &text),
             }
             match client.name(id).await {
                 Ok(name) if name == done.last_name => {}
                 Ok(name) => {
-                    self.failed(door, "get", &format!("{name} in place of {}", done.last_name));
+                    self.failed(api, "get", &format!("{name} in place of {}", done.last_name));
                 }
-                Err(text) => self.failed(door, "get", &text),
+                Err(text) => self.failed(api, "get", &text),
             }
             sleep(self.pause).await;
         }
@@ -105,9 +105,9 @@ impl Load {
         done
     }
 
-    fn failed(&self, door: Door, what: &str, text: &str) {
+    fn failed(&self, api: Api, what: &str, text: &str) {
         let after = self.begun.elapsed();
-        self.failures.lock().unwrap().push(format!("{after:?} {door:?} {what}: {text}"));
+        self.failures.lock().unwrap().push(format!("{after:?} {api:?} {what}: {text}"));
     }
 }
 
@@ -117,12 +117,12 @@ enum Client {
 }
 
 impl Client {
-    fn new(load: &Load, door: Door) -> Self {
-        if door == Door::Grpc {
+    fn new(load: &Load, api: Api) -> Self {
+        if api == Api::Grpc {
             let channel = Endpoint::from_shared(format!("http://{}", load.grpc)).unwrap();
             return Self::Grpc(OrganizationServiceClient::new(channel.connect_lazy()).into());
         }
-        let (addr, is_http2) = (load.rest, door == Door::Http2);
+        let (addr, is_http2) = (load.rest, api == Api::Http2);
         Self::Rest(Rest { addr, is_http2, sender: None, connections: 0 })
     }
 

@@ -65,11 +65,11 @@ impl Client {
             sleep(Duration::from_millis(100)).await;
         }
         sleep(SETTLE).await;
-        for (round, door) in (UPDATES..).zip([SERVICE, GATEWAY]) {
+        for (round, host) in (UPDATES..).zip([SERVICE, GATEWAY]) {
             let begun = Instant::now();
-            assert!(self.is_acknowledged(&mut None, round, door).await?, "healed, {door} answers");
+            assert!(self.is_acknowledged(&mut None, round, host).await?, "healed, {host} answers");
             let took = begun.elapsed();
-            assert!(took < limits().request_deadline.0, "{door} took {took:?}");
+            assert!(took < limits().request_deadline.0, "{host} took {took:?}");
         }
         Ok(())
     }
@@ -83,13 +83,13 @@ impl Client {
         &self,
         connection: &mut Option<(&'static str, Connection)>,
         round: i64,
-        door: &'static str,
+        host: &'static str,
     ) -> Result<bool> {
-        let kept = connection.take().filter(|(kept_door, _)| *kept_door == door);
+        let kept = connection.take().filter(|(kept_host, _)| *kept_host == host);
         let kept = kept.map(|(_, kept)| kept);
-        match timeout(PATIENCE, self.send(kept, round, door)).await {
+        match timeout(PATIENCE, self.send(kept, round, host)).await {
             Ok(Ok((status, kept))) => {
-                *connection = Some((door, kept));
+                *connection = Some((host, kept));
                 assert!(status == 200 || AGAIN.contains(&status), "an answer of status {status}");
                 Ok(status == 200)
             }
@@ -101,18 +101,18 @@ impl Client {
         &self,
         kept: Option<Connection>,
         round: i64,
-        door: &'static str,
+        host: &'static str,
     ) -> Result<(u16, Connection)> {
         let mut connection = match kept {
             Some(kept) => kept,
-            None => self.connect(door).await?,
+            None => self.connect(host).await?,
         };
         let path = format!("/v1/organizations/{}", self.id);
-        let uri = if self.is_http2 { format!("http://{door}{path}") } else { path };
+        let uri = if self.is_http2 { format!("http://{host}{path}") } else { path };
         let key = format!("{:08x}-0000-4000-8000-{:06x}{round:06x}", self.seed, self.id);
         let body = serde_json::json!({"name": Self::name(self.seed, self.id, round)});
         let request = http::Request::put(uri)
-            .header("host", door)
+            .header("host", host)
             .header("authorization", format!("Bearer {ADMINISTRATOR}"))
             .header("content-type", "application/json")
             .header("if-match", format!("\"{}\"", round + 1))
@@ -133,8 +133,8 @@ impl Client {
         Ok((head.status.as_u16(), connection))
     }
 
-    async fn connect(&self, door: &'static str) -> Result<Connection> {
-        let io = TokioIo::new(TcpStream::connect((door, REST_PORT)).await?);
+    async fn connect(&self, host: &'static str) -> Result<Connection> {
+        let io = TokioIo::new(TcpStream::connect((host, REST_PORT)).await?);
         if self.is_http2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
             drop(tokio::task::spawn_local(async { drop(connection.await) }));

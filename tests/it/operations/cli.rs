@@ -1,0 +1,228 @@
+//! Commands that work on the database.
+
+use serde_json::Value;
+
+use crate::harness::{
+    ADMINISTRATOR, Command, Database, OWN, Service, USER, ending_soon, on_both_databases, orgd,
+    orgd_to, orgd_with_input,
+};
+
+#[tokio::test]
+async fn organizations_are_created_and_shown() {
+    for database in Database::of_each_kind().await {
+        let url = database.url();
+        let first = orgd(url, "organization create --id 90 --name First --json").json();
+        assert_eq!(
+            (&first["id"], &first["name"], &first["etag"]),
+            (&90.into(), &"First".into(), &"\"1\"".into())
+        );
+        let next = orgd(url, "organization create --name Next --subscription-id s --json").json();
+        assert_eq!((&next["id"], &next["subscriptionId"]), (&91.into(), &"s".into()));
+        assert_eq!(orgd(url, "organization get 91 --json").json(), next);
+        assert!(orgd(url, "organization get 91").stdout.contains("Next"));
+
+        for (words, sentence) in [
+            ("organization create --id 90 --name Twice", "Organization 90 exists already."),
+            ("organization get 92", "Organization 92 does not exist."),
+            ("organization get 0", "an id is a number from 1 to 9007199254740991"),
+            ("organization create --name \t", "name must not be empty or blank."),
+        ] {
+            let refused = orgd(url, words);
+            assert_ne!(refused.code, 0, "{words}");
+            assert!(refused.stderr.contains(sentence), "{words}: {}", refused.stderr);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_issued_credential_works_until_it_is_revoked() {
+    on_both_databases(async |service| {
+        for words in [
+            "credential issue --role user --organization 90",
+            "credential issue --role user --organization 90 --kind api-key",
+            "credential issue --role support --expires-in 30d",
+        ] {
+            let issued = orgd(service.database().url(), &format!("{words} --json")).json();
+            let (id, secret) = (text(&issued["id"]), text(&issued["secret"]));
+            let put = || service.put(OWN, secret, r#"{"name": "Issued"}"#);
+            assert_eq!(put().send().await.status(), 200, "{words}");
+
+            let listed = orgd(service.database().url(), "credential list --json");
+            assert!(!listed.stdout.contains(secret), "no secret in a list");
+            assert_eq!(state(&listed.json(), id), "valid");
+
+            let revoke = format!("credential revoke {}", id.split_at(12).0);
+            let revoked = orgd(service.database().url(), &revoke);
+            assert_eq!(revoked.code, 0);
+            let events = |command: &Command| command.stderr.matches("credential.revoke").count();
+            assert_eq!(events(&revoked), 1);
+            let again = orgd(service.database().url(), &revoke);
+            assert_eq!((again.code, &again.stdout), (0, &revoked.stdout), "as the first time");
+            assert_eq!(events(&again), 0, "nothing was done: {}", again.stderr);
+            assert_eq!(put().send().await.status(), 401, "{words}");
+            let listed = orgd(service.database().url(), "credential list --json").json();
+            assert_eq!(state(&listed, id), "revoked");
+            assert!(!service.log().contains(secret), "no secret in the log");
+        }
+    })
+    .await;
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn state<'a>(list: &'a Value, id: &str) -> &'a str {
+    let listed = list.as_array().unwrap().iter().find(|credential| credential["id"] == id);
+    text(&listed.unwrap()["state"])
+}
+
+#[tokio::test]
+async fn an_expired_credential_is_refused() {
+    on_both_databases(async |service| {
+        let (url, words) = (service.database().url(), "--role user --organization 90 --subject it");
+        let put = async |secret: &str| service.put(OWN, secret, "{}").send().await.status();
+        let (secret, _, before) = ending_soon(url, words, put).await;
+        assert_eq!(before, 200);
+        let expired = async {
+            while put(&secret).await != 401 {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), expired).await.unwrap();
+        let listed = orgd(url, "credential list --json").json();
+        let its = listed.as_array().unwrap().iter().filter(|one| one["subject"] == "it");
+        assert!(its.clone().count() > 0 && its.clone().all(|one| one["state"] == "expired"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_secret_is_imported_from_standard_input_alone() {
+    for database in Database::of_each_kind().await {
+        let url = database.url();
+        assert_eq!(orgd(url, "organization create --id 90 --name Own").code, 0);
+        let import = "credential issue --role user --organization 90 --secret-stdin";
+        let imported = orgd_with_input(url, import, &format!("{USER}\n"));
+        assert_eq!(imported.code, 0, "{}", imported.stderr);
+        assert!(!imported.stdout.contains(USER), "not shown: who imports it has it");
+
+        for (words, input, sentence) in [
+            (import.to_owned(), USER.to_owned(), "belongs to a credential already"),
+            (import.to_owned(), USER.to_uppercase(), "holds no secret of kind bearer"),
+            (
+                format!("{import} --kind api-key"),
+                USER.to_owned(),
+                "holds no secret of kind api-key",
+            ),
+            (import.replace("90", "91"), other_token(), "Organization 91 does not exist."),
+            (
+                "credential issue --role support --organization 90".to_owned(),
+                String::new(),
+                "the other roles to none",
+            ),
+            ("credential issue --role user".to_owned(), String::new(), "--organization"),
+            (
+                "credential revoke 00000000".to_owned(),
+                String::new(),
+                "No credential has an id like this.",
+            ),
+            ("credential revoke xyz".to_owned(), String::new(), "An id is 8 to 64 digits"),
+        ] {
+            let refused = orgd_with_input(url, &words, &input);
+            assert_ne!(refused.code, 0, "{words}");
+            assert!(refused.stderr.contains(sentence), "{words}: {}", refused.stderr);
+        }
+
+        let service = Service::start(database).await;
+        assert_eq!(service.put(OWN, USER, r#"{"name": "Imported"}"#).send().await.status(), 200);
+    }
+}
+
+fn other_token() -> String {
+    "3f0d2b6e-58a4-4f0a-9a55-0e2b6f6f7c10".to_owned()
+}
+
+#[tokio::test]
+async fn a_seeding_command_can_run_again_and_prints_its_secret_once() {
+    for database in Database::of_each_kind().await {
+        let words = "credential issue --role administrator --subject demo --if-absent";
+        let first = orgd(database.url(), words);
+        assert_eq!(first.code, 0, "{}", first.stderr);
+        assert!(!first.stdout.is_empty());
+        let second = orgd(database.url(), words);
+        assert_eq!((second.code, second.stdout.as_str()), (0, ""));
+    }
+}
+
+#[tokio::test]
+async fn healthcheck_tells_by_its_exit_code_whether_a_service_is_ready() {
+    on_both_databases(async |service| {
+        let ask = format!("healthcheck --ops-addr {}", service.ops_addr());
+        assert_eq!(orgd("", &ask).code, 0);
+        drop(service);
+        assert_eq!(orgd("", &ask).code, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_closed_pipe_ends_a_command_without_a_failure() {
+    let service = Service::over_sqlite(&[]).await;
+    let server = format!("http://{}", service.grpc_addr());
+    let variables = [
+        ("ORGD_DATABASE_URL", service.database().url()),
+        ("ORGD_SERVER", &server),
+        ("ORGD_TOKEN", ADMINISTRATOR),
+        ("ORGD_LOG", "off"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let man = format!("man {}", folder.path().display());
+    for words in [
+        "--help",
+        "--version",
+        "serve --help",
+        "completions bash",
+        "completions zsh",
+        "completions fish",
+        "completions elvish",
+        "completions powershell",
+        &man,
+        "config",
+        "config --page",
+        "migrate",
+        "migrate status",
+        "migrate status --json",
+        "organization get 90",
+        "organization list",
+        "organization list --json",
+        "organization changes 90",
+        "organization changes 90 --follow",
+        "organization update 90 --name Read",
+        "whoami",
+        "whoami --json",
+        "organization create --name Unread",
+        "credential list",
+        "credential list --json",
+        "demo --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0",
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = orgd_to(writer, &variables, words);
+        assert_eq!((closed.code, closed.stderr.as_str()), (0, ""), "{words}");
+        // What cannot be written is lost, and that is said, but for help.
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let full = orgd_to(full, &variables, words);
+        assert!(!full.stderr.contains("panicked"), "{words}: {}", full.stderr);
+        if !words.contains("--help") && !words.contains("--version") && !words.starts_with("man") {
+            assert_eq!(full.code, 1, "{words}: {}", full.stderr);
+            assert!(full.stderr.contains("error: cannot write to standard"), "{}", full.stderr);
+        }
+    }
+    // The secret was not read, so it is lost.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let lost = orgd_to(writer, &variables, "credential issue --role support");
+    assert_eq!(lost.code, 1, "{}", lost.stderr);
+    assert!(lost.stderr.contains("could not be printed: revoke it"), "{}", lost.stderr);
+}

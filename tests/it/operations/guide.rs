@@ -1,0 +1,186 @@
+//! `docs/OPERATIONS.md`: its backups and restores are run as an operator would, and its commands,
+//! settings and metrics are those of the binary.
+
+use std::{fs, iter, path::Path, process::Command};
+
+use tempfile::TempDir;
+
+use crate::harness::{
+    ADMINISTRATOR, Database, FOREIGN, OWN, Service, USER, binaries, on_both_databases, orgd,
+};
+
+/// Organizations beside the seeded ones: a backup takes long enough for writes to come between.
+const ORGANIZATIONS: u32 = 20_000;
+
+fn page() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
+    fs::read_to_string(path).unwrap()
+}
+
+/// The commands of a code block below a heading, the first of which has the number 0.
+fn commands(heading: &str, number: usize) -> String {
+    let page = page();
+    let (_, section) = page.split_once(&format!("\n### {heading}\n")).expect("a heading");
+    let block = section.split("```").skip(1).step_by(2).nth(number).expect("a code block");
+    let lines: Vec<_> = block.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    assert!(!lines.is_empty(), "{heading} {number}: {block}");
+    lines.join("\n")
+}
+
+/// Runs commands in a folder and answers what they print. All of them must succeed.
+fn shell(commands: &str, folder: &Path, variable: (&str, &str)) -> String {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(iter::once(binaries()).chain(std::env::split_paths(&path)));
+    let output = Command::new("sh")
+        .args(["-euc", commands])
+        .current_dir(folder)
+        .env("PATH", path.unwrap())
+        .env(variable.0, variable.1)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The same, while one update after the other comes to the service.
+async fn shell_while_writing(
+    service: &Service,
+    commands: String,
+    folder: &Path,
+    (name, value): (&'static str, &str),
+) -> String {
+    let (folder, value) = (folder.to_owned(), value.to_owned());
+    let work =
+        tokio::task::spawn_blocking(move || shell(&commands, &folder, (name, value.as_str())));
+    let mut round = 0;
+    while !work.is_finished() {
+        round += 1;
+        set_name(service, FOREIGN, &format!("Round {round}")).await;
+    }
+    work.await.unwrap()
+}
+
+async fn set_name(service: &Service, id: i64, name: &str) {
+    let body = format!(r#"{{"name": "{name}"}}"#);
+    let answer = service.put(id, ADMINISTRATOR, &body).send().await;
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+}
+
+/// A service over many organizations.
+async fn serve_many(database: Database) -> Service {
+    database.seed().await;
+    let date = format!("SELECT date_created FROM organizations WHERE id = {OWN}");
+    let insert = format!(
+        "INSERT INTO organizations (id, name, handshake_version, version, date_created, \
+         date_modified) WITH RECURSIVE more (id) AS (SELECT 1000 UNION ALL SELECT id + 1 FROM more \
+         WHERE id < 999 + {ORGANIZATIONS}) SELECT id, 'Organization ' || id, 0, 1, ({date}), \
+         ({date}) FROM more"
+    );
+    database.execute(&insert).await;
+    Service::start(database).await
+}
+
+/// Everything is as at one moment between "Before" and "After", and the service works with it.
+async fn assert_restored(service: &Service) {
+    let database = service.database();
+    assert_eq!(database.name(OWN).await, "Before");
+    for id in [OWN, FOREIGN] {
+        let organization = database.organization(id).await;
+        let changes = database.changes(id).await;
+        let versions: Vec<_> = changes.iter().map(|change| change.version).collect();
+        let expected: Vec<_> = (1..=organization.etag.version()).collect();
+        assert_eq!(versions, expected, "a row and its change log are of one moment");
+    }
+    let answer = service.put(OWN, USER, r#"{"name": "Again"}"#).send().await;
+    assert_eq!(answer.status(), 200, "a restored credential holds: {}", answer.text());
+}
+
+#[tokio::test]
+async fn a_sqlite_backup_made_under_writes_is_restored_as_it_was() {
+    let tool = Command::new("sqlite3").arg("--version").output();
+    tool.expect("the tests need the command sqlite3: run `make test`, which installs it");
+    let service = serve_many(Database::sqlite()).await;
+    let database = service.shared_database();
+    let file = database.url().strip_prefix("sqlite://").unwrap().strip_suffix("?mode=rwc").unwrap();
+    assert!(file.ends_with("/orgd.db"), "{file}");
+    let folder = Path::new(file).parent().unwrap();
+    let url = ("ORGD_DATABASE_URL", database.url());
+
+    set_name(&service, OWN, "Before").await;
+    let back_up = commands("SQLite", 0);
+    let printed = shell_while_writing(&service, back_up, folder, url).await;
+    assert_eq!(printed.trim(), "ok", "of the integrity check");
+    set_name(&service, OWN, "After").await;
+    // Leaves a -wal behind, as a crash does.
+    service.signal("KILL");
+    service.ended().await;
+    assert!(folder.join("orgd.db-wal").exists());
+
+    shell(&commands("SQLite", 1), folder, url);
+    assert_restored(&Service::start_beside(database.clone()).await).await;
+}
+
+#[tokio::test]
+async fn a_postgresql_dump_made_under_writes_is_restored_as_it_was() {
+    let service = serve_many(Database::postgres().await).await;
+    let database = service.shared_database();
+    let folder = TempDir::new().unwrap();
+
+    set_name(&service, OWN, "Before").await;
+    let url = ("ORGD_DATABASE_URL", database.url());
+    shell_while_writing(&service, commands("PostgreSQL", 0), folder.path(), url).await;
+    set_name(&service, OWN, "After").await;
+
+    let new = Database::postgres().await;
+    shell(&commands("PostgreSQL", 1), folder.path(), ("NEW_DATABASE_URL", new.url()));
+    assert_restored(&Service::start(new).await).await;
+    assert_eq!(database.name(OWN).await, "After", "the old one is left alone");
+}
+
+#[test]
+fn every_command_and_every_setting_of_the_page_is_one_of_the_binary() {
+    let page = page();
+    let mut commands = 0;
+    for line in page.lines().filter_map(|line| line.strip_prefix("$ ")) {
+        let words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
+        let mut words = words.skip_while(|word| word.starts_with("ORGD_"));
+        if words.next() != Some("orgd") {
+            continue;
+        }
+        commands += 1;
+        // Whatever comes before --help is read first, and --help ends the command before it acts.
+        let words: Vec<_> = words.chain(["--help"]).collect();
+        let read = orgd("", &words.join(" "));
+        assert_eq!(read.code, 0, "{line}: {}", read.stderr);
+    }
+    assert!(commands >= 10, "{commands} commands");
+
+    let help = ["serve --help", "gateway --help"].map(|words| orgd("", words).stdout).concat();
+    let of_no_name = |letter: char| !letter.is_ascii_uppercase() && letter != '_';
+    let names = page.split(of_no_name).filter(|word| word.starts_with("ORGD_"));
+    for name in names {
+        // With its value behind it, but for a secret.
+        let is_there = ["=", "]"].iter().any(|end| help.contains(&format!("[env: {name}{end}")));
+        assert!(is_there, "{name} is no setting");
+    }
+}
+
+#[tokio::test]
+async fn every_metric_of_the_page_is_there() {
+    let page = page();
+    let prefixes = ["orgd_", "db_client_", "http_server_", "rpc_server_", "process_"];
+    let names = page.split('`').skip(1).step_by(2);
+    let names: Vec<_> =
+        names.filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))).collect();
+    assert!(names.len() >= 10, "{names:?}");
+    on_both_databases(async |service| {
+        // What counts by code is there from the first answer on.
+        set_name(&service, OWN, "Counted").await;
+        let metrics = service.get_ops("/metrics").await;
+        for name in &names {
+            let head = format!("# TYPE {name} ");
+            assert!(metrics.text().contains(&head), "{name} on {}", service.database().kind());
+        }
+    })
+    .await;
+}

@@ -1,0 +1,11 @@
+//! What operators use: commands, settings, telemetry, and the pages and files that they follow.
+
+mod cli;
+mod compose;
+mod demo;
+mod extremes;
+mod guide;
+mod remote;
+mod secrets;
+mod settings;
+mod telemetry;

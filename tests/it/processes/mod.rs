@@ -1,0 +1,5 @@
+//! The serving processes: how they start, work together, and stop.
+
+mod instances;
+mod signals;
+mod stopping;

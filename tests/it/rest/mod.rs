@@ -1,0 +1,9 @@
+//! The REST API alone: what HTTP asks of it, its document, and its page.
+
+mod bodies;
+mod browser;
+mod expectations;
+mod head;
+mod hosts;
+mod openapi;
+mod requests;

@@ -1,0 +1,141 @@
+//! The OpenAPI document: true of the running service by schemathesis, and of the proto's rights. And
+//! the protos, by buf.
+
+use std::{path::Path, process::Command};
+
+use orgd::{
+    domain::{Field, TEXT_CODE_POINTS_MAX, fields::ID_MAX},
+    proto::{rights, v1},
+};
+
+use crate::harness::{ADMINISTRATOR, on_both_databases};
+
+#[tokio::test]
+async fn the_document_is_true_of_the_running_service() {
+    on_both_databases(async |service| {
+        // Other requests on each: what is true of the document does not depend on the database.
+        let seed = if service.database().is_sqlite() { "1" } else { "2" };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let url = format!("http://{}", service.http_addr());
+        let output = Command::new(root.join("target/python/bin/schemathesis"))
+            .arg("--config-file")
+            .arg(root.join("tests/openapi/schemathesis.toml"))
+            .args(["run", &format!("{url}/openapi.json"), "--url", &url])
+            .args(["--header", &format!("Authorization: Bearer {ADMINISTRATOR}")])
+            .args(["--checks", "all", "--seed", seed, "--max-examples", "75", "--no-color"])
+            .current_dir(std::env::temp_dir())
+            .output()
+            .expect("the tests need schemathesis: run `make test`, which installs it");
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{report}");
+        // `N generated, N passed, …`
+        let summary = report.lines().find(|line| line.contains(" generated, ")).unwrap();
+        let generated: u32 = summary.trim().split(' ').next().unwrap().parse().unwrap();
+        assert!(generated >= 700, "{summary}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_document_has_the_rights_that_the_proto_declares() {
+    on_both_databases(async |service| {
+        let answer = service.request("GET", "/openapi.json").send().await;
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let document = answer.json();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
+        let declared = rights::declared().unwrap();
+        assert_eq!(declared.len(), 8);
+        for id in document["paths"]["/v1/organizations/{id}"].as_object().unwrap().values() {
+            let schema = &id["parameters"][0]["schema"];
+            assert_eq!((&schema["minimum"], &schema["maximum"]), (&1.into(), &ID_MAX.into()));
+        }
+        let refused =
+            service.request("GET", "/v1/organizations/0").bearer(ADMINISTRATOR).send().await;
+        assert!(refused.text().contains(&format!("from 1 to {ID_MAX},")), "{}", refused.text());
+        for field in Field::ALL {
+            assert!(declared.iter().any(|one| one.member == field.member()), "{field:?}");
+        }
+        for field in declared {
+            let member = camel(&field.field);
+            let property = format!("/components/schemas/Organization/properties/{member}/x-rights");
+            let rights = document.pointer(&property).unwrap_or_else(|| panic!("{property}"));
+            for (list, roles) in [("write", &field.write), ("read", &field.read)] {
+                let name =
+                    |role: &v1::Role| role.as_str_name().trim_start_matches("ROLE_").to_lowercase();
+                let roles: Vec<String> = roles.iter().map(name).collect();
+                assert_eq!(rights[list], serde_json::json!(roles), "{list} {member}");
+            }
+        }
+    })
+    .await;
+}
+
+fn camel(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap().to_owned();
+    words.fold(first, |name, word| {
+        let (head, tail) = word.split_at(1);
+        name + &head.to_uppercase() + tail
+    })
+}
+
+#[test]
+fn the_protos_are_clean_by_buf() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let buf = root.join("target/node/node_modules/.bin/buf");
+    assert!(buf.exists(), "the tests need buf: run `make test`, which installs it");
+    let output = Command::new(buf).arg("lint").current_dir(root).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn the_page_of_the_api_names_every_route_rpc_and_parameter() {
+    let page = include_str!("../../../docs/API.md");
+    for word in [
+        "PUT /v1/organizations/{id}",
+        "GET /v1/organizations/{id}",
+        "GET /v1/organizations",
+        "POST /v1/organizations",
+        "GET /v1/organizations/{id}/changes",
+        "GET /v1/whoami",
+        "GET /openapi.json",
+        "GET /docs",
+        "validateOnly",
+        "writableFields",
+        "pageSize",
+        "pageToken",
+        "Idempotency-Key",
+        "If-Match",
+        "If-None-Match",
+        "Prefer",
+        "Grpc-Timeout",
+        "Known quirks",
+    ] {
+        assert!(page.to_lowercase().contains(&word.to_lowercase()), "docs/API.md lacks {word}");
+    }
+    let pool = prost_reflect::DescriptorPool::decode(orgd::proto::FILE_DESCRIPTOR_SET).unwrap();
+    let service = pool.get_service_by_name("organization.v1.OrganizationService").unwrap();
+    for method in service.methods() {
+        assert!(
+            page.contains(&format!("`{}`", method.name())),
+            "docs/API.md lacks {}",
+            method.name()
+        );
+        for field in method.input().fields() {
+            assert!(page.contains(field.name()), "docs/API.md lacks {}", field.name());
+        }
+    }
+}
+
+/// What the domain's constants say, in the words of each page.
+#[test]
+fn bounds_are_the_same_everywhere() {
+    assert_eq!(ID_MAX, (1 << 53) - 1);
+    let proto = include_str!("../../../proto/organization/v1/organization_service.proto");
+    let page = include_str!("../../../docs/API.md");
+    for (name, text) in [("the proto", proto), ("docs/API.md", page)] {
+        for bound in ["2^53-1".to_owned(), format!("1 to {TEXT_CODE_POINTS_MAX}")] {
+            assert!(text.replace("**", "").contains(&bound), "{name} lacks {bound}");
+        }
+    }
+}

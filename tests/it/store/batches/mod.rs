@@ -1,0 +1,363 @@
+//! Updates that share a statement or a commit: each has its own outcome, and none spoils another.
+
+mod commit;
+
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
+use orgd::domain::Field;
+use orgd::proto::v1::{Organization, UpdateOrganizationRequest};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::{
+    harness::{
+        ADMINISTRATOR, Database, OWN, PATIENCE, PATIENT, Request, SUPPORT, Service, UNKNOWN, USER,
+        authorized, on_both_databases_with, orgd, patiently_on_both_databases,
+    },
+    store::batches::commit::poison,
+};
+
+/// The first of the organizations that these tests add.
+pub const FIRST: i64 = 1001;
+
+const KEY: &str = "5a3c9d52-7f0b-4d4e-9a53-0c1f8c8f8a11";
+
+pub fn rename(service: &Service, id: i64, name: &str) -> Request {
+    service.put(id, SUPPORT, &format!(r#"{{"name": "{name}"}}"#))
+}
+
+/// The date of the last change of an organization: one for all that one batch changed.
+async fn last_date(service: &Service, id: i64) -> time::OffsetDateTime {
+    service.database().changes(id).await.last().unwrap().date
+}
+
+#[tokio::test]
+async fn each_update_of_a_batch_has_its_own_outcome() {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "9"), ("ORGD_AUTH_CACHE_TTL", "1h")];
+    patiently_on_both_databases(&settings, async |service| {
+        mixed_batch(&service, false).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_update_that_fails_does_not_fail_the_others_of_its_batch() {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "10"), ("ORGD_AUTH_CACHE_TTL", "1h")];
+    patiently_on_both_databases(&settings, async |service| {
+        service.database().refuse_poison("UPDATE").await;
+        mixed_batch(&service, true).await;
+    })
+    .await;
+}
+
+/// Nine updates in one batch, or ten with one that the database refuses.
+async fn mixed_batch(service: &Service, with_poison: bool) {
+    let database = service.database();
+    database.add_organizations(FIRST, FIRST + 9).await;
+    let words = "credential issue --role support --json";
+    let issued = orgd(database.url(), words).json();
+    let (id, secret) = (issued["id"].as_str().unwrap(), issued["secret"].as_str().unwrap());
+    let remembered = service.request("GET", "/v1/organizations/90");
+    let remembered = remembered.bearer(secret).send().await;
+    assert_eq!(remembered.status(), 200);
+    assert_eq!(orgd(database.url(), &format!("credential revoke {id}")).code, 0);
+
+    let mut requests = vec![
+        rename(service, FIRST, "Changed"),
+        rename(service, FIRST + 1, "Stale").header("if-match", "\"7\""),
+        rename(service, UNKNOWN, "Missing"),
+        rename(service, FIRST + 2, &format!("Organization {}", FIRST + 2)),
+        service.put(FIRST + 3, secret, r#"{"name": "Revoked"}"#),
+        service.put(FIRST + 4, SUPPORT, r#"{"subscriptionId": "pro"}"#),
+        service.put(OWN, USER, r#"{"name": "Mine"}"#),
+        service.put(FIRST + 5, ADMINISTRATOR, r#"{"handshake": "h", "subscriptionId": null}"#),
+        rename(service, FIRST + 6, "Once").header("idempotency-key", KEY),
+    ];
+    let mut expected = vec![
+        "",
+        "ETAG_MISMATCH",
+        "ORGANIZATION_NOT_FOUND",
+        "",
+        "CREDENTIAL_INVALID",
+        "",
+        "",
+        "",
+        "",
+    ];
+    if with_poison {
+        requests.push(rename(service, FIRST + 7, "poison"));
+        expected.push("INTERNAL");
+    }
+    let answers = join_all(requests.into_iter().map(Request::send)).await;
+    let reasons: Vec<String> = answers.iter().map(crate::harness::Answer::reason).collect();
+    assert_eq!(reasons, expected);
+
+    let versions = async |id: i64| database.organization(id).await.etag.version();
+    for (id, version) in [(0, 2), (1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (7, 1)] {
+        assert_eq!(versions(FIRST + id).await, version, "{id}");
+    }
+    let stored = database.organization(FIRST + 5).await;
+    assert_eq!(
+        (stored.value(Field::Handshake), stored.value(Field::Name)),
+        (Some("h"), Some("Organization 1006"))
+    );
+    let mut dates = BTreeSet::new();
+    for id in [FIRST, FIRST + 4, OWN, FIRST + 5, FIRST + 6] {
+        dates.insert(last_date(service, id).await);
+        assert_eq!(database.changes(id).await.last().unwrap().version, 2);
+    }
+    // Together, or each alone after the database has refused them together.
+    assert_eq!(dates.len(), if with_poison { 5 } else { 1 });
+}
+
+#[tokio::test]
+async fn one_key_twice_in_a_batch_makes_one_change() {
+    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
+        service.database().add_organizations(FIRST, FIRST + 2).await;
+        let keyed = |id| rename(&service, id, "Keyed").header("idempotency-key", KEY).send();
+        let beside = rename(&service, FIRST + 2, "Beside").send();
+        let (first, second, beside) = tokio::join!(keyed(FIRST), keyed(FIRST + 1), beside);
+        assert_eq!(beside.status(), 200);
+        let mut statuses = [first.status(), second.status()];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 422], "another organization is another request");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_has_no_more_than_its_limit() {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "6"), ("ORGD_WRITE_BATCH_MAX", "2")];
+    patiently_on_both_databases(&settings, async |service| {
+        service.database().add_organizations(FIRST, FIRST + 5).await;
+        let updates = (FIRST..=FIRST + 5).map(|id| rename(&service, id, "In a batch").send());
+        assert!(join_all(updates).await.iter().all(|answer| answer.status() == 200));
+        let mut dates = BTreeSet::new();
+        for id in FIRST..=FIRST + 5 {
+            dates.insert(service.database().organization(id).await.date_modified);
+        }
+        assert_eq!(dates.len(), 3, "six updates, two in a batch");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_callers_updates_of_one_organization_keep_their_order() {
+    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "20")], async |service| {
+        // Remembers the credential, so that none waits for it.
+        assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
+        let names: Vec<String> = (0..20).map(|number| format!("Name {number}")).collect();
+        let requests = names.iter().enumerate().map(async |(number, name)| {
+            // The worker starts when the last one is there. Each is sent when the one before it waits.
+            service.until_waiting(number).await;
+            rename(&service, OWN, name).send().await.status()
+        });
+        assert!(join_all(requests).await.iter().all(|status| *status == 200));
+        let changes = service.database().changes(OWN).await;
+        let logged = changes
+            .iter()
+            .skip(1)
+            .map(|change| change.fields[0].values.as_ref().unwrap().new.clone().unwrap());
+        assert_eq!(logged.collect::<Vec<_>>(), names);
+        let dates: BTreeSet<_> = changes.iter().map(|change| change.date).collect();
+        assert_eq!(dates.len(), 21, "no two of them in one batch");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_is_an_error_for_every_update_of_the_batch() {
+    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "4")], async |service| {
+        service.database().add_organizations(FIRST, FIRST + 3).await;
+        poison(service.database()).await;
+        let answers = join_all((FIRST..FIRST + 4).map(|id| rename(&service, id, "Lost").send()));
+        for answer in answers.await {
+            assert_eq!((answer.status(), answer.reason().as_str()), (500, "INTERNAL"));
+        }
+        for id in FIRST..FIRST + 4 {
+            assert_eq!(service.database().organization(id).await.etag.version(), 1);
+            assert!(service.database().changes(id).await.is_empty());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_cancels_its_pending_update() {
+    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
+        service.database().add_organizations(FIRST, FIRST + 2).await;
+        // Until it has been in the queue when its time was over: the service may be slower.
+        for deadline in ["300m", "1S", "5S", "20S"] {
+            let hasty = rename(&service, FIRST, "Hasty").header("grpc-timeout", deadline);
+            assert_eq!(hasty.send().await.reason(), "DEADLINE_EXCEEDED");
+            if service.waiting().await == 1 {
+                break;
+            }
+        }
+        let patient = |id| rename(&service, id, "Patient").send();
+        let (first, second) = tokio::join!(patient(FIRST + 1), patient(FIRST + 2));
+        assert_eq!((first.status(), second.status()), (200, 200));
+        assert_eq!(service.database().organization(FIRST).await.etag.version(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_update_without_fields_does_not_wait_for_a_batch() {
+    // An update that waits does so until its deadline.
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "10000")];
+    on_both_databases_with(&settings, async |service| {
+        assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn updates_over_a_callers_share_are_refused_and_the_queue_empties() {
+    // Nothing is done, so everything waits.
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "10000"), ("ORGD_WRITE_QUEUE_MAX", "40")];
+    patiently_on_both_databases(&settings, async |service| {
+        let client = service.grpc();
+        let update = |id: i64| {
+            let organization =
+                Organization { id, name: Some("Waits".to_owned()), ..Organization::default() };
+            let update = UpdateOrganizationRequest {
+                organization: Some(organization),
+                ..UpdateOrganizationRequest::default()
+            };
+            let mut client = client.clone();
+            async move { client.update(authorized(SUPPORT, update)).await.unwrap_err() }
+        };
+        // Several of them on one organization.
+        let waiting = join_all((0..20).map(|number| update(FIRST + number % 15)));
+        let refusing = async {
+            service.until_waiting(20).await;
+            for status in join_all((0..30).map(|number| update(FIRST + number))).await {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+                let details = status.get_error_details();
+                assert_eq!(details.error_info().unwrap().reason, "SHARE_EXHAUSTED");
+                assert!(details.retry_info().unwrap().retry_delay.is_some());
+            }
+            let refused = rename(&service, OWN, "Late").send().await;
+            assert_eq!((refused.status(), refused.reason().as_str()), (429, "SHARE_EXHAUSTED"));
+            assert_eq!(refused.header("retry-after"), Some("1"));
+            assert_eq!(refused.json()["code"], "RESOURCE_EXHAUSTED");
+            service.until_waiting(20).await;
+        };
+        // Without an answer those who wait give up with the end of this, and so there is room again,
+        // once the service has heard of it.
+        tokio::select! {
+            answers = waiting => panic!("answered: {answers:?}"),
+            () = refusing => {}
+        }
+        let again = || rename(&service, OWN, "Waits").header("grpc-timeout", "200m").send();
+        let emptying = async {
+            while service.waiting().await == 20 {
+                again().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, emptying).await.expect("the queue empties");
+        assert_eq!(again().await.reason(), "DEADLINE_EXCEEDED");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_locked_row_does_not_hold_up_the_others_of_its_batch() {
+    // SQLite has no locks of rows: a writer locks the whole file.
+    let database = Database::postgres().await;
+    database.seed().await;
+    // Rows are tried alone after the batch, one after the other, as they are one caller's, and a place at the pool is
+    // waited for for a second at least.
+    let lock_timeout = [("ORGD_DATABASE_LOCK_TIMEOUT", "500ms")];
+    let settings = [&PATIENT[..], &lock_timeout, &[("ORGD_WRITE_BATCH_HOLD", "4")]].concat();
+    let service = Service::start_with(std::sync::Arc::new(database), &settings).await;
+    service.database().add_organizations(FIRST, FIRST + 2).await;
+    let holder = service.database().hold().await;
+
+    let held = rename(&service, OWN, "Held").send();
+    let others = join_all((FIRST..FIRST + 3).map(|id| rename(&service, id, "Free").send()));
+    let (held, others) = tokio::join!(held, others);
+    assert_eq!((held.status(), held.reason().as_str()), (503, "STORE_UNAVAILABLE"));
+    for other in others {
+        assert_eq!(other.status(), 200, "{}", other.text());
+    }
+    holder.rollback().await.unwrap();
+    assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
+}
+
+/// Times that a database keeps and that no calendar of ours has.
+fn unreadable_times(database: &Database) -> [&'static str; 4] {
+    if database.is_sqlite() {
+        ["infinity", "12000-01-01 00:00:00+00:00", "2024-02-30 00:00:00+00:00", ""]
+    } else {
+        ["infinity", "-infinity", "12000-01-01", "294276-12-31"]
+    }
+}
+
+async fn set_time(service: &Service, table: &str, column: &str, time: &str, condition: &str) {
+    let spoil = format!("UPDATE {table} SET {column} = '{time}' WHERE {condition}");
+    service.database().execute(&spoil).await;
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_decoded_fails_its_own_caller_alone() {
+    let settings = [("ORGD_WRITE_BATCH_HOLD", "12"), ("ORGD_AUTH_CACHE_TTL", "60s")];
+    on_both_databases_with(&settings, async |service| {
+        service.database().add_organizations(FIRST, FIRST + 11).await;
+        // Every third.
+        let times = unreadable_times(service.database());
+        for (id, time) in (FIRST..).step_by(3).zip(times) {
+            set_time(&service, "organizations", "date_created", time, &format!("id = {id}")).await;
+        }
+        let is_readable = |id: i64| (id - FIRST) % 3 != 0;
+        for round in 0..3 {
+            let name = format!("Round {round}");
+            let updates =
+                (FIRST..FIRST + 12).map(async |id| (id, rename(&service, id, &name).send().await));
+            for (id, answer) in join_all(updates).await {
+                let expected = if is_readable(id) { (200, "") } else { (500, "INTERNAL") };
+                let told = (answer.status(), answer.reason());
+                assert_eq!(told, (expected.0, expected.1.to_owned()), "{id}");
+                if !is_readable(id) {
+                    service.until_logged(&format!("organization {id} cannot be decoded")).await;
+                }
+            }
+            let lookups = (0..60).map(async |number| {
+                let id = FIRST + number % 12;
+                let get = service.request("GET", &format!("/v1/organizations/{id}"));
+                let get = get.bearer(SUPPORT);
+                (id, get.send().await.status())
+            });
+            for (id, status) in join_all(lookups).await {
+                assert_eq!(status, if is_readable(id) { 200 } else { 500 }, "{id}");
+            }
+        }
+        for id in (FIRST..FIRST + 12).filter(|id| is_readable(*id)) {
+            assert_eq!(service.database().changes(id).await.len(), 3, "each was stored once");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_decoded_fails_its_own_holder_alone() {
+    // Each call looks its credential up.
+    on_both_databases_with(&[("ORGD_AUTH_CACHE_TTL", "0s")], async |service| {
+        for time in unreadable_times(service.database()) {
+            set_time(&service, "credentials", "created_at", time, "subject = 'test-support'").await;
+            let calls = (0..60).map(async |number| {
+                let token = [USER, SUPPORT, ADMINISTRATOR][number % 3];
+                let get = service.request("GET", &format!("/v1/organizations/{OWN}"));
+                let get = get.bearer(token);
+                (token, get.send().await.status())
+            });
+            for (token, status) in join_all(calls).await {
+                assert_eq!(status, if token == SUPPORT { 500 } else { 200 }, "{time}");
+            }
+        }
+        assert_eq!(service.get_ops("/readyz").await.status(), 200);
+    })
+    .await;
+}

@@ -1,0 +1,9 @@
+//! The database: batches, creations, the schema, and what waits for what.
+
+mod batches;
+mod connecting;
+mod creations;
+mod limits;
+mod migrations;
+mod places;
+mod upgrades;
