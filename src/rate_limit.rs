@@ -1,5 +1,5 @@
-//! Rate limits: how often one caller may call, and what it is told of that. A leaf that both doors
-//! use: sources are counted where a request comes in, principals where they are authenticated.
+//! Rate limits: how often one caller may call, and what it is told of that. Both APIs
+//! use it: sources are counted where a request comes in, principals where they are authenticated.
 
 use std::{fmt, hash::Hash, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -43,7 +43,7 @@ impl<K: Clone + Eq + Hash> RateLimit<K> {
     }
 
     /// Counts a call.
-    pub fn check(&self, caller: &K) -> Standing {
+    pub fn check(&self, caller: &K) -> RateLimitStatus {
         let (left, wait) = match self.limiter.check_key(caller) {
             Ok(state) => (state.remaining_burst_capacity(), None),
             Err(until) => {
@@ -51,7 +51,7 @@ impl<K: Clone + Eq + Hash> RateLimit<K> {
                 (0, Some(until.wait_time_from(DefaultClock::default().now())))
             }
         };
-        Standing { scope: self.scope, per_second: self.per_second, left, wait }
+        RateLimitStatus { scope: self.scope, per_second: self.per_second, left, wait }
     }
 
     /// Forgets callers who have not called for so long that they have all their calls again.
@@ -69,7 +69,7 @@ impl<K: Clone + Eq + Hash> fmt::Debug for RateLimit<K> {
 
 /// How a caller stands after a call.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing {
+pub struct RateLimitStatus {
     scope: RateScope,
     per_second: NonZeroU32,
     left: u32,
@@ -77,7 +77,7 @@ pub struct Standing {
     pub wait: Option<Duration>,
 }
 
-impl Standing {
+impl RateLimitStatus {
     /// The limit in words.
     #[must_use]
     pub fn limit(&self) -> String {

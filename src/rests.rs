@@ -5,7 +5,8 @@ use std::{iter, time::Duration};
 use orgd_shares::spread;
 
 /// Rests without end: at most `first`, twice that and so on, `longest` at most. Each is a random part of
-/// its maximum, so that those who lost to each other do not meet again.
+/// its maximum, so that those who lost to each other do not meet again. Asked for only when one is due: random
+/// numbers come from the system.
 pub(crate) fn rests(first: Duration, longest: Duration) -> impl Iterator<Item = Duration> {
     maxima(first, longest).map(|longest| spread(longest, 0.0..1.0))
 }

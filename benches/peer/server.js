@@ -1,5 +1,5 @@
 // The peer: PUT and GET of an organization as a good Node.js developer writes them, on Fastify and pg.
-// Less than orgd does: no change log, no etags, no second door. Prints its address once it listens.
+// Less than orgd does: no change log, no etags, no second API. Prints its address once it listens.
 import { hash } from 'node:crypto';
 
 import Fastify from 'fastify';

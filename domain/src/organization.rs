@@ -1,4 +1,4 @@
-//! The organization and its values, parsed once at the edge and trusted after.
+//! The organization and its values, parsed once where a call comes in, and trusted after.
 //!
 //! Holds what a stored organization is; what a change to one is stands in `patch`.
 

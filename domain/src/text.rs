@@ -1,4 +1,4 @@
-//! The value of a text field, parsed once at the edge and trusted after.
+//! The value of a text field, parsed once where a call comes in, and trusted after.
 
 use super::{
     error::{Violation, reason},

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    door::{Door, Peer},
+    context::{ListenerContext, Peer},
     forwarded::Source,
     linger::Lingering,
     metrics::ConnectionGauge,
@@ -44,38 +44,38 @@ impl Listener for TcpListener {
     }
 }
 
-/// Serves every connection that comes to `listener`, until the door is to stop. Each ends after its
+/// Serves every connection that comes to `listener`, until the context is to stop. Each ends after its
 /// requests then, and at once at the end. An error: the listener takes no connections any more.
 pub async fn accept_loop(
     mut listener: impl Listener,
-    door: Door,
+    context: ListenerContext,
     connections: TaskTracker,
 ) -> Result<()> {
-    let door = Arc::new(door);
-    let seats = Seats::new(door.name, door.limits.connections_max);
+    let context = Arc::new(context);
+    let seats = Seats::new(context.name, context.limits.connections_max);
     // Whoever has to wait is told so, or closed: in the kernel's queue the honest would wait with the others.
-    while let Some(accepted) = door.stages.stop.run_until_cancelled(listener.accept()).await {
+    while let Some(accepted) = context.stages.stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let is_proxy = door.proxies.contain(peer.ip());
+                let is_proxy = context.proxies.contain(peer.ip());
                 let owner = (!is_proxy).then(|| Source::of(peer.ip()).0);
                 let Some(seat) = seats.admit(owner) else { continue };
-                let door = door.clone();
+                let context = context.clone();
                 connections.spawn(async move {
-                    let _gauge = ConnectionGauge::begin(door.name);
+                    let _gauge = ConnectionGauge::start(context.name);
                     let peer = Peer { address: peer.ip(), is_proxy, place: seat.place() };
-                    door.serve(Lingering::new(stream), peer).await;
+                    context.serve(Lingering::new(stream), peer).await;
                     drop(seat);
                 });
             }
             // The socket listens no more, and never will.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(anyhow!("the {} listener has failed: {error}", door.name));
+                return Err(anyhow!("the {} listener has failed: {error}", context.name));
             }
             // The client's own doing, and nothing to rest for.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, listener = door.name, "cannot accept a connection");
+                tracing::warn!(%error, listener = context.name, "cannot accept a connection");
                 sleep(ACCEPT_FAILURE_PAUSE).await;
             }
         }

@@ -12,10 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::{
-    activity::RequestGuard,
     arriving::with,
-    budget::{AnswerShare, Holding},
-    charge::{ConnectionBudget, Hold},
+    budget::{AnswerShare, CallerBudget},
+    charge::{Charge, ConnectionBudget},
+    connection_state::RequestGuard,
 };
 
 /// Answers are handed over in pieces, so that a stream lasts as long as its client has not taken most of it.
@@ -23,17 +23,17 @@ const PIECE_BYTES: usize = 16 * 1024;
 
 /// What is held until an answer is out.
 #[derive(Debug)]
-struct Holds {
-    _request: Hold,
-    _answer: Option<Hold>,
+struct Charges {
+    _request: Charge,
+    _answer: Option<Charge>,
 }
 
 /// A piece of an answer. It is dropped when it is written to the connection, or never will be: hyper and h2
 /// keep it until then, long after they have asked for more.
 struct Piece {
     bytes: Bytes,
-    _holds: Arc<Holds>,
-    _part: Option<Arc<Hold>>,
+    _holds: Arc<Charges>,
+    _part: Option<Arc<Charge>>,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -49,13 +49,13 @@ pin_project! {
         body: B,
         connection: ConnectionBudget,
         guard: RequestGuard,
-        holding: Holding,
-        holds: Arc<Holds>,
+        caller_budget: CallerBudget,
+        charges: Arc<Charges>,
         // Whether the answer was counted as a whole.
         is_counted: bool,
         // What of the last frame was not asked for yet, and what is held for that frame.
         rest: Bytes,
-        part: Option<Arc<Hold>>,
+        part: Option<Arc<Charge>>,
     }
 }
 
@@ -65,22 +65,22 @@ impl<B: Body> GuardedBody<B> {
         response: Response<B>,
         connection: ConnectionBudget,
         mut guard: RequestGuard,
-        (holding, request): (Holding, Hold),
+        (caller_budget, request): (CallerBudget, Charge),
     ) -> Response<Self> {
         let answer = response.extensions().get::<AnswerShare>().cloned();
         let is_counted = answer.is_some();
         let answer =
-            answer.map(|AnswerShare { share, bytes }| Hold::begin(&connection, share, bytes));
+            answer.map(|AnswerShare { share, bytes }| Charge::start(&connection, share, bytes));
         guard.answered();
         guard.note_untaken(!response.body().is_end_stream());
-        let holds = Arc::new(Holds { _request: request, _answer: answer });
+        let charges = Arc::new(Charges { _request: request, _answer: answer });
         let (rest, part) = (Bytes::new(), None);
         response.map(|body| Self {
             body,
             connection,
             guard,
-            holding,
-            holds,
+            caller_budget,
+            charges,
             is_counted,
             rest,
             part,
@@ -115,15 +115,16 @@ impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
                 }
             }
             if !*this.is_counted
-                && let Some(AnswerShare { share, bytes }) = this.holding.count(this.rest.len())
+                && let Some(AnswerShare { share, bytes }) =
+                    this.caller_budget.count(this.rest.len())
             {
-                *this.part = Some(Arc::new(Hold::begin(this.connection, share, bytes)));
+                *this.part = Some(Arc::new(Charge::start(this.connection, share, bytes)));
             }
         }
         // Also of the last one: whoever has sent it drops the body.
         this.guard.note_untaken(true);
         let bytes = this.rest.split_to(this.rest.len().min(PIECE_BYTES));
-        let piece = Piece { bytes, _holds: this.holds.clone(), _part: this.part.clone() };
+        let piece = Piece { bytes, _holds: this.charges.clone(), _part: this.part.clone() };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
 

@@ -13,28 +13,28 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::{
-    activity::Activity,
     budget::REQUEST_BYTES,
-    charge::{Hold, Origin},
+    charge::{Charge, Origin},
+    connection_state::ConnectionState,
 };
 
 /// A body that is not all here.
 struct Arriving {
     origin: Origin,
-    activity: Activity,
+    state: ConnectionState,
     since: Instant,
     patience: Duration,
     /// How much is here, and how much of that counts beside the request.
     passed: usize,
-    holds: Vec<Hold>,
+    charges: Vec<Charge>,
 }
 
 impl Arriving {
     fn pass(&mut self, frame: &Frame<Bytes>) {
         self.passed = self.passed.saturating_add(frame.data_ref().map_or(0, Bytes::len));
-        while self.passed > REQUEST_BYTES * (self.holds.len() + 1) {
-            let (hold, _) = self.origin.hold(REQUEST_BYTES);
-            self.holds.push(hold);
+        while self.passed > REQUEST_BYTES * (self.charges.len() + 1) {
+            let (charge, _) = self.origin.charge(REQUEST_BYTES);
+            self.charges.push(charge);
         }
     }
 }
@@ -42,7 +42,7 @@ impl Arriving {
 impl Drop for Arriving {
     fn drop(&mut self) {
         if self.since.elapsed() >= self.patience {
-            self.activity.note_slow();
+            self.state.note_slow();
         }
     }
 }
@@ -55,7 +55,7 @@ pin_project! {
         // What had come with the request.
         first: Option<Result<Frame<Bytes>, hyper::Error>>,
         arriving: Option<Arriving>,
-        activity: Activity,
+        state: ConnectionState,
     }
 }
 
@@ -64,19 +64,19 @@ impl ArrivingBody {
     pub(crate) fn new(
         body: Incoming,
         is_http1: bool,
-        activity: &Activity,
+        state: &ConnectionState,
         (origin, patience): (Origin, Duration),
     ) -> Self {
-        let mut this = Self { body, first: None, arriving: None, activity: activity.clone() };
+        let mut this = Self { body, first: None, arriving: None, state: state.clone() };
         // Over HTTP/1 it is handed over later.
         if !is_http1 {
             this.look();
         }
         if !this.body.is_end_stream() {
-            activity.note_body(true);
-            let (activity, since) = (activity.clone(), Instant::now());
-            let (passed, holds) = (0, Vec::new());
-            this.arriving = Some(Arriving { origin, activity, since, patience, passed, holds });
+            state.note_body(true);
+            let (state, since) = (state.clone(), Instant::now());
+            let (passed, charges) = (0, Vec::new());
+            this.arriving = Some(Arriving { origin, state, since, patience, passed, charges });
         }
         this
     }
@@ -91,7 +91,7 @@ impl ArrivingBody {
             self.first = frame;
         }
         if matches!(self.first, Some(Err(_))) {
-            self.activity.note_broken();
+            self.state.note_broken();
         }
         if self.body.is_end_stream() {
             arrived(&mut self.arriving);
@@ -103,7 +103,7 @@ impl ArrivingBody {
 fn arrived(arriving: &mut Option<Arriving>) {
     if let Some(mut arrived) = arriving.take() {
         arrived.patience = Duration::MAX;
-        arrived.activity.note_body(false);
+        arrived.state.note_body(false);
     }
 }
 
@@ -121,7 +121,7 @@ impl Body for ArrivingBody {
         }
         let frame = ready!(this.body.as_mut().poll_frame(context));
         if matches!(frame, Some(Err(_))) {
-            this.activity.note_broken();
+            this.state.note_broken();
         }
         if frame.is_none() || this.body.is_end_stream() {
             arrived(this.arriving);

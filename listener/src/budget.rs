@@ -1,4 +1,4 @@
-//! What clients hold, in bytes: requests under way, and answers that are made and not taken. Each costs
+//! What clients charge, in bytes: requests under way, and answers that are made and not taken. Each costs
 //! memory for as long as its client likes.
 
 use std::{
@@ -41,14 +41,14 @@ pub(crate) enum Client {
 
 /// What may be held in all.
 #[derive(Clone, Debug)]
-pub struct HeldBytes {
+pub struct Budget {
     max: usize,
     shares: Shares<Client>,
     /// With a key of this process: nobody can choose a credential that counts for another.
     hasher: RandomState,
 }
 
-impl HeldBytes {
+impl Budget {
     /// So many bytes.
     #[must_use]
     pub fn new(max: usize) -> Self {
@@ -76,18 +76,18 @@ impl HeldBytes {
     }
 
     /// What goes with a request to whoever makes its answer.
-    pub(crate) fn holding(&self, Source(source): Source, headers: &HeaderMap) -> Holding {
+    pub(crate) fn of_caller(&self, Source(source): Source, headers: &HeaderMap) -> CallerBudget {
         let client = match secret(headers) {
             Some(secret) => Client::Caller(self.hasher.hash_one(secret)),
             None => Client::Source(source),
         };
-        Holding { shares: self.shares.clone(), client, is_refused: false }
+        CallerBudget { shares: self.shares.clone(), client, is_refused: false }
     }
 }
 
-/// What the caller of a request may hold: an extension of every request that a listener takes.
+/// What the caller of a request may charge: an extension of every request that a listener takes.
 #[derive(Clone, Debug)]
-pub struct Holding {
+pub struct CallerBudget {
     shares: Shares<Client>,
     client: Client,
     is_refused: bool,
@@ -102,7 +102,7 @@ pub(crate) struct AnswerShare {
     pub(crate) bytes: usize,
 }
 
-impl Holding {
+impl CallerBudget {
     /// The request's source has more than its share.
     pub(crate) fn refuse(&mut self) {
         self.is_refused = true;

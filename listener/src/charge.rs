@@ -9,7 +9,7 @@ use orgd_shares::Share;
 
 use crate::{
     attention::{Attention, Reason},
-    budget::{Client, HeldBytes},
+    budget::{Budget, Client},
     forwarded::Source,
 };
 
@@ -42,14 +42,14 @@ impl ConnectionBudget {
 
 /// Bytes that a client holds by a connection.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct Charge {
     connection: ConnectionBudget,
     bytes: usize,
     _share: Arc<Share<Client>>,
 }
 
-impl Hold {
-    pub(crate) fn begin(
+impl Charge {
+    pub(crate) fn start(
         connection: &ConnectionBudget,
         share: Arc<Share<Client>>,
         bytes: usize,
@@ -62,7 +62,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for Charge {
     fn drop(&mut self) {
         self.connection.0.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -71,7 +71,7 @@ impl Drop for Hold {
 /// Whose request it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
-    pub(crate) held: HeldBytes,
+    pub(crate) budget: Budget,
     pub(crate) source: Source,
     pub(crate) connection: ConnectionBudget,
     /// Whether the connection is a proxy's, which does not end for what one of its clients does.
@@ -81,11 +81,11 @@ pub(crate) struct Origin {
 impl Origin {
     /// Counts so much for the source, and tells whether it has its share of it. Its own connection ends where
     /// it has not.
-    pub(crate) fn hold(&self, bytes: usize) -> (Hold, bool) {
-        let (share, is_within) = self.held.request(self.source, bytes);
+    pub(crate) fn charge(&self, bytes: usize) -> (Charge, bool) {
+        let (share, is_within) = self.budget.request(self.source, bytes);
         if !is_within && !self.is_proxied {
             self.connection.note_greedy();
         }
-        (Hold::begin(&self.connection, share.into(), bytes), is_within)
+        (Charge::start(&self.connection, share.into(), bytes), is_within)
     }
 }

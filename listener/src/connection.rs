@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use crate::{
-    activity::Activity,
     attention::Reason,
     charge::ConnectionBudget,
-    door::{Door, Peer},
+    connection_state::ConnectionState,
+    context::{ListenerContext, Peer},
     limits::Limits,
     metrics::{self, Closed},
     protocol::builder,
@@ -29,7 +29,7 @@ const LEAVING_GRACE: Duration = Duration::from_secs(1);
 /// A connection may hold one of so many parts of what all may hold.
 const CONNECTION_PART: usize = 8;
 
-impl Door {
+impl ListenerContext {
     /// Serves a connection to its end.
     pub(crate) async fn serve(
         self: Arc<Self>,
@@ -57,27 +57,27 @@ impl Door {
         peer: Peer,
     ) {
         let limits = self.limits;
-        let share = self.held.max() / CONNECTION_PART;
+        let share = self.budget.max() / CONNECTION_PART;
         let held_max = if peer.is_proxy { usize::MAX } else { share };
         let attention = peer.place.attention().clone();
         let budget = ConnectionBudget::new(held_max, attention.clone());
-        let activity = Activity::new(peer.place.clone(), budget);
+        let state = ConnectionState::new(peer.place.clone(), budget);
         let is_last = self.stages.leave.child_token();
         let is_ending = self.stages.stop.child_token();
         // Of its own, as each turn of a connection locks the tokens that it looks at.
         let end = self.stages.end.child_token();
-        let io = TokioIo::new(WatchedIo::new(stream, activity.clone()));
+        let io = TokioIo::new(WatchedIo::new(stream, state.clone()));
         let requests = Requests {
-            door: self.clone(),
+            context: self.clone(),
             peer: peer.clone(),
-            activity: activity.clone(),
+            state: state.clone(),
             is_last: is_last.clone(),
             is_ending: is_ending.clone(),
         };
         let service = service_fn(move |request| requests.clone().answer(request));
-        let builder = builder(self.protocol, &limits, activity.clone());
+        let builder = builder(self.protocol, &limits, state.clone());
         let mut connection = pin!(builder.serve_connection(io, service));
-        let mut overdue = pin!(overdue(&activity, &limits));
+        let mut overdue = pin!(overdue(&state, &limits));
         let mut next_age = Age::Grown;
         let mut aged = pin!(sleep(age_max(&limits)));
         let mut is_stopping = false;
@@ -88,7 +88,7 @@ impl Door {
                 biased;
                 () = end.cancelled() => return,
                 () = &mut overdue => {
-                    self.note_end(&activity);
+                    self.note_end(&state);
                     return;
                 }
                 () = is_ending.cancelled(), if !is_stopping => {
@@ -98,11 +98,11 @@ impl Door {
                 reason = attention.next() => {
                     let grace = match reason {
                         Reason::Greedy => {
-                            self.note_end(&activity);
+                            self.note_end(&state);
                             return;
                         }
-                        Reason::Leave if activity.is_idle() && !activity.is_http2() => return,
-                        Reason::Leave => activity.is_idle().then_some(LEAVING_GRACE),
+                        Reason::Leave if state.is_idle() && !state.is_http2() => return,
+                        Reason::Leave => state.is_idle().then_some(LEAVING_GRACE),
                         Reason::Slow if next_age == Age::Over => continue,
                         Reason::Slow => {
                             tracing::debug!("a request did not come in its time");
@@ -121,9 +121,9 @@ impl Door {
                     match next_age {
                         // HTTP/2 can take back what is closed to new requests; HTTP/1 can only say so
                         // with an answer.
-                        Age::Grown if !activity.is_http2() => next_age = Age::Told,
+                        Age::Grown if !state.is_http2() => next_age = Age::Told,
                         // Nothing was asked since, so nobody was told. The idle time has an end as well.
-                        Age::Told if activity.is_idle_http1() => {}
+                        Age::Told if state.is_idle_http1() => {}
                         Age::Grown | Age::Told => {
                             connection.as_mut().graceful_shutdown();
                             is_ending.cancel();
@@ -144,17 +144,17 @@ impl Door {
                     return;
                 }
                 // Before its next turn, in which it might bring as much again.
-                () = poll_fn(|_| activity.end_turn()) => {
-                    self.note_end(&activity);
+                () = poll_fn(|_| state.end_turn()) => {
+                    self.note_end(&state);
                     return;
                 }
             }
         }
     }
 
-    fn note_end(&self, activity: &Activity) {
-        if activity.budget().is_greedy() {
-            metrics::connection_closed(self.name, Closed::Holding);
+    fn note_end(&self, state: &ConnectionState) {
+        if state.budget().is_greedy() {
+            metrics::connection_closed(self.name, Closed::OverBudget);
         }
         tracing::debug!("a connection was idle or slow for too long, a flood, or held too much");
     }
@@ -177,14 +177,14 @@ fn age_max(limits: &Limits) -> Duration {
 }
 
 /// Ends when the connection must.
-async fn overdue(activity: &Activity, limits: &Limits) {
+async fn overdue(state: &ConnectionState, limits: &Limits) {
     loop {
         let now = Instant::now();
-        let ends_at = activity.ends_at(limits);
-        if ends_at <= now || activity.is_offending() {
+        let ends_at = state.ends_at(limits);
+        if ends_at <= now || state.is_offending() {
             return;
         }
-        activity.reset_stalled(limits);
+        state.reset_stalled(limits);
         sleep_until(ends_at.min(now + WATCH_INTERVAL)).await;
     }
 }

@@ -48,7 +48,7 @@ impl Flood {
     }
 
     /// A request accounts for what it may have.
-    pub(crate) fn request_begun(&mut self, limits: &Limits) {
+    pub(crate) fn request_started(&mut self, limits: &Limits) {
         let own = u64::from(limits.header_bytes_max) + u64::from(limits.body_bytes_max);
         // A flood between two requests is no less one for a few requests before it.
         let max = STRAY_BYTES_MAX + u64::from(limits.streams_max) * own;
@@ -101,12 +101,12 @@ mod tests {
             // Not more than comes back at once.
             (0, 3600, 327_680, true),
         ] {
-            let begin = Instant::now();
-            let mut flood = Flood::new(begin);
+            let start = Instant::now();
+            let mut flood = Flood::new(start);
             for _ in 0..requests {
-                flood.request_begun(&LIMITS);
+                flood.request_started(&LIMITS);
             }
-            flood.bytes_read(begin + Duration::from_secs(seconds), bytes);
+            flood.bytes_read(start + Duration::from_secs(seconds), bytes);
             assert_eq!(flood.is_one(), expected, "{requests} {seconds} {bytes}");
         }
     }

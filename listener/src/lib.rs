@@ -4,14 +4,14 @@
 #![forbid(unsafe_code)]
 
 mod accept;
-mod activity;
 mod answer;
 mod arriving;
 mod attention;
 mod budget;
 mod charge;
 mod connection;
-mod door;
+mod connection_state;
+mod context;
 mod flood;
 mod forwarded;
 mod framing;
@@ -27,8 +27,8 @@ mod under_way;
 mod watched;
 
 pub use accept::{Listener, accept_loop};
-pub use budget::{AnswerBytes, HeldBytes, Holding, secret};
-pub use door::{Door, Stages};
+pub use budget::{AnswerBytes, Budget, CallerBudget, secret};
+pub use context::{ListenerContext, Stages};
 pub use forwarded::{Networks, Source, X_FORWARDED_FOR};
 pub use limits::Limits;
 pub use metrics::describe_metrics;

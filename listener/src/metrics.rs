@@ -25,7 +25,7 @@ pub(crate) struct ConnectionGauge(metrics::Gauge);
 
 impl ConnectionGauge {
     /// One more.
-    pub(crate) fn begin(listener: &'static str) -> Self {
+    pub(crate) fn start(listener: &'static str) -> Self {
         let gauge = gauge!(CONNECTIONS, "listener" => listener);
         gauge.increment(1.0);
         Self(gauge)
@@ -41,7 +41,7 @@ impl Drop for ConnectionGauge {
 /// A listener that has no connection yet.
 pub(crate) fn no_connections(listener: &'static str) {
     gauge!(CONNECTIONS, "listener" => listener).set(0.0);
-    for closed in [Closed::Idle, Closed::Refused, Closed::Holding] {
+    for closed in [Closed::Idle, Closed::Refused, Closed::OverBudget] {
         counter!(CONNECTIONS_CLOSED, "listener" => listener, "reason" => closed.name())
             .increment(0);
     }
@@ -55,7 +55,7 @@ pub(crate) enum Closed {
     /// It was new, and its source has no idle one.
     Refused,
     /// Its client holds more than its share of bytes.
-    Holding,
+    OverBudget,
 }
 
 impl Closed {
@@ -63,7 +63,7 @@ impl Closed {
         match self {
             Self::Idle => "idle",
             Self::Refused => "refused",
-            Self::Holding => "holding",
+            Self::OverBudget => "holding",
         }
     }
 }

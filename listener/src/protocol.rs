@@ -3,7 +3,7 @@
 use hyper::rt::Executor;
 use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 
-use crate::{activity::Activity, limits::Limits};
+use crate::{connection_state::ConnectionState, limits::Limits};
 
 /// The protocol's own default: a body of the default limit, but for a byte.
 const STREAM_WINDOW_BYTES: u32 = 65_535;
@@ -24,7 +24,7 @@ pub enum Protocol {
 
 /// Runs the streams of a connection.
 #[derive(Clone)]
-pub(crate) struct Streams(Activity);
+pub(crate) struct Streams(ConnectionState);
 
 impl<F> Executor<F> for Streams
 where
@@ -40,14 +40,18 @@ where
     }
 }
 
-pub(crate) fn builder(protocol: Protocol, limits: &Limits, activity: Activity) -> Builder<Streams> {
-    let builder = Builder::new(Streams(activity));
+pub(crate) fn builder(
+    protocol: Protocol,
+    limits: &Limits,
+    state: ConnectionState,
+) -> Builder<Streams> {
+    let builder = Builder::new(Streams(state));
     // As the published page writes the names of headers.
     let builder = builder.title_case_headers(true);
     let mut builder = if protocol == Protocol::Http2 { builder.http2_only() } else { builder };
     let header_bytes_max = usize::try_from(limits.header_bytes_max).unwrap_or(usize::MAX);
     // No `header_read_timeout`: hyper's runs while a connection is idle too, is on unless it is turned off,
-    // and would end every kept-alive connection after it. `Activity` tells the two apart.
+    // and would end every kept-alive connection after it. `ConnectionState` tells the two apart.
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -11,21 +11,21 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
-    activity::Activity,
     answer::GuardedBody,
     arriving::ArrivingBody,
     budget::REQUEST_BYTES,
     charge::Origin,
-    door::{Door, Peer},
+    connection_state::ConnectionState,
+    context::{ListenerContext, Peer},
     forwarded::{Source, source},
 };
 
 /// What the requests of a connection have in common.
 #[derive(Clone)]
 pub(crate) struct Requests {
-    pub(crate) door: Arc<Door>,
+    pub(crate) context: Arc<ListenerContext>,
     pub(crate) peer: Peer,
-    pub(crate) activity: Activity,
+    pub(crate) state: ConnectionState,
     /// Whether each may be the connection's last.
     pub(crate) is_last: CancellationToken,
     /// When the connection takes no new requests, and what has no end of its own is to end.
@@ -42,26 +42,26 @@ impl Requests {
         let is_http1 = request.version() < Version::HTTP_2;
         let is_asked_for = request.headers().contains_key(EXPECT);
         let source = self.source(request.headers());
-        let Self { door, peer, activity, is_last, is_ending } = self;
-        let guard = activity.begin_request(is_http1, &door.limits);
-        let mut holding = door.held.holding(source, request.headers());
-        let connection = activity.budget().clone();
+        let Self { context, peer, state, is_last, is_ending } = self;
+        let guard = state.start_request(is_http1, &context.limits);
+        let mut caller_budget = context.budget.of_caller(source, request.headers());
+        let connection = state.budget().clone();
         let origin = Origin {
-            held: door.held.clone(),
+            budget: context.budget.clone(),
             source,
             connection: connection.clone(),
             is_proxied: peer.is_proxy,
         };
-        let (hold, is_within) = origin.hold(REQUEST_BYTES);
+        let (charge, is_within) = origin.charge(REQUEST_BYTES);
         if !is_within {
-            holding.refuse();
+            caller_budget.refuse();
         }
-        let patience = door.limits.request_deadline;
+        let patience = context.limits.request_deadline;
         let mut request =
-            request.map(|body| ArrivingBody::new(body, is_http1, &activity, (origin, patience)));
+            request.map(|body| ArrivingBody::new(body, is_http1, &state, (origin, patience)));
         // For its rate limit.
         request.extensions_mut().insert(source);
-        request.extensions_mut().insert(holding.clone());
+        request.extensions_mut().insert(caller_budget.clone());
         // For answers that have no end of their own.
         request.extensions_mut().insert(is_ending);
         async move {
@@ -69,18 +69,18 @@ impl Requests {
                 request.body_mut().look();
             }
             // Boxed, so that a long answer has not the size of what made it.
-            let mut response = Box::pin(door.router.clone().oneshot(request)).await?;
+            let mut response = Box::pin(context.router.clone().oneshot(request)).await?;
             // hyper closes a connection of which it cannot read the next request, and does not say so.
-            if is_http1 && (is_last.is_cancelled() || activity.is_body_arriving()) {
+            if is_http1 && (is_last.is_cancelled() || state.is_body_arriving()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(GuardedBody::guard(response, connection, guard, (holding, hold)))
+            Ok(GuardedBody::guard(response, connection, guard, (caller_budget, charge)))
         }
     }
 
     fn source(&self, headers: &HeaderMap) -> Source {
         if self.peer.is_proxy {
-            source(self.peer.address, headers, &self.door.proxies)
+            source(self.peer.address, headers, &self.context.proxies)
         } else {
             Source::of(self.peer.address)
         }

@@ -40,7 +40,7 @@ struct Shared {
     listener: &'static str,
     max: usize,
     shares: Shares<Owner>,
-    begin: Instant,
+    start: Instant,
     lines: Mutex<Lines>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Place(Arc<Known>);
 
 #[derive(Debug)]
 struct Known {
-    begin: Instant,
+    start: Instant,
     idle_since: AtomicU64,
     /// Under which time it is in the line; changed under the lock.
     listed: AtomicU64,
@@ -79,8 +79,8 @@ impl Seats {
     /// At most so many, none yet.
     pub(crate) fn new(listener: &'static str, max: usize) -> Self {
         metrics::no_connections(listener);
-        let (shares, begin) = (Shares::new(max, PARTS), Instant::now());
-        Self(Arc::new(Shared { listener, max, shares, begin, lines: Mutex::default() }))
+        let (shares, start) = (Shares::new(max, PARTS), Instant::now());
+        Self(Arc::new(Shared { listener, max, shares, start, lines: Mutex::default() }))
     }
 
     /// A place for a new connection; none where it must be closed at once.
@@ -107,9 +107,9 @@ impl Seats {
     }
 
     fn seat(&self, owner: Owner, share: Share<Owner>) -> Seat {
-        let now = since(self.0.begin);
+        let now = since(self.0.start);
         let known = Known {
-            begin: self.0.begin,
+            start: self.0.start,
             idle_since: AtomicU64::new(now),
             listed: AtomicU64::new(now),
             attention: Attention::default(),
@@ -134,7 +134,7 @@ impl Seats {
                 return true;
             }
             // Idle for less long than was known, or, once it is, from now on at the earliest.
-            let listed = if idle_since == BUSY { since(self.0.begin) } else { idle_since };
+            let listed = if idle_since == BUSY { since(self.0.start) } else { idle_since };
             place.0.listed.store(listed, Ordering::Relaxed);
             line.insert((listed, number), place);
         }
@@ -171,7 +171,7 @@ impl Place {
 
     /// None is any more.
     pub(crate) fn idle(&self) {
-        self.0.idle_since.store(since(self.0.begin), Ordering::Relaxed);
+        self.0.idle_since.store(since(self.0.start), Ordering::Relaxed);
     }
 
     /// What the connection's task hears of.
@@ -181,8 +181,8 @@ impl Place {
 }
 
 /// Microseconds, of which there are fewer than half a million years.
-fn since(begin: Instant) -> u64 {
-    u64::try_from(begin.elapsed().as_micros()).unwrap_or(BUSY - 1)
+fn since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(BUSY - 1)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl UnderWay {
     }
 
     /// One more, and its number.
-    pub(crate) fn begin(&mut self) -> u64 {
+    pub(crate) fn start(&mut self) -> u64 {
         self.next += 1;
         self.requests.insert(self.next, UnderWayRequest::default());
         self.beginning = Some(self.next);

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
-use crate::activity::Activity;
+use crate::connection_state::ConnectionState;
 
 /// Bytes that a connection reads in one turn of its task. What these begin is counted before it reads
 /// on: h2 would take all streams that there are first, and the others wait meanwhile.
@@ -18,12 +18,12 @@ const TURN_BYTES_MAX: u64 = 4096;
 pub(crate) struct WatchedIo<I> {
     /// A limit of its own would have to write zeros into each buffer before it is read into.
     io: Take<I>,
-    activity: Activity,
+    state: ConnectionState,
 }
 
 impl<I: AsyncRead> WatchedIo<I> {
-    pub(crate) fn new(io: I, activity: Activity) -> Self {
-        Self { io: io.take(TURN_BYTES_MAX), activity }
+    pub(crate) fn new(io: I, state: ConnectionState) -> Self {
+        Self { io: io.take(TURN_BYTES_MAX), state }
     }
 }
 
@@ -33,14 +33,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for WatchedIo<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.activity.has_read() {
+        if self.state.has_read() {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         self.io.set_limit(TURN_BYTES_MAX);
         ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
-        self.activity.bytes_read(buffer.filled_mut().split_at_mut(before).1);
+        self.state.bytes_read(buffer.filled_mut().split_at_mut(before).1);
         Poll::Ready(Ok(()))
     }
 }
@@ -52,7 +52,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(self.io.get_mut()).poll_write(context, bytes);
-        self.activity.written(&outcome);
+        self.state.written(&outcome);
         outcome
     }
 
@@ -74,7 +74,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<I> {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(self.io.get_mut()).poll_write_vectored(context, buffers);
-        self.activity.written(&outcome);
+        self.state.written(&outcome);
         outcome
     }
 }

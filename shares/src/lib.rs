@@ -113,8 +113,8 @@ impl<K: Clone + Ord> Shares<K> {
     pub async fn wait(&self, holder: &K) -> Share<K> {
         let turn = {
             let mut state = self.lock();
-            if !state.waiting.has(holder) && self.0.room(&state, holder, 1).is_ok() {
-                return self.give(&mut state, holder.clone(), 1);
+            if let Some(share) = self.at_once(&mut state, holder) {
+                return share;
             }
             let (sender, turn) = oneshot::channel();
             // Else those who have given up would be there until somebody gives something back.
@@ -132,9 +132,13 @@ impl<K: Clone + Ord> Shares<K> {
         }
     }
 
-    /// The same for so long at most, after which it is told why there was none.
-    pub async fn wait_at_most(&self, time: Duration, holder: &K) -> Result<Share<K>, Over> {
-        match timeout(time, self.wait(holder)).await {
+    /// The same for as long as [`patience`] has, and for `longest` at most. Then it is told why there was none.
+    pub async fn wait_at_most(&self, longest: Duration, holder: &K) -> Result<Share<K>, Over> {
+        // Before a time is chosen, which asks the system for a random number.
+        if let Some(share) = self.at_once(&mut self.lock(), holder) {
+            return Ok(share);
+        }
+        match timeout(patience().min(longest), self.wait(holder)).await {
             Ok(share) => Ok(share),
             Err(_) => self.take(holder, 1),
         }
@@ -162,6 +166,12 @@ impl<K: Clone + Ord> Shares<K> {
     pub fn largest(&self) -> Option<K> {
         let state = self.lock();
         state.held.iter().max_by_key(|(_, held)| **held).map(|(holder, _)| holder.clone())
+    }
+
+    /// One without waiting, where nobody of the holder waits already.
+    fn at_once(&self, state: &mut State<K>, holder: &K) -> Option<Share<K>> {
+        let may = !state.waiting.has(holder) && self.0.room(state, holder, 1).is_ok();
+        may.then(|| self.give(state, holder.clone(), 1))
     }
 
     fn give(&self, state: &mut State<K>, holder: K, count: usize) -> Share<K> {

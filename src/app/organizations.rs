@@ -50,7 +50,7 @@ async fn preview_update(
     update: &Update<Text>,
     idempotency: Option<IdempotencyKey>,
 ) -> Result<Organization> {
-    if let Some(made) = store.find_made(call, idempotency.as_ref()).await? {
+    if let Some(made) = store.find_replay(call, idempotency.as_ref()).await? {
         return Ok(made);
     }
     let current = store.get_organization(&call.principal, update.id).await?;
@@ -68,7 +68,7 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
     let fields = audit::names(new.patch.fields());
     let new = Creation { id: new.id, patch: new.patch.parse_new()? };
     let organization = if call.validate_only {
-        match store.find_made(call, idempotency.as_ref()).await? {
+        match store.find_replay(call, idempotency.as_ref()).await? {
             Some(made) => made,
             None => preview_creation(store, principal, &new).await?,
         }

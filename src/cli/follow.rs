@@ -55,7 +55,7 @@ impl Following {
     async fn next(&mut self) -> Result<v1::Change, Status> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => self.begin().await?,
+            None => self.start().await?,
         };
         let Ok(next) = timeout(QUIET_MAX, stream.message()).await else {
             return Err(Status::unavailable("the stream is silent"));
@@ -65,7 +65,7 @@ impl Following {
         Ok(change)
     }
 
-    async fn begin(&mut self) -> Result<Streaming<v1::Change>, Status> {
+    async fn start(&mut self) -> Result<Streaming<v1::Change>, Status> {
         let mut request = self.service.request(v1::WatchRequest {
             organization_ids: vec![self.id],
             from_versions: [(self.id, self.after)].into(),

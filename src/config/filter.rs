@@ -70,7 +70,7 @@ mod tests {
             "warn,orgd=info",
             "orgd",
             "orgd::request=info",
-            "orgd::store::lane=trace",
+            "orgd::store::worker=trace",
             "orgd_migrations=debug",
             "orgd_listener=debug",
             "orgd_listener::connection=trace",

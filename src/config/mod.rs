@@ -85,7 +85,7 @@ pub struct DatabaseArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Database")]
 pub struct PoolArgs {
-    /// PostgreSQL connections at most, of which 5 are kept for batches and look-ups, one for administrators, and one for the probe and metrics
+    /// PostgreSQL connections at most, of which 5 are kept for batches and lookups, one for administrators, and one for the probe and metrics
     #[arg(
         long,
         env = "ORGD_DATABASE_CONNECTIONS",
@@ -117,7 +117,7 @@ pub struct PoolArgs {
         value_parser = number(10_000)
     )]
     pub write_batch_max: NonZeroUsize,
-    /// Updates, creations, or look-ups that wait for the database at most; more are refused
+    /// Updates, creations, or lookups that wait for the database at most; more are refused
     #[arg(
         long,
         env = "ORGD_WRITE_QUEUE_MAX",

@@ -14,7 +14,7 @@ use tonic::{
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
-    gateway::context::Exchange,
+    gateway::context::RequestContext,
     proto::{
         COUNTED, request_id,
         v1::{self, organization_service_client::OrganizationServiceClient},
@@ -88,11 +88,11 @@ fn transport_status(error: BoxError) -> Status {
 pub(super) struct Caller {
     client: Client,
     metadata: MetadataMap,
-    pub(super) exchange: Exchange,
+    pub(super) context: RequestContext,
 }
 
 impl Caller {
-    pub(super) fn new(transport: Transport, headers: &HeaderMap, exchange: &Exchange) -> Self {
+    pub(super) fn new(transport: Transport, headers: &HeaderMap, context: &RequestContext) -> Self {
         let mut forwarded = HeaderMap::new();
         for name in FORWARDED {
             for line in headers.get_all(&name) {
@@ -100,11 +100,11 @@ impl Caller {
             }
         }
         TraceContext::hand_on(&mut forwarded);
-        forwarded.insert(request_id::HEADER, exchange.request_id.clone());
+        forwarded.insert(request_id::HEADER, context.request_id.clone());
         Self {
             client: Client::new(transport),
             metadata: MetadataMap::from_headers(forwarded),
-            exchange: exchange.clone(),
+            context: context.clone(),
         }
     }
 
@@ -155,21 +155,22 @@ impl Caller {
         message: M,
         send: impl AsyncFn(&mut Client, tonic::Request<M>) -> Result<tonic::Response<T>, Status>,
     ) -> Result<T, Status> {
-        let begin = Instant::now();
+        let start = Instant::now();
         // Whoever cannot be served is to be told in time.
-        let give_up_at = begin + self.exchange.deadline.saturating_duration_since(begin) / 2;
+        let give_up_at = start + self.context.deadline.saturating_duration_since(start) / 2;
         let mut rests = rests(REST_FIRST, Duration::MAX).take(RETRIES_MAX);
         loop {
             let answer = send(&mut self.client.clone(), self.request(message.clone())).await;
-            match (answer, rests.next()) {
-                (Err(status), Some(rest))
+            match answer {
+                Err(status)
                     if may_be_repeated(&status, is_harmless)
+                        && let Some(rest) = rests.next()
                         && Instant::now() + rest < give_up_at =>
                 {
                     tracing::debug!(cause = ?status.source(), "a call is made again");
                     sleep(rest).await;
                 }
-                (answer, _) => return self.answer(answer),
+                answer => return self.answer(answer),
             }
         }
     }
@@ -177,13 +178,13 @@ impl Caller {
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         *request.metadata_mut() = self.metadata.clone();
-        let left = self.exchange.deadline.saturating_duration_since(Instant::now());
+        let left = self.context.deadline.saturating_duration_since(Instant::now());
         // None left is no timeout that the grammar has; the service finds this one exceeded.
         request.set_timeout(left.max(Duration::from_nanos(1)));
         // For the service in this process.
-        request.extensions_mut().insert(self.exchange.record.clone());
+        request.extensions_mut().insert(self.context.record.clone());
         // For the caller's share of the way to another one.
-        if let Some(source) = self.exchange.source {
+        if let Some(source) = self.context.source {
             request.extensions_mut().insert(source);
         }
         request
@@ -195,16 +196,16 @@ impl Caller {
             Ok(response) => response.metadata(),
             Err(status) => status.metadata(),
         };
-        let mut standing = HeaderMap::new();
+        let mut limit_status = HeaderMap::new();
         for name in [RATE_LIMIT, RATE_LIMIT_POLICY] {
             for value in metadata.get_all(name.as_str()) {
                 if let Ok(value) = HeaderValue::from_bytes(value.as_encoded_bytes()) {
-                    standing.append(name.clone(), value);
+                    limit_status.append(name.clone(), value);
                 }
             }
         }
-        if !standing.is_empty() {
-            let _ = self.exchange.standing.set(standing);
+        if !limit_status.is_empty() {
+            let _ = self.context.limit_status.set(limit_status);
         }
         answer.map(tonic::Response::into_inner)
     }

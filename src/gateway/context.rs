@@ -24,11 +24,11 @@ pub struct RequestLimits {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Exchange {
+pub(super) struct RequestContext {
     pub(super) request_id: HeaderValue,
     pub(super) deadline: Instant,
     pub(super) record: RequestRecord,
     pub(super) source: Option<Source>,
     /// What the service said of the caller's rate limit.
-    pub(super) standing: Arc<OnceLock<HeaderMap>>,
+    pub(super) limit_status: Arc<OnceLock<HeaderMap>>,
 }

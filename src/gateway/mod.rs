@@ -6,9 +6,9 @@
 mod client;
 mod context;
 mod docs;
-mod edge;
 mod handlers;
 mod openapi;
+mod outer_layer;
 mod read;
 mod router;
 mod share;

@@ -14,9 +14,9 @@ use utoipa::OpenApi;
 use crate::gateway::{
     client::Transport,
     context::RequestLimits,
-    docs, edge,
+    docs,
     handlers::{incoming::Gateway, organizations, whoami},
-    openapi,
+    openapi, outer_layer,
     write::{
         headers,
         problem::{self, Problem},
@@ -67,7 +67,7 @@ pub fn router(transport: Transport, limits: RequestLimits) -> Router {
         .fallback(unknown_route)
         .with_state(Gateway { transport, limits: limits.clone() })
         .layer(CatchPanicLayer::custom(|_| Problem::panicked().into_response()))
-        .layer(middleware::from_fn_with_state(limits, edge::edge))
+        .layer(middleware::from_fn_with_state(limits, outer_layer::outer_layer))
 }
 
 /// A resource that has these methods: OPTIONS names them, and so does the refusal of any other.

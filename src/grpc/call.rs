@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
-use orgd_listener::{Holding, Source};
+use orgd_listener::{CallerBudget, Source};
 use orgd_shares::{Holder, patience};
 use prost_reflect::DescriptorPool;
 use tokio::time::{sleep, timeout_at};
@@ -32,7 +32,7 @@ use crate::{
         COUNTED, FILE_DESCRIPTOR_SET, request_id, timeout as grpc_timeout,
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
     },
-    rate_limit::{RateLimit, Standing},
+    rate_limit::{RateLimit, RateLimitStatus},
     store::Store,
     telemetry::{RequestRecord, TraceContext, metrics},
 };
@@ -90,14 +90,14 @@ impl NamedService for OrganizationGrpc {
 }
 
 async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Response<Body> {
-    let begin = Instant::now();
+    let start = Instant::now();
     let request_id = request_id::of(request.headers());
     let method = method(request.uri().path());
     // The gateway within this process has a record already, and writes the request's log line.
     let record = request.extensions().get::<RequestRecord>().cloned();
     let (record, is_own) = match record {
         Some(record) => (record, false),
-        None => (RequestRecord::begin(), true),
+        None => (RequestRecord::start(), true),
     };
     let span = if is_own {
         TraceContext::request_span(format_args!("{method}"), &request_id, request.headers())
@@ -107,7 +107,7 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
     };
     request.headers_mut().insert(request_id::HEADER, request_id.clone());
     request.extensions_mut().insert(record.clone());
-    let holding = request.extensions().get::<Holding>().cloned();
+    let caller_budget = request.extensions().get::<CallerBudget>().cloned();
     let mut response = if is_grpc(request.headers()) {
         // In one expression: a future that is moved first is there twice.
         within_deadline(shared, rpc, request, &record)
@@ -117,12 +117,12 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
     } else {
         unsupported_media_type()
     };
-    if holding.is_some_and(|holding| holding.take(&mut response).is_err()) {
+    if caller_budget.is_some_and(|caller_budget| caller_budget.take(&mut response).is_err()) {
         response = status::of(Error::ShareExhausted).into_http();
     }
     response.headers_mut().insert(request_id::HEADER, request_id.clone());
     let code = status::code_name(response.headers());
-    metrics::rpc_call(method, code, begin.elapsed());
+    metrics::rpc_call(method, code, start.elapsed());
     TraceContext::note(&span, "rpc.response.status_code", code);
     if is_own {
         record.end_rpc(method, code, &request_id, &span);
@@ -157,7 +157,7 @@ async fn within_deadline(
     let deadline = Instant::now() + time;
     let (mut head, body) = request.into_parts();
     let admitted = timeout_at(deadline.into(), admitted(shared, &head, record)).await;
-    let (principal, standings) = match admitted {
+    let (principal, limit_statuses) = match admitted {
         Ok(Ok(admitted)) => admitted,
         Ok(Err(refusal)) => {
             // Boxed, as the rare case: every call would carry its size.
@@ -187,8 +187,8 @@ async fn within_deadline(
         }
         None => response,
     };
-    for standing in standings {
-        standing.write(response.headers_mut());
+    for limit_status in limit_statuses {
+        limit_status.write(response.headers_mut());
     }
     Ok(response)
 }
@@ -205,14 +205,14 @@ async fn admitted(
     Shared { authenticator, limits }: &Shared,
     head: &Parts,
     record: &RequestRecord,
-) -> Result<(Arc<Principal>, Vec<Standing>), Status> {
-    if head.extensions.get().is_some_and(Holding::is_exhausted) {
+) -> Result<(Arc<Principal>, Vec<RateLimitStatus>), Status> {
+    if head.extensions.get().is_some_and(CallerBudget::is_exhausted) {
         return Err(status::of(Error::ShareExhausted));
     }
-    let mut standings = Vec::new();
+    let mut limit_statuses = Vec::new();
     let source = head.extensions.get().map(|Source(source)| *source);
     if let (Some(sources), Some(source)) = (&limits.sources, source) {
-        standings.push(within_rate(sources.check(&source))?);
+        limit_statuses.push(within_rate(sources.check(&source))?);
     }
     let holder = source.map_or(Holder::Process, Holder::Source);
     let principal = authenticator.authenticate(&holder, &head.headers).await;
@@ -223,9 +223,9 @@ async fn admitted(
         return Ok((principal, Vec::new()));
     }
     if let Some(principals) = limits.principals.of(principal.role) {
-        standings.push(within_rate(principals.check(&principal.subject))?);
+        limit_statuses.push(within_rate(principals.check(&principal.subject))?);
     }
-    Ok((principal, standings))
+    Ok((principal, limit_statuses))
 }
 
 /// Counts a call of another service than ours for its source: health, reflection, or one that is not here.
@@ -241,7 +241,7 @@ where
 {
     let extensions = request.extensions();
     let admitted = match (limits, extensions.get()) {
-        _ if extensions.get().is_some_and(Holding::is_exhausted) => {
+        _ if extensions.get().is_some_and(CallerBudget::is_exhausted) => {
             Err(status::of(Error::ShareExhausted))
         }
         (Some(limits), Some(Source(source))) => within_rate(limits.check(source)).map(|_| ()),
@@ -270,11 +270,11 @@ async fn take_message(mut body: Body, bytes_max: usize, deadline: Instant) {
     let _ = timeout_at(end.into(), taking).await;
 }
 
-/// A caller's standing, or the refusal where it called too often.
-fn within_rate(standing: Standing) -> Result<Standing, Status> {
-    match standing.wait {
-        Some(wait) => Err(status::rate_limited(wait, &standing)),
-        None => Ok(standing),
+/// A caller's limit_status, or the refusal where it called too often.
+fn within_rate(limit_status: RateLimitStatus) -> Result<RateLimitStatus, Status> {
+    match limit_status.wait {
+        Some(wait) => Err(status::rate_limited(wait, &limit_status)),
+        None => Ok(limit_status),
     }
 }
 

@@ -1,4 +1,4 @@
-//! From a refusal to a status: the one place of this door that chooses codes (google/rpc/code.proto).
+//! From a refusal to a status: the one place of the gRPC API that chooses codes (google/rpc/code.proto).
 //!
 //! Every status carries an ErrorInfo, and a BadRequest where fields are at fault. Clients drop
 //! metadata over 8 KiB, so a status stays under 6 KiB.
@@ -12,7 +12,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::{
     domain::{Error, Violation, reason},
     proto::{ERROR_DOMAIN, code, timeout},
-    rate_limit::Standing,
+    rate_limit::RateLimitStatus,
 };
 
 /// When to try again, where trying again helps.
@@ -137,17 +137,17 @@ pub(super) fn deadline_exceeded(is_change: bool) -> Status {
     plain(Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED, &message)
 }
 
-/// One call too many of a caller, whose standing is told beside.
-pub(super) fn rate_limited(wait: Duration, standing: &Standing) -> Status {
+/// One call too many of a caller, whose limit_status is told beside.
+pub(super) fn rate_limited(wait: Duration, limit_status: &RateLimitStatus) -> Status {
     let message = format!(
         "You call too often ({}); your request was not carried out. \
          Try again after the time that the answer says.",
-        standing.limit()
+        limit_status.limit()
     );
     let mut details = details(reason::RATE_LIMITED);
     details.set_retry_info(Some(wait));
     let mut metadata = HeaderMap::new();
-    standing.write(&mut metadata);
+    limit_status.write(&mut metadata);
     Status::with_error_details_and_metadata(
         Code::ResourceExhausted,
         message,

@@ -19,7 +19,7 @@ use axum::{
     response::Response,
     routing::get,
 };
-use orgd_listener::{HeldBytes, Protocol};
+use orgd_listener::{Budget, Protocol};
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval},
@@ -39,7 +39,7 @@ use crate::{
     grpc::{self, CallLimits, OrganizationGrpc, PrincipalLimits},
     rate_limit::RateLimit,
     store::Store,
-    telemetry::metrics::{Metrics, RateScope, SUM_UP_INTERVAL},
+    telemetry::metrics::{COMPACTION_INTERVAL, Metrics, RateScope},
 };
 
 /// What a message may have over a REST body of the same content: mask, id, etag and key.
@@ -148,7 +148,7 @@ pub async fn serve(
         grpc::end_health_watches(health).await;
         Ok(())
     });
-    running.keep(keep_house(metrics.clone(), running.held(), sources, principals));
+    running.keep(housekeeping(metrics.clone(), running.budget(), sources, principals));
     let workers = store.clone();
     running.keep(async move { Err(workers.failed().await.into()) });
     let observed = store.clone();
@@ -191,7 +191,7 @@ pub async fn serve_gateway(
         async move { upstream.probe().await }
     });
     let no_principals = PrincipalLimits::default();
-    running.keep(keep_house(metrics.clone(), running.held(), sources, no_principals));
+    running.keep(housekeeping(metrics.clone(), running.budget(), sources, no_principals));
     running.accept("http", listeners.http, rest, Protocol::Any)?;
     running.accept_operators(listeners.ops, get(async move || metrics.render()))?;
     tracing::info!(%http, %ops, "listening");
@@ -199,18 +199,18 @@ pub async fn serve_gateway(
 }
 
 /// Compacts histograms, and forgets callers whose limits are full again: else memory grows.
-async fn keep_house(
+async fn housekeeping(
     metrics: Metrics,
-    held: HeldBytes,
+    budget: Budget,
     sources: Option<Arc<RateLimit<IpAddr>>>,
     principals: PrincipalLimits,
 ) -> Result<()> {
-    let mut ticks = interval(SUM_UP_INTERVAL);
+    let mut ticks = interval(COMPACTION_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        held.measure();
-        metrics.sum_up();
+        budget.measure();
+        metrics.compact();
         if let Some(sources) = &sources {
             sources.forget_quiet();
         }

@@ -4,7 +4,7 @@ use std::{io, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use axum::{Router, routing::MethodRouter};
-use orgd_listener::{Door, HeldBytes, Networks, Protocol, Stages, Tls, accept_loop};
+use orgd_listener::{Budget, ListenerContext, Networks, Protocol, Stages, Tls, accept_loop};
 use tokio::{
     net::TcpListener,
     runtime::{self, Handle},
@@ -52,7 +52,7 @@ pub(super) struct Running {
     proxies: Networks,
     tls: Option<Arc<Tls>>,
     /// What the clients of all listeners but the operators' hold.
-    held: HeldBytes,
+    budget: Budget,
     signals: Signals,
     readiness: Readiness,
     operators: Handle,
@@ -72,7 +72,7 @@ impl Running {
             limits,
             proxies: proxies.trusted_proxies,
             tls: tls.clone(),
-            held: HeldBytes::new(limits.held_bytes_max),
+            budget: Budget::new(limits.held_bytes_max),
             signals: Signals::listen().context("cannot listen for signals")?,
             readiness: Readiness::new(),
             operators: operators.runtime.clone(),
@@ -116,8 +116,8 @@ impl Running {
         self.stages.stop.clone()
     }
 
-    pub(super) fn held(&self) -> HeldBytes {
-        self.held.clone()
+    pub(super) fn budget(&self) -> Budget {
+        self.budget.clone()
     }
 
     /// Serves a listener's clients, over TLS where there is a certificate.
@@ -128,13 +128,13 @@ impl Running {
         router: Router,
         protocol: Protocol,
     ) -> Result<()> {
-        let mut door = self.door(name, router, protocol);
+        let mut context = self.context(name, router, protocol);
         let names: &[&str] = match protocol {
             Protocol::Http2 => &["h2"],
             Protocol::Any => &["h2", "http/1.1"],
         };
-        door.tls = self.tls.as_ref().map(|tls| tls.acceptor(names)).transpose()?;
-        self.services.spawn(accept_loop(listener, door, self.connections.clone()));
+        context.tls = self.tls.as_ref().map(|tls| tls.acceptor(names)).transpose()?;
+        self.services.spawn(accept_loop(listener, context, self.connections.clone()));
         Ok(())
     }
 
@@ -144,21 +144,21 @@ impl Running {
         metrics: MethodRouter,
     ) -> Result<()> {
         let router = self.readiness.router().route("/metrics", metrics);
-        let mut door = self.door("ops", router, Protocol::Any);
-        door.stages.stop = self.ops_stop.clone();
-        door.held = HeldBytes::new(self.limits.held_bytes_max);
+        let mut context = self.context("ops", router, Protocol::Any);
+        context.stages.stop = self.ops_stop.clone();
+        context.budget = Budget::new(self.limits.held_bytes_max);
         let listener = listener.into_std()?;
         let within = self.operators.enter();
         let listener = TcpListener::from_std(listener)?;
         drop(within);
-        self.keep_for_operators(accept_loop(listener, door, self.ops_connections.clone()));
+        self.keep_for_operators(accept_loop(listener, context, self.ops_connections.clone()));
         Ok(())
     }
 
-    fn door(&self, name: &'static str, router: Router, protocol: Protocol) -> Door {
+    fn context(&self, name: &'static str, router: Router, protocol: Protocol) -> ListenerContext {
         let (limits, stages) = (self.limits.of_listener(), self.stages.clone());
-        let (held, proxies) = (self.held.clone(), self.proxies.clone());
-        Door { name, protocol, tls: None, router, limits, held, proxies, stages }
+        let (budget, proxies) = (self.budget.clone(), self.proxies.clone());
+        ListenerContext { name, protocol, tls: None, router, limits, budget, proxies, stages }
     }
 
     /// Waits for a signal, or for a task that has failed, which is the error. Then: not ready, lame-duck time, no new

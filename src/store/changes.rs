@@ -1,5 +1,5 @@
 //! The change log, as it is read. It is written in the same statement or transaction as the change that
-//! it records (`asked`).
+//! it records (`pending`).
 //!
 //! A row is what the organization was at a version, so a change of a field is the difference to the
 //! row before, and a row is also the record by which a request that is sent again is answered.
@@ -47,7 +47,7 @@ impl Store {
             .order_by_asc(Column::Version)
             .limit(u64::try_from(count).unwrap_or(u64::MAX).saturating_add(1));
         let span = self.span("SELECT", "organization_changes");
-        let rows = self.attempt_for(principal, || query.clone().all(&self.pools.reader));
+        let rows = self.retried_for(principal, || query.clone().all(&self.pools.reader));
         let mut entries = entries(rows.instrument(span).await?, after)?;
         entries.truncate(count);
         Ok(entries)
@@ -65,7 +65,7 @@ impl Store {
             &idempotency.key,
         ));
         let rows =
-            self.attempt_for(&call.principal, || query.clone().all(&self.pools.reader)).await?;
+            self.retried_for(&call.principal, || query.clone().all(&self.pools.reader)).await?;
         let Some(row) = only(rows) else { return Ok(None) };
         if row.request_digest.as_deref().is_some_and(|stored| idempotency.is_of(stored)) {
             Ok(Some(row))

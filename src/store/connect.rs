@@ -1,4 +1,4 @@
-//! How a store comes to be: its pools, its queues, and the lanes that do the work of these.
+//! How a store comes to be: its pools, its queues, and the workers that do the work of these.
 
 use std::io;
 
@@ -8,9 +8,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     Store,
     batch::{
-        lane::{Lane, Lanes},
+        lookups,
         queue::{Queue, QueueLimits},
-        reader, writer,
+        worker::{Worker, Workers},
+        writes,
     },
     entity::ORGANIZATIONS,
     files::Files,
@@ -19,8 +20,8 @@ use super::{
     pools::{ADMINISTRATORS, Pools, UPKEEP},
     renewal::Renewal,
     sql::{
-        asked::Write,
-        postgres::{self, Kept},
+        pending::Write,
+        postgres::{self, PinnedConnection},
         sqlite::{self, connect_when_free},
     },
     url,
@@ -32,14 +33,14 @@ use crate::{
 
 /// Callers that read on SQLite at once: each is a thread at work, and processors are few.
 const SQLITE_CALLERS: u32 = 3;
-/// The lanes that look up on SQLite, which share a pool with callers.
+/// The workers that look up on SQLite, which share a pool with callers.
 const SQLITE_LOOK_UPS: u32 = 2;
-/// Lanes that update on PostgreSQL: while one waits for its commit, the other works. On SQLite there
+/// Workers that update on PostgreSQL: while one waits for its commit, the other works. On SQLite there
 /// is one, as there is one writer.
 const POSTGRES_WRITERS: usize = 2;
-/// Connections of all lanes on PostgreSQL: beside those that update, one creates, one looks up
+/// Connections of all workers on PostgreSQL: beside those that update, one creates, one looks up
 /// organizations and one credentials.
-const POSTGRES_LANES: u32 = 5;
+const POSTGRES_WORKERS: u32 = 5;
 /// Keys that are looked up in one statement.
 const READ_BATCH_MAX: usize = 64;
 
@@ -63,12 +64,12 @@ impl Store {
             let upkeep = connect_when_free(Self::upkeep(&reader)).await?;
             let reader = connect_when_free(reader).await?;
             let files = sqlite::opened(url.expose_secret(), [&writer, &reader]).await?;
-            let lanes = vec![Lane::sqlite(&writer, &files)];
-            let others = [&writer, &reader, &reader].map(|pool| Lane::sqlite(pool, &files));
+            let workers = vec![Worker::sqlite(&writer, &files)];
+            let others = [&writer, &reader, &reader].map(|pool| Worker::sqlite(pool, &files));
             let pools = Pools::new([writer, reader, upkeep], SQLITE_CALLERS);
-            return Self::start(pools, files, Renewal::new(), options, lanes, others);
+            return Self::start(pools, files, Renewal::new(), options, workers, others);
         }
-        let others = POSTGRES_LANES + UPKEEP + ADMINISTRATORS;
+        let others = POSTGRES_WORKERS + UPKEEP + ADMINISTRATORS;
         let callers = options.connections_max.saturating_sub(others).max(1);
         let renewal = Renewal::new();
         let pooled = renewal.clone();
@@ -80,18 +81,23 @@ impl Store {
                 let lock_timeout = format!("{}ms", options.lock_timeout.as_millis());
                 postgres::reachable(postgres).options([("lock_timeout", lock_timeout)])
             });
-        let mut lanes = writer.clone();
-        lanes
-            .max_connections(POSTGRES_LANES)
+        let mut workers = writer.clone();
+        workers
+            .max_connections(POSTGRES_WORKERS)
             .connect_lazy(true)
             .map_sqlx_postgres_opts(postgres::for_batches);
-        let lanes = Database::connect(lanes).await?;
+        let workers = Database::connect(workers).await?;
         let upkeep = Database::connect(Self::upkeep(&writer)).await?;
         let pool = Database::connect(writer).await.map_err(|error| renewal.explain(error))?;
-        let kept =
-            || Lane::postgres(Kept::new(lanes.get_postgres_connection_pool(), &renewal, &options));
-        let writers = (0..POSTGRES_WRITERS).map(|_| kept()).collect();
-        let others = [kept(), kept(), kept()];
+        let pinned = || {
+            Worker::postgres(PinnedConnection::new(
+                workers.get_postgres_connection_pool(),
+                &renewal,
+                &options,
+            ))
+        };
+        let writers = (0..POSTGRES_WRITERS).map(|_| pinned()).collect();
+        let others = [pinned(), pinned(), pinned()];
         let files = Files::default();
         let pools = Pools::new([pool.clone(), pool, upkeep], callers);
         Self::start(pools, files, renewal.clone(), options, writers, others)
@@ -102,8 +108,8 @@ impl Store {
         files: Files,
         renewal: Renewal,
         options: StoreOptions,
-        writers: Vec<Lane>,
-        [creations_lane, organizations_lane, credentials_lane]: [Lane; 3],
+        writers: Vec<Worker>,
+        [creations_worker, organizations_worker, credentials_worker]: [Worker; 3],
     ) -> Result<Self, DbErr> {
         let system = pools.system();
         let waiting_max = options.queue_max.max(1);
@@ -122,34 +128,35 @@ impl Store {
         let credentials = Queue::new(reads, select("credentials"));
         let (organizations_queue, credentials_queue) = (organizations.clone(), credentials.clone());
         let (updates_queue, creations_queue) = (updates.clone(), creations.clone());
-        let lanes = writers.iter().chain([&creations_lane, &organizations_lane, &credentials_lane]);
-        let health = lanes.map(|lane| lane.health.clone()).collect();
-        let lanes = Lanes::start(move |lanes| {
-            for lane in writers {
-                lanes.spawn(writer::serve(updates_queue.clone(), Write::Update, lane));
+        let workers =
+            writers.iter().chain([&creations_worker, &organizations_worker, &credentials_worker]);
+        let health = workers.map(|worker| worker.health.clone()).collect();
+        let workers = Workers::start(move |workers| {
+            for worker in writers {
+                workers.spawn(writes::serve(updates_queue.clone(), Write::Update, worker));
             }
-            lanes.spawn(writer::serve(creations_queue, Write::Create, creations_lane));
-            lanes.spawn(reader::serve(
+            workers.spawn(writes::serve(creations_queue, Write::Create, creations_worker));
+            workers.spawn(lookups::serve(
                 organizations_queue,
-                organizations_lane,
-                Lane::organizations,
+                organizations_worker,
+                Worker::organizations,
                 |row: &i64, id: OrganizationId| *row == id.get(),
             ));
-            lanes.spawn(reader::serve(
+            workers.spawn(lookups::serve(
                 credentials_queue,
-                credentials_lane,
-                Lane::credentials,
+                credentials_worker,
+                Worker::credentials,
                 |row: &Vec<u8>, digest: CredentialDigest| *row == digest.0,
             ));
         });
-        let lanes = lanes.map_err(no_lanes)?;
+        let workers = workers.map_err(no_workers)?;
         Ok(Self {
             pools,
             updates,
             creations,
             organizations,
             credentials,
-            lanes,
+            workers,
             health,
             files,
             renewal,
@@ -194,8 +201,8 @@ impl Store {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is map_err's")]
-fn no_lanes(error: io::Error) -> DbErr {
-    DbErr::Custom(format!("cannot start the thread of the lanes: {error}"))
+fn no_workers(error: io::Error) -> DbErr {
+    DbErr::Custom(format!("cannot start the thread of the workers: {error}"))
 }
 
 fn is_sqlite(url: &SecretString) -> bool {

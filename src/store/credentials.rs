@@ -12,8 +12,8 @@ use sea_orm::{
 use tokio::time::sleep;
 
 use super::{
-    Store, attempt::ANSWER_TIME, batch::reader, clock, entity::credentials, error::failure,
-    options::STATEMENT_TIMEOUT_MAX, pools::holder, sql::predicates::holds,
+    Store, batch::lookups, clock, entity::credentials, error::failure,
+    options::STATEMENT_TIMEOUT_MAX, pools::holder, retry::ANSWER_TIME, sql::predicates::holds,
 };
 use crate::domain::{
     Call, Credential, CredentialDigest, CredentialState, Error, OrganizationId, Principal, Result,
@@ -28,7 +28,7 @@ impl Store {
         holder: &Holder,
         digest: &CredentialDigest,
     ) -> Result<Option<Principal>> {
-        let found = reader::find(&self.credentials, holder, *digest).await?;
+        let found = lookups::find(&self.credentials, holder, *digest).await?;
         let Some(row) = found else { return Ok(None) };
         let state = CredentialState::at(clock::now(), row.expires_at, row.revoked_at);
         if state != CredentialState::Valid {
@@ -81,7 +81,7 @@ impl Store {
     pub async fn list_credentials(&self) -> Result<Vec<StoredCredential>> {
         let newest_first =
             credentials::Entity::find().order_by_desc(credentials::Column::CreatedAt);
-        stored(self.attempt(|| newest_first.clone().all(&self.pools.reader)).await)
+        stored(self.retried(|| newest_first.clone().all(&self.pools.reader)).await)
     }
 
     /// The credentials with digests in a range, two at most: enough to tell one from several.
@@ -92,7 +92,7 @@ impl Store {
         let (first, last) = digests.into_inner();
         let between = credentials::Column::Digest.between(first.to_vec(), last.to_vec());
         let found = credentials::Entity::find().filter(between).limit(2);
-        stored(self.attempt(|| found.clone().all(&self.pools.reader)).await)
+        stored(self.retried(|| found.clone().all(&self.pools.reader)).await)
     }
 
     /// Whether a subject has a credential that holds.
@@ -101,7 +101,7 @@ impl Store {
         let held = format!("SELECT 1 FROM credentials WHERE subject = $1 AND {holds} LIMIT 1");
         let values = [subject.into(), clock::now_in_seconds().into()];
         let held = Statement::from_sql_and_values(self.pools.backend(), held, values);
-        let found = self.attempt(|| self.pools.reader.query_all_raw(held.clone())).await;
+        let found = self.retried(|| self.pools.reader.query_all_raw(held.clone())).await;
         found.map(|rows| !rows.is_empty()).map_err(failure)
     }
 

@@ -1,5 +1,5 @@
 //! What a failure of the database means: to a caller, try again or a fault of ours; to a batch,
-//! whether one of its rows is at fault; to a lane, whether its connection is of any use.
+//! whether one of its rows is at fault; to a worker, whether its connection is of any use.
 
 use std::io;
 

@@ -6,7 +6,7 @@ use sea_orm::{ConnectOptions, DatabaseConnection, DbErr, sqlx};
 use super::sql::sqlite::{STARTUP_LOCK_TIMEOUT, connect_when_free, durable};
 
 /// How long a step waits for its lock before it lets those pass that wait behind it: less than the
-/// `lock_timeout` of the lanes.
+/// `lock_timeout` of the workers.
 const BRIEF_LOCKS: &str = "SET lock_timeout = '100ms'";
 
 /// A step of the schema.

@@ -1,12 +1,11 @@
 //! The only room that knows SeaORM and SQL: one concrete [`Store`] over SQLite or PostgreSQL.
 //!
-//! Updates, creations and look-ups by key wait in a queue while the lanes are busy and are then done
+//! Updates, creations and lookups by key wait in a queue while the workers are busy and are then done
 //! together (`queue`); all other statements take a connection of a pool each.
 //!
 //! Architecture invariant: no statement reads a row in order to write it back, and every write
 //! goes through [`Store::write`] or `writer`, which report a failing commit.
 
-mod attempt;
 mod batch;
 mod changes;
 mod clock;
@@ -21,6 +20,7 @@ mod organizations;
 mod page;
 mod pools;
 mod renewal;
+mod retry;
 mod sql;
 mod statements;
 mod upkeep;
@@ -33,7 +33,7 @@ pub use migrate::MigrationStep;
 pub use options::{STATEMENT_TIMEOUT_MAX, StoreOptions};
 
 use self::{
-    batch::{health::Health, lane::Lanes, reader::Reads, writer::Writes},
+    batch::{health::Health, lookups::Lookups, worker::Workers, writes::Writes},
     files::Files,
     pools::Pools,
     renewal::Renewal,
@@ -46,11 +46,11 @@ pub struct Store {
     pools: Pools,
     updates: Arc<Writes>,
     creations: Arc<Writes>,
-    organizations: Arc<Reads<OrganizationId, entity::organizations::Model>>,
-    credentials: Arc<Reads<CredentialDigest, entity::credentials::Model>>,
+    organizations: Arc<Lookups<OrganizationId, entity::organizations::Model>>,
+    credentials: Arc<Lookups<CredentialDigest, entity::credentials::Model>>,
     /// What does the work of the queues, until [`Store::close`].
-    lanes: Lanes,
-    /// What each lane last found.
+    workers: Workers,
+    /// What each worker last found.
     health: Vec<Health>,
     files: Files,
     renewal: Renewal,
@@ -58,21 +58,21 @@ pub struct Store {
 }
 
 impl Store {
-    /// Waits until a lane has failed, without which updates or look-ups would wait for ever; it
+    /// Waits until a worker has failed, without which updates or lookups would wait for ever; it
     /// never does unless there is a fault.
     pub async fn failed(&self) -> domain::Error {
-        self.lanes.ended().await;
-        error::internal("the lanes to the database have ended")
+        self.workers.ended().await;
+        error::internal("the workers to the database have ended")
     }
 
-    /// Ends the lanes once they have done what waits, and every connection once its statement is
+    /// Ends the workers once they have done what waits, and every connection once its statement is
     /// done.
     pub async fn close(self) -> Result<()> {
         self.updates.close();
         self.creations.close();
         self.organizations.close();
         self.credentials.close();
-        self.lanes.ended().await;
+        self.workers.ended().await;
         self.pools.close().await.map_err(error::failure)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::attempt::ANSWER_TIME;
+use super::retry::ANSWER_TIME;
 
 /// How long PostgreSQL may let a statement run, whatever an instance or a command is set to: a
 /// revocation is answered when every statement that began before it is over, so all who write must
@@ -12,7 +12,7 @@ pub const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 /// How the database is used.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
-    /// PostgreSQL connections at most, those that lanes keep and that of upkeep among them.
+    /// PostgreSQL connections at most, those that workers keep and that of upkeep among them.
     pub connections_max: u32,
     /// How long a call waits for a connection.
     pub acquire_timeout: Duration,
@@ -26,7 +26,7 @@ pub struct StoreOptions {
     pub creates: bool,
     /// Updates in one batch at most; 1: each has a commit of its own.
     pub batch_max: usize,
-    /// Updates, and look-ups of each kind, that wait for a lane at most.
+    /// Updates, and lookups of each kind, that wait for a worker at most.
     pub queue_max: usize,
     /// Updates that must wait before the first is done. More than one only in tests.
     pub batch_hold: usize,

@@ -7,15 +7,15 @@ use tracing::Instrument;
 
 use super::{
     Store,
-    attempt::{RETRIES_MAX, attempt},
-    batch::{reader, writer::Outcome},
+    batch::{lookups, writes::Outcome},
     entity::{ORGANIZATIONS, organization_changes, organizations},
     error::{failure, internal, is_taken},
     page,
     pools::{Pools, holder},
+    retry::{RETRIES_MAX, retried},
     sql::{
-        asked::{Asked, Write},
         create,
+        pending::{PendingUpdate, Write},
         row::only,
     },
 };
@@ -26,9 +26,9 @@ use crate::domain::{
 
 /// How often an update or a creation is tried again that lost its row, or its id, between two
 /// statements, before the caller is told to come back.
-const ATTEMPTS_MAX: u32 = 5;
+const LOST_ROW_RETRIES_MAX: u32 = 5;
 
-/// Organizations whose versions are asked in one statement.
+/// Organizations whose versions are pending in one statement.
 const VERSIONS_MAX: usize = 512;
 
 impl Store {
@@ -38,7 +38,7 @@ impl Store {
         principal: &Principal,
         id: OrganizationId,
     ) -> Result<Option<Organization>> {
-        let found = reader::find(&self.organizations, &holder(principal), id).await?;
+        let found = lookups::find(&self.organizations, &holder(principal), id).await?;
         found.map(Organization::try_from).transpose()
     }
 
@@ -74,7 +74,7 @@ impl Store {
             .order_by_asc(organizations::Column::Id)
             .limit(u64::try_from(count).unwrap_or(u64::MAX));
         let span = self.span("SELECT", ORGANIZATIONS);
-        let rows = self.attempt_for(principal, || query.clone().all(&self.pools.reader));
+        let rows = self.retried_for(principal, || query.clone().all(&self.pools.reader));
         let rows = rows.instrument(span).await?.into_iter();
         rows.map(|row| Ok(policy::readable(principal, row.try_into()?))).collect()
     }
@@ -101,8 +101,8 @@ impl Store {
             let rows = async {
                 let Pools { reader, upkeep, .. } = &self.pools;
                 match caller {
-                    Some(caller) => self.attempt_for(caller, || query().all(reader)).await,
-                    None => self.attempt(|| query().all(upkeep)).await.map_err(failure),
+                    Some(caller) => self.retried_for(caller, || query().all(reader)).await,
+                    None => self.retried(|| query().all(upkeep)).await.map_err(failure),
                 }
             };
             let rows = rows.instrument(span).await?;
@@ -126,15 +126,16 @@ impl Store {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Organization> {
         let Update { id, patch, etag } = update;
-        let asked = Arc::new(Asked { call: call.clone(), id: Some(id), patch, etag, idempotency });
-        for _ in 0..ATTEMPTS_MAX {
-            if !asked.patch.is_empty()
-                && let Some(row) = self.write_asked(Write::Update, &asked).await?
+        let pending =
+            Arc::new(PendingUpdate { call: call.clone(), id: Some(id), patch, etag, idempotency });
+        for _ in 0..LOST_ROW_RETRIES_MAX {
+            if !pending.patch.is_empty()
+                && let Some(row) = self.write_pending(Write::Update, &pending).await?
             {
                 return row.try_into();
             }
             // Boxed, as the rare case: every update would carry its size.
-            if let Some(unchanged) = Box::pin(self.find_unchanged(id, &asked)).await? {
+            if let Some(unchanged) = Box::pin(self.find_unchanged(id, &pending)).await? {
                 return Ok(unchanged);
             }
             // Changed, or created, by somebody else between the two statements: apply it to that.
@@ -147,11 +148,11 @@ impl Store {
     async fn find_unchanged(
         &self,
         id: OrganizationId,
-        asked: &Asked,
+        pending: &PendingUpdate,
     ) -> Result<Option<Organization>> {
-        let Asked { call, patch, etag, idempotency, .. } = asked;
+        let PendingUpdate { call, patch, etag, idempotency, .. } = pending;
         self.check_credential(call).await?;
-        if let Some(made) = self.find_made(call, idempotency.as_ref()).await? {
+        if let Some(made) = self.find_replay(call, idempotency.as_ref()).await? {
             return Ok(Some(made));
         }
         let current = self.get_organization(&call.principal, id).await?;
@@ -170,13 +171,14 @@ impl Store {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Organization> {
         let Creation { id, patch } = creation;
-        let asked = Arc::new(Asked { call: call.clone(), id, patch, etag: None, idempotency });
-        for _ in 0..ATTEMPTS_MAX {
-            if let Some(row) = self.write_asked(Write::Create, &asked).await? {
+        let pending =
+            Arc::new(PendingUpdate { call: call.clone(), id, patch, etag: None, idempotency });
+        for _ in 0..LOST_ROW_RETRIES_MAX {
+            if let Some(row) = self.write_pending(Write::Create, &pending).await? {
                 return row.try_into();
             }
             self.check_credential(call).await?;
-            if let Some(made) = self.find_made(call, asked.idempotency.as_ref()).await? {
+            if let Some(made) = self.find_replay(call, pending.idempotency.as_ref()).await? {
                 return Ok(made);
             }
             if let Some(id) = id
@@ -189,36 +191,36 @@ impl Store {
         Err(Error::Unavailable("a creation lost its id to others too often".into()))
     }
 
-    /// Writes as soon as it is the organization's turn; none where no row was touched.
-    async fn write_asked(
+    /// Writes once the organization is not locked by another update; none where no row was touched.
+    async fn write_pending(
         &self,
         write: Write,
-        asked: &Arc<Asked>,
+        pending: &Arc<PendingUpdate>,
     ) -> Result<Option<organizations::Model>> {
         let queue = match write {
             Write::Update => &self.updates,
             Write::Create => &self.creations,
         };
-        let (outcome, _turn) =
-            queue.ask(&holder(&asked.call.principal), asked.id, asked.clone()).await?;
+        let (outcome, _lock) =
+            queue.ask(&holder(&pending.call.principal), pending.id, pending.clone()).await?;
         match outcome {
             Outcome::Changed(row) => Ok(Some(row)),
             Outcome::Untouched => Ok(None),
             Outcome::Failed(error) => Err(error),
-            Outcome::Refused => Box::pin(self.write_alone(write, asked)).await,
+            Outcome::RolledBack => Box::pin(self.write_alone(write, pending)).await,
         }
     }
 
     async fn write_alone(
         &self,
         write: Write,
-        asked: &Asked,
+        pending: &PendingUpdate,
     ) -> Result<Option<organizations::Model>> {
-        let alone = || async { self.lane().write(write, &[asked]).await };
-        let _place = self.pools.place(&asked.call.principal).await?;
-        // The batch was the first attempt, and this is the second.
+        let alone = || async { self.worker().write(write, &[pending]).await };
+        let _place = self.pools.place(&pending.call.principal).await?;
+        // The batch was the first try, and this is a retry.
         let retries_max = RETRIES_MAX - 1;
-        match attempt(self.answer_timeout(), retries_max, alone).await {
+        match retried(self.answer_timeout(), retries_max, alone).await {
             Ok(rows) => only(rows).flatten().transpose(),
             // By the same request under the same key, which was faster.
             Err(error) if is_taken(&error) => Ok(None),
@@ -228,12 +230,12 @@ impl Store {
 
     /// The id that the next organization gets which names none, as far as it is known before.
     pub async fn next_organization_id(&self, principal: &Principal) -> Result<OrganizationId> {
-        let next = self.attempt_for(principal, || create::next_id(&self.pools.reader)).await?;
+        let next = self.retried_for(principal, || create::next_id(&self.pools.reader)).await?;
         OrganizationId::new(next).ok_or_else(|| internal("every organization id is taken"))
     }
 
     /// What the caller made under this key before, as it was answered then.
-    pub async fn find_made(
+    pub async fn find_replay(
         &self,
         call: &Call,
         idempotency: Option<&IdempotencyKey>,
@@ -242,7 +244,7 @@ impl Store {
         let Some(row) = self.find_recorded(call, idempotency).await? else { return Ok(None) };
         let id = OrganizationId::new(row.organization_id)
             .ok_or_else(|| internal("a stored organization_id is out of range"))?;
-        let current = reader::find(&self.organizations, &holder(&call.principal), id).await?;
+        let current = lookups::find(&self.organizations, &holder(&call.principal), id).await?;
         current.map(|current| as_recorded(current, &row)).transpose()
     }
 }

@@ -6,7 +6,7 @@ use crate::domain::{Page, PageSize, Result};
 /// Entries that one statement answers at most.
 const PIECE_MAX: usize = 100;
 
-/// Reads a page of what comes after a key. `piece` reads the entries after a key, so many at most, by
+/// Lookups a page of what comes after a key. `piece` reads the entries after a key, so many at most, by
 /// ascending key.
 pub(super) async fn read<T, F: Future<Output = Result<Vec<T>>>>(
     size: PageSize,
@@ -49,11 +49,11 @@ mod tests {
     use super::{PIECE_MAX, read};
     use crate::domain::PageSize;
 
-    /// A page of entries which have these sizes and the keys 1, 2, …; and what was asked for it.
+    /// A page of entries which have these sizes and the keys 1, 2, …; and what was pending for it.
     fn page(sizes: &[usize], entries: usize, bytes: usize) -> (usize, bool, Vec<(i64, usize)>) {
-        let asked = RefCell::new(Vec::new());
+        let pending = RefCell::new(Vec::new());
         let piece = |after: i64, count: usize| {
-            asked.borrow_mut().push((after, count));
+            pending.borrow_mut().push((after, count));
             let all = (1_i64..).zip(sizes.iter().copied());
             ready(Ok(all.filter(|(key, _)| *key > after).take(count).collect()))
         };
@@ -62,7 +62,7 @@ mod tests {
         let page = read.now_or_never().unwrap().unwrap();
         let keys: Vec<_> = page.entries.iter().map(|(key, _)| *key).collect();
         assert!(keys.into_iter().eq((1..).take(page.entries.len())));
-        (page.entries.len(), page.has_more, asked.into_inner())
+        (page.entries.len(), page.has_more, pending.into_inner())
     }
 
     #[test]
@@ -83,16 +83,16 @@ mod tests {
             (&[50, 1], 3, 10, (1, true)),
             (&[9, 50], 3, 10, (1, true)),
         ] {
-            let (count, has_more, asked) = page(sizes, entries, bytes);
+            let (count, has_more, pending) = page(sizes, entries, bytes);
             assert_eq!((count, has_more), expected, "{sizes:?}");
-            assert_eq!(asked, [(0, entries + 1)]);
+            assert_eq!(pending, [(0, entries + 1)]);
         }
     }
 
     #[test]
     fn a_page_is_read_in_pieces_and_no_further_than_it_has_room() {
         let ones = [1; 500];
-        for (count, entries, bytes, expected, asked) in [
+        for (count, entries, bytes, expected, pending) in [
             (500, 150, 1000, (150, true), &[(0, PIECE_MAX), (100, 51)][..]),
             (150, 150, 1000, (150, false), &[(0, PIECE_MAX), (100, 51)]),
             (100, 100, 1000, (100, false), &[(0, PIECE_MAX), (100, 1)]),
@@ -103,7 +103,7 @@ mod tests {
             let sizes = ones.get(..count).unwrap();
             let read = page(sizes, entries, bytes);
             assert_eq!((read.0, read.1), expected);
-            assert_eq!(read.2, asked);
+            assert_eq!(read.2, pending);
         }
     }
 }

@@ -1,10 +1,12 @@
-//! The connections that are in no lane: who takes one, and how many there are.
+//! The connections that are in no worker: who takes one, and how many there are.
 //!
-//! What a caller asks and no lane does waits for a place first, so that no caller can take all
+//! What a caller asks and no worker does waits for a place first, so that no caller can take all
 //! connections: a holder has one part of the places that others leave. Administrators have a place, and
 //! upkeep (the probe, metrics, the state of the schema) has a connection, that no client can take.
 
-use orgd_shares::{Holder, Over, Share, Shares, patience};
+use std::time::Duration;
+
+use orgd_shares::{Holder, Over, Share, Shares};
 use sea_orm::{DatabaseConnection, DbBackend, DbErr};
 
 use crate::{
@@ -50,7 +52,7 @@ impl Pools {
         {
             return Ok(place);
         }
-        self.callers.wait_at_most(patience(), &holder).await.map_err(refusal)
+        self.callers.wait_at_most(Duration::MAX, &holder).await.map_err(refusal)
     }
 
     pub(super) fn backend(&self) -> DbBackend {

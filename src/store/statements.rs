@@ -7,10 +7,10 @@ use tracing::Span;
 
 use super::{
     Store,
-    attempt::{self, RETRIES_MAX},
-    batch::lane::Lane,
+    batch::worker::Worker,
     error,
-    sql::{postgres::Kept, sqlite::immediate},
+    retry::{self, RETRIES_MAX},
+    sql::{postgres::PinnedConnection, sqlite::immediate},
 };
 use crate::{
     domain::{Principal, Result},
@@ -29,7 +29,7 @@ impl Store {
         statement: &impl StatementBuilder,
     ) -> std::result::Result<Vec<QueryResult>, DbErr> {
         if self.pools.backend() != DbBackend::Sqlite {
-            return self.attempt(|| self.pools.writer.query_all(statement)).await;
+            return self.retried(|| self.pools.writer.query_all(statement)).await;
         }
         let write = async {
             let transaction = self.pools.writer.begin_with_options(immediate()).await?;
@@ -42,29 +42,29 @@ impl Store {
 
     /// Does a statement that does not wait in a queue, as often as it takes; once more on a new
     /// connection where that was of no use.
-    pub(super) async fn attempt<T, F: Future<Output = std::result::Result<T, DbErr>>>(
+    pub(super) async fn retried<T, F: Future<Output = std::result::Result<T, DbErr>>>(
         &self,
         mut statement: impl FnMut() -> F,
     ) -> std::result::Result<T, DbErr> {
-        let attempt =
-            async { attempt::attempt(self.answer_timeout(), RETRIES_MAX, &mut statement).await };
-        match self.files.around(attempt).await {
+        let retried =
+            async { retry::retried(self.answer_timeout(), RETRIES_MAX, &mut statement).await };
+        match self.files.around(retried).await {
             Err(error) if error::is_outlived(&error) => {
                 self.renewal.renew();
-                attempt::attempt(self.answer_timeout(), RETRIES_MAX, statement).await
+                retry::retried(self.answer_timeout(), RETRIES_MAX, statement).await
             }
             done => done,
         }
     }
 
     /// The same for a caller, which waits for its place first.
-    pub(super) async fn attempt_for<T, F: Future<Output = std::result::Result<T, DbErr>>>(
+    pub(super) async fn retried_for<T, F: Future<Output = std::result::Result<T, DbErr>>>(
         &self,
         principal: &Principal,
         statement: impl FnMut() -> F,
     ) -> Result<T> {
         let _place = self.pools.place(principal).await?;
-        self.attempt(statement).await.map_err(error::failure)
+        self.retried(statement).await.map_err(error::failure)
     }
 
     /// How long the answer to a statement is waited for, a connection included.
@@ -81,12 +81,12 @@ impl Store {
         metrics::db_span(self.pools.system(), operation, collection)
     }
 
-    /// A lane of one's own for a moment.
-    pub(super) fn lane(&self) -> Lane {
+    /// A worker of one's own for a moment.
+    pub(super) fn worker(&self) -> Worker {
         if self.pools.backend() == DbBackend::Sqlite {
-            return Lane::sqlite(&self.pools.writer, &self.files);
+            return Worker::sqlite(&self.pools.writer, &self.files);
         }
         let pool = self.pools.writer.get_postgres_connection_pool();
-        Lane::postgres(Kept::new(pool, &self.renewal, &self.options))
+        Worker::postgres(PinnedConnection::new(pool, &self.renewal, &self.options))
     }
 }

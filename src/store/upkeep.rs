@@ -12,8 +12,8 @@ use super::{
 use crate::{domain::Result, telemetry::metrics};
 
 impl Store {
-    /// Whether the service can do its work: as each lane last found it, and whether the database
-    /// answers those who do not go by a lane.
+    /// Whether the service can do its work: as each worker last found it, and whether the database
+    /// answers those who do not go by a worker.
     pub async fn check(&self) -> Result<()> {
         for health in &self.health {
             health.check()?;
@@ -22,7 +22,7 @@ impl Store {
         let id = organizations::Column::Id;
         let probe = organizations::Entity::find().select_only().column(id).limit(1);
         let probe = || probe.clone().into_tuple::<i64>();
-        self.attempt(|| probe().all(&self.pools.upkeep)).await.map(drop).map_err(failure)
+        self.retried(|| probe().all(&self.pools.upkeep)).await.map(drop).map_err(failure)
     }
 
     /// Fails where this version cannot work with the schema as it is; writes nothing.

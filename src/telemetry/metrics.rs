@@ -34,7 +34,7 @@ const SECONDS: [f64; 14] =
 const SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// How often histograms are compacted when nobody scrapes; otherwise each sample stays in memory.
-pub const SUM_UP_INTERVAL: Duration = Duration::from_secs(1);
+pub const COMPACTION_INTERVAL: Duration = Duration::from_secs(1);
 
 static EXPORTER: OnceLock<PrometheusHandle> = OnceLock::new();
 static LINES: OnceLock<ErrorCounter> = OnceLock::new();
@@ -64,7 +64,7 @@ impl Metrics {
         Ok(Self { exporter: exporter.clone(), process })
     }
 
-    pub fn sum_up(&self) {
+    pub fn compact(&self) {
         self.exporter.run_upkeep();
     }
 

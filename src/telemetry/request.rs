@@ -16,16 +16,16 @@ pub struct RequestRecord(Arc<Known>);
 
 #[derive(Debug)]
 struct Known {
-    begin: Instant,
+    start: Instant,
     subject: OnceLock<String>,
     organization: OnceLock<i64>,
 }
 
 impl RequestRecord {
     #[must_use]
-    pub fn begin() -> Self {
+    pub fn start() -> Self {
         Self(Arc::new(Known {
-            begin: Instant::now(),
+            start: Instant::now(),
             subject: OnceLock::new(),
             organization: OnceLock::new(),
         }))
@@ -47,7 +47,7 @@ impl RequestRecord {
         request_id: &HeaderValue,
         span: &Span,
     ) {
-        let time = self.0.begin.elapsed();
+        let time = self.0.start.elapsed();
         metrics::http_request(method, route, status, time);
         TraceContext::note(span, "http.response.status_code", i64::from(status));
         self.log(method, Some((route, status)), None, time, request_id, span);
@@ -60,7 +60,7 @@ impl RequestRecord {
         request_id: &HeaderValue,
         span: &Span,
     ) {
-        self.log(method, None, Some(code), self.0.begin.elapsed(), request_id, span);
+        self.log(method, None, Some(code), self.0.start.elapsed(), request_id, span);
     }
 
     /// The one line of a request. A field without a value is not in it.

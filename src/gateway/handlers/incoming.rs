@@ -11,7 +11,7 @@ use tokio::task::yield_now;
 
 use crate::gateway::{
     client::{Caller, Transport, is_known},
-    context::{Exchange, RequestLimits},
+    context::{RequestContext, RequestLimits},
     write::problem::Problem,
 };
 
@@ -36,8 +36,8 @@ impl FromRequest<Gateway> for Incoming {
         // A handler would keep a body that it does not read until its answer is there.
         let body = if head.method.is_safe() { Body::empty() } else { body };
         let Gateway { transport, limits } = gateway.clone();
-        let exchange = head.extensions.get::<Exchange>().ok_or_else(Problem::panicked)?;
-        let caller = Caller::new(transport, &head.headers, exchange);
+        let context = head.extensions.get::<RequestContext>().ok_or_else(Problem::panicked)?;
+        let caller = Caller::new(transport, &head.headers, context);
         Ok(Self { caller, head, body, limits })
     }
 }

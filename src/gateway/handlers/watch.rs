@@ -58,7 +58,7 @@ pub(crate) async fn watch(
     // The service's signs of life are for the gateway; clients get the gateway's own.
     let changes = changes.try_filter(|change| future::ready(!change.heartbeat));
     let path = head.uri.path().to_owned();
-    let request_id = caller.exchange.request_id.clone();
+    let request_id = caller.context.request_id.clone();
     let failure = move |status| Problem::from(status).event(&path, &request_id);
     let events = events(changes.map_err(failure)).take_until(connection.cancelled_owned());
     // At once, so that the client sees that the stream has begun; and then where there is no news.

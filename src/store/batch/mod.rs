@@ -1,7 +1,7 @@
-//! What is done together: the queue in which work waits, and the lanes that do it.
+//! What is done together: the queue in which work waits, and the workers that do it.
 
 pub(super) mod health;
-pub(super) mod lane;
+pub(super) mod lookups;
 pub(super) mod queue;
-pub(super) mod reader;
-pub(super) mod writer;
+pub(super) mod worker;
+pub(super) mod writes;

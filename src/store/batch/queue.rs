@@ -1,8 +1,8 @@
-//! Work that waits while every lane is busy, and is then done together. Decides what is in one
+//! Work that waits while every worker is busy, and is then done together. Decides what is in one
 //! batch, for reads and for writes, on both databases.
 //!
-//! Nobody waits for company: work that finds a free lane is a batch of its own. Holders are served in
-//! turn, so nobody stands behind all that another has asked. Knows no SQL.
+//! Work that finds a free worker does not wait for more: it is a batch of its own. Holders are served in turn, so
+//! no caller waits behind all that another has sent. Knows no SQL.
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +37,7 @@ pub(in crate::store) struct QueueLimits {
     pub(in crate::store) waiting_max: usize,
     /// Pieces of work in one batch.
     pub(in crate::store) batch_max: usize,
-    /// Pieces of work that must wait before a lane begins; then all that wait are done. More than
+    /// Pieces of work that must wait before a worker begins; then all that wait are done. More than
     /// one only in tests, to make batches certain.
     pub(in crate::store) hold: usize,
 }
@@ -55,7 +55,7 @@ pub(in crate::store) struct Queue<W, A> {
     telemetry: QueueTelemetry,
 }
 
-/// Somebody who waits for an answer; dropped before it is there, the waiting was given up.
+/// Waits for an answer. Dropped before there is one, the caller has given up.
 struct Asking<'a> {
     has_leavers: &'a AtomicBool,
     is_answered: bool,
@@ -73,9 +73,9 @@ impl Drop for Asking<'_> {
 struct State<W, A> {
     /// Work that the next batch may have: no two pieces on one organization.
     ready: Line<Holder, Waiting<W, A>>,
-    /// Organizations that have a turn under way, and the work that waits for its end.
-    turns: BTreeMap<OrganizationId, Line<Holder, Waiting<W, A>>>,
-    /// Whether the held lanes have been let go, until nothing waits any more.
+    /// Organizations that are locked, and the work that waits for each.
+    locked: BTreeMap<OrganizationId, Line<Holder, Waiting<W, A>>>,
+    /// Whether workers may begin, until nothing waits any more.
     is_let_go: bool,
     is_closed: bool,
 }
@@ -84,12 +84,12 @@ struct State<W, A> {
 struct Waiting<W, A> {
     work: W,
     organization: Option<OrganizationId>,
-    asker: oneshot::Sender<(A, Turn<W, A>)>,
-    /// Given back when a lane takes the work.
+    asker: oneshot::Sender<(A, OrganizationLock<W, A>)>,
+    /// Given back when a worker takes the work.
     _place: Share<Holder>,
 }
 
-/// What a lane took out of the queue.
+/// What a worker took out of the queue.
 struct Taken<W, A> {
     /// May be empty.
     batch: Vec<Job<W, A>>,
@@ -97,22 +97,22 @@ struct Taken<W, A> {
     is_over: bool,
 }
 
-/// A piece of work that a lane has to answer. Dropped without an answer, it is a fault.
+/// A piece of work that a worker has to answer. Dropped without an answer, it is a fault.
 #[derive(Debug)]
 pub(in crate::store) struct Job<W, A> {
     pub(in crate::store) work: W,
-    asker: oneshot::Sender<(A, Turn<W, A>)>,
-    turn: Turn<W, A>,
+    asker: oneshot::Sender<(A, OrganizationLock<W, A>)>,
+    lock: OrganizationLock<W, A>,
 }
 
 /// The right to be the only one at work on an organization; it ends with the value.
 #[derive(Debug)]
-pub(in crate::store) struct Turn<W, A>(Option<(Arc<Queue<W, A>>, OrganizationId)>);
+pub(in crate::store) struct OrganizationLock<W, A>(Option<(Arc<Queue<W, A>>, OrganizationId)>);
 
-impl<W, A> Drop for Turn<W, A> {
+impl<W, A> Drop for OrganizationLock<W, A> {
     fn drop(&mut self) {
         if let Some((queue, organization)) = self.0.take() {
-            queue.end_turn(&mut queue.lock(), organization);
+            queue.unlock(&mut queue.lock(), organization);
         }
     }
 }
@@ -120,7 +120,7 @@ impl<W, A> Drop for Turn<W, A> {
 impl<W, A> Job<W, A> {
     /// Hands over the answer, where somebody still waits for it.
     pub(in crate::store) fn answer(self, answer: A) {
-        let _ = self.asker.send((answer, self.turn));
+        let _ = self.asker.send((answer, self.lock));
     }
 }
 
@@ -129,7 +129,7 @@ impl<W, A> Queue<W, A> {
         Arc::new(Self {
             state: Mutex::new(State {
                 ready: Line::new(),
-                turns: BTreeMap::new(),
+                locked: BTreeMap::new(),
                 is_let_go: false,
                 is_closed: false,
             }),
@@ -142,9 +142,9 @@ impl<W, A> Queue<W, A> {
     }
 
     /// A batch of this size was done.
-    pub(in crate::store) fn done(&self, size: usize, begin: Instant) {
+    pub(in crate::store) fn done(&self, size: usize, start: Instant) {
         if size > 0 {
-            self.telemetry.done(size, begin.elapsed());
+            self.telemetry.done(size, start.elapsed());
         }
     }
 
@@ -154,20 +154,20 @@ impl<W, A> Queue<W, A> {
     }
 
     /// Waits for the answer to a piece of work of a holder. Work on one organization is done one after
-    /// the other, that of each holder in the order of arrival; the next begins when the turn that comes
+    /// the other, that of each holder in the order of arrival; the next begins when the lock that comes
     /// with the answer is dropped. Whoever gives up while its work waits takes it out of the queue.
     pub(in crate::store) async fn ask(
         self: &Arc<Self>,
         holder: &Holder,
         organization: Option<OrganizationId>,
         work: W,
-    ) -> Result<(A, Turn<W, A>)> {
+    ) -> Result<(A, OrganizationLock<W, A>)> {
         let (asker, answer) = oneshot::channel();
         self.submit(holder, organization, work, asker)?;
         let mut asking = Asking { has_leavers: &self.has_leavers, is_answered: false };
         let answer = answer.instrument(self.telemetry.span()).await;
         asking.is_answered = true;
-        answer.map_err(|_| Error::Internal("a lane dropped its work".into()))
+        answer.map_err(|_| Error::Internal("a worker dropped its work".into()))
     }
 
     fn submit(
@@ -175,7 +175,7 @@ impl<W, A> Queue<W, A> {
         holder: &Holder,
         organization: Option<OrganizationId>,
         work: W,
-        asker: oneshot::Sender<(A, Turn<W, A>)>,
+        asker: oneshot::Sender<(A, OrganizationLock<W, A>)>,
     ) -> Result<()> {
         let mut state = self.lock();
         if state.is_closed {
@@ -195,11 +195,11 @@ impl<W, A> Queue<W, A> {
             refusal(over)
         })?;
         let waiting = Waiting { work, organization, asker, _place: place };
-        let behind = organization.and_then(|organization| state.turns.get_mut(&organization));
+        let behind = organization.and_then(|organization| state.locked.get_mut(&organization));
         if let Some(behind) = behind {
             behind.push(holder.clone(), waiting);
         } else {
-            state.turns.extend(organization.map(|organization| (organization, Line::new())));
+            state.locked.extend(organization.map(|organization| (organization, Line::new())));
             self.make_ready(&mut state, holder.clone(), waiting);
         }
         if !state.is_let_go && self.places.taken() >= self.limits.hold {
@@ -216,7 +216,7 @@ impl<W, A> Queue<W, A> {
         holder: &Holder,
         organization: Option<OrganizationId>,
     ) -> std::result::Result<Share<Holder>, Over> {
-        let behind = organization.and_then(|organization| state.turns.get(&organization));
+        let behind = organization.and_then(|organization| state.locked.get(&organization));
         // Whoever has nothing there has a place, however much others have.
         if let Some(behind) = behind.filter(|behind| behind.has(holder)) {
             self.places.room_for_group(behind.len() + 1, 1)?;
@@ -231,7 +231,7 @@ impl<W, A> Queue<W, A> {
 
     /// Takes what nobody waits for any more out of the queue.
     fn drop_leavers(&self, state: &mut State<W, A>) {
-        for behind in state.turns.values_mut() {
+        for behind in state.locked.values_mut() {
             behind.retain(|waiting| !waiting.asker.is_closed());
         }
         let mut ended = Vec::new();
@@ -243,7 +243,7 @@ impl<W, A> Queue<W, A> {
             stays
         });
         for organization in ended {
-            self.end_turn(state, organization);
+            self.unlock(state, organization);
         }
     }
 
@@ -272,13 +272,13 @@ impl<W, A> Queue<W, A> {
         {
             let Waiting { work, organization, asker, .. } = waiting;
             if !asker.is_closed() {
-                batch.push(Job { work, asker, turn: self.turn(organization) });
+                batch.push(Job { work, asker, lock: self.organization_lock(organization) });
             } else if let Some(organization) = organization {
-                self.end_turn(&mut state, organization);
+                self.unlock(&mut state, organization);
             }
         }
         if state.is_let_go && !state.ready.is_empty() {
-            // For another lane.
+            // For another worker.
             self.arrived.notify_one();
         }
         let is_empty = self.places.taken() == 0;
@@ -291,19 +291,19 @@ impl<W, A> Queue<W, A> {
         Taken { batch, is_over: state.is_closed && is_empty }
     }
 
-    /// Takes all that waits, which no lane can do; also what waits for a turn.
+    /// Takes all that waits, which no worker can do; also what waits for a lock.
     pub(in crate::store) fn take_all(self: &Arc<Self>) -> Vec<Job<W, A>> {
         let mut state = self.lock();
-        let job = |Waiting { work, asker, .. }: Waiting<W, A>, turn| Job { work, asker, turn };
+        let job = |Waiting { work, asker, .. }: Waiting<W, A>, lock| Job { work, asker, lock };
         let ready = state.ready.drain();
         let mut all: Vec<_> = ready
             .map(|(_, waiting)| {
-                let turn = self.turn(waiting.organization);
-                job(waiting, turn)
+                let lock = self.organization_lock(waiting.organization);
+                job(waiting, lock)
             })
             .collect();
-        for behind in state.turns.values_mut() {
-            all.extend(behind.drain().map(|(_, waiting)| job(waiting, Turn(None))));
+        for behind in state.locked.values_mut() {
+            all.extend(behind.drain().map(|(_, waiting)| job(waiting, OrganizationLock(None))));
         }
         all
     }
@@ -314,16 +314,19 @@ impl<W, A> Queue<W, A> {
         self.arrived.notify_waiters();
     }
 
-    fn turn(self: &Arc<Self>, organization: Option<OrganizationId>) -> Turn<W, A> {
-        Turn(organization.map(|organization| (self.clone(), organization)))
+    fn organization_lock(
+        self: &Arc<Self>,
+        organization: Option<OrganizationId>,
+    ) -> OrganizationLock<W, A> {
+        OrganizationLock(organization.map(|organization| (self.clone(), organization)))
     }
 
-    fn end_turn(&self, state: &mut State<W, A>, organization: OrganizationId) {
-        let Some(behind) = state.turns.get_mut(&organization) else { return };
+    fn unlock(&self, state: &mut State<W, A>, organization: OrganizationId) {
+        let Some(behind) = state.locked.get_mut(&organization) else { return };
         let mut waiting = iter::from_fn(|| behind.pop());
         match waiting.find(|(_, waiting)| !waiting.asker.is_closed()) {
             Some((holder, next)) => self.make_ready(state, holder, next),
-            None => drop(state.turns.remove(&organization)),
+            None => drop(state.locked.remove(&organization)),
         }
     }
 

@@ -8,7 +8,7 @@
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 
 use super::{
-    asked::{Asked, Dialect, for_each_field},
+    pending::{Dialect, PendingUpdate, for_each_field},
     predicates::may_write,
 };
 use crate::domain::OrganizationId;
@@ -35,7 +35,7 @@ pub(in crate::store) fn take_ids(
 }
 
 /// How many ids a batch needs, and the least that it may be given: after those that its callers named.
-pub(in crate::store) fn needs(rows: &[&Asked]) -> (i64, i64) {
+pub(in crate::store) fn needs(rows: &[&PendingUpdate]) -> (i64, i64) {
     let named = rows.iter().filter_map(|row| row.id).map(OrganizationId::get);
     let largest = named.filter(|id| *id < CHOSEN_ID_END).max().unwrap_or(0);
     let count = rows.iter().filter(|row| row.id.is_none()).count();
@@ -43,31 +43,31 @@ pub(in crate::store) fn needs(rows: &[&Asked]) -> (i64, i64) {
 }
 
 /// The id of each row, in their order: its own, or the next of those that end before `end`.
-pub(in crate::store) fn ids(rows: &[&Asked], count: i64, end: i64) -> Vec<i64> {
+pub(in crate::store) fn ids(rows: &[&PendingUpdate], count: i64, end: i64) -> Vec<i64> {
     let mut taken = end.saturating_sub(count)..end;
-    let id = |row: &&Asked| row.id.map(OrganizationId::get).or_else(|| taken.next());
+    let id = |row: &&PendingUpdate| row.id.map(OrganizationId::get).or_else(|| taken.next());
     rows.iter().map(id).map(Option::unwrap_or_default).collect()
 }
 
-/// Stores every organization of `asked` whose caller may write it and whose id is free. Others are left
+/// Stores every organization of `pending` whose caller may write it and whose id is free. Others are left
 /// out.
 pub(in crate::store) fn insert(dialect: &Dialect) -> String {
-    let Dialect { asked, now, .. } = dialect;
+    let Dialect { pending, now, .. } = dialect;
     let columns = for_each_field(", ", |column, version| match version {
         None => column.to_owned(),
         Some(version) => format!("{column}, {version}"),
     });
     let values = for_each_field(", ", |column, version| match version {
-        None => format!("asked.{column}"),
+        None => format!("pending.{column}"),
         Some(_) => {
-            format!("asked.{column}, CASE WHEN asked.{column} IS NULL THEN 0 ELSE 1 END")
+            format!("pending.{column}, CASE WHEN pending.{column} IS NULL THEN 0 ELSE 1 END")
         }
     });
     let may_write = may_write(dialect);
     format!(
         "INSERT INTO organizations AS stored (id, {columns}, version, date_created, date_modified) \
-         SELECT asked.id, {values}, 1, {now}, {now} \
-         FROM {asked} WHERE {may_write} ON CONFLICT (id) DO NOTHING"
+         SELECT pending.id, {values}, 1, {now}, {now} \
+         FROM {pending} WHERE {may_write} ON CONFLICT (id) DO NOTHING"
     )
 }
 
@@ -90,7 +90,7 @@ mod tests {
     use super::{CHOSEN_ID_END, ids, needs};
     use crate::{
         domain::{Call, OrganizationId, Patch, Principal},
-        store::sql::asked::Asked,
+        store::sql::pending::PendingUpdate,
     };
 
     #[test]
@@ -104,17 +104,17 @@ mod tests {
             (&[None, Some(end), Some(end - 1)], (1, end), 10, vec![9, end, end - 1]),
             (&[], (0, 1), 0, vec![]),
         ] {
-            let rows: Vec<Asked> = named.iter().map(|id| asked(*id)).collect();
-            let rows: Vec<&Asked> = rows.iter().collect();
+            let rows: Vec<PendingUpdate> = named.iter().map(|id| pending(*id)).collect();
+            let rows: Vec<&PendingUpdate> = rows.iter().collect();
             assert_eq!(needs(&rows), needed, "{named:?}");
             assert_eq!(ids(&rows, needed.0, end), expected, "{named:?}");
         }
     }
 
-    fn asked(id: Option<i64>) -> Asked {
+    fn pending(id: Option<i64>) -> PendingUpdate {
         let principal = Principal::operator().into();
         let request_id = String::new();
-        Asked {
+        PendingUpdate {
             call: Call { principal, request_id, idempotency_key: None, validate_only: false },
             id: id.and_then(OrganizationId::new),
             patch: Patch::default(),

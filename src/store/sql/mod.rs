@@ -1,7 +1,7 @@
 //! The statements of batches, and what they share. What stands in a dialect is in `postgres` or `sqlite`.
 
-pub(super) mod asked;
 pub(super) mod create;
+pub(super) mod pending;
 pub(super) mod postgres;
 pub(super) mod predicates;
 pub(super) mod row;

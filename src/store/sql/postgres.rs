@@ -1,8 +1,8 @@
-//! PostgreSQL: the statements of batches, each one round trip on a connection that a lane keeps.
+//! PostgreSQL: the statements of batches, each one round trip on a connection that a worker keeps.
 //!
 //! sqlx asks a connection for a sign of life each time that it goes back to a pool, and again when
 //! it is taken out. With these two round trips a statement costs the database twice what it does
-//! on a connection that is kept.
+//! on a pinned connection.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -15,19 +15,21 @@ use sea_orm::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    asked::{ASKED, Asked, Cell, Dialect, Times, Write, in_order, organization_columns, record},
     create,
+    pending::{
+        ASKED, Cell, Dialect, PendingUpdate, Times, Write, in_order, organization_columns, record,
+    },
     row::{self, CredentialRow, OrganizationRow},
     update,
 };
 use crate::{
     domain::{self, CredentialDigest, OrganizationId},
     store::{
-        attempt::no_answer,
         entity::{credentials::CREDENTIAL, organizations},
         error::{is_broken, is_outlived},
         options::StoreOptions,
         renewal::Renewal,
+        retry::no_answer,
     },
 };
 
@@ -44,7 +46,7 @@ pub(in crate::store) fn reachable(options: PgConnectOptions) -> PgConnectOptions
     }
 }
 
-/// What a lane's connections have beside the settings of all.
+/// What a worker's connections have beside the settings of all.
 ///
 /// Every table is found by a key, whatever the statistics of a table that was empty yesterday say;
 /// so one plan is good for all batches, and planning costs as much as a small batch.
@@ -60,8 +62,8 @@ pub(in crate::store) fn for_batches(options: PgConnectOptions) -> PgConnectOptio
     ])
 }
 
-/// A connection that is kept between batches.
-pub(in crate::store) struct Kept {
+/// A connection that is pinned to one worker.
+pub(in crate::store) struct PinnedConnection {
     pool: PgPool,
     renewal: Renewal,
     answer_timeout: Duration,
@@ -70,7 +72,7 @@ pub(in crate::store) struct Kept {
     used: Instant,
 }
 
-impl Kept {
+impl PinnedConnection {
     pub(in crate::store) fn new(pool: &PgPool, renewal: &Renewal, options: &StoreOptions) -> Self {
         let now = Instant::now();
         Self {
@@ -138,7 +140,7 @@ impl Kept {
 pub(in crate::store) async fn write(
     connection: &mut PgConnection,
     write: Write,
-    rows: &[&Asked],
+    rows: &[&PendingUpdate],
 ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, sqlx::Error> {
     static UPDATE: LazyLock<String> = LazyLock::new(|| logged(update::changes));
     static CREATE: LazyLock<String> = LazyLock::new(|| logged(create::insert));
@@ -166,11 +168,11 @@ pub(in crate::store) async fn write(
     Ok(in_order(&ids, row::organizations(touched).map_err(sqlx::Error::decode)?))
 }
 
-fn column<'a, T>(rows: &[&'a Asked], of: impl Fn(&'a Asked) -> T) -> Vec<T> {
+fn column<'a, T>(rows: &[&'a PendingUpdate], of: impl Fn(&'a PendingUpdate) -> T) -> Vec<T> {
     rows.iter().map(|row| of(row)).collect()
 }
 
-/// The statement that makes a change and records it: `WITH asked AS (…), changed AS (…), logged AS (…)
+/// The statement that makes a change and records it: `WITH pending AS (…), changed AS (…), logged AS (…)
 /// SELECT …`.
 fn logged(change: fn(&Dialect) -> String) -> String {
     let names: Vec<_> = ASKED.iter().map(|(name, _)| name.as_str()).collect();
@@ -187,17 +189,17 @@ fn logged(change: fn(&Dialect) -> String) -> String {
     let given = given.collect::<Vec<_>>().join(", ");
     let now = format!("${}", ASKED.len() + 1);
     let change = change(&Dialect {
-        asked: "asked".to_owned(),
+        pending: "pending".to_owned(),
         now_or_later: format!("GREATEST({now}, stored.date_modified)"),
         now,
         now_in_seconds: format!("${}", ASKED.len() + 2),
     });
-    let record = record("changed AS stored JOIN asked ON asked.id = stored.id");
-    // Not the columns of `asked`, which have the same names.
+    let record = record("changed AS stored JOIN pending ON pending.id = stored.id");
+    // Not the columns of `pending`, which have the same names.
     let stored = organization_columns("stored.");
     let changed = organization_columns("");
     format!(
-        "WITH asked AS (SELECT {names} FROM unnest({given}) AS given ({names})), \
+        "WITH pending AS (SELECT {names} FROM unnest({given}) AS given ({names})), \
          changed AS ({change} RETURNING {stored}), logged AS ({record}) \
          SELECT {changed} FROM changed"
     )

@@ -2,7 +2,7 @@
 
 use sea_orm::{DbBackend, sea_query::Expr};
 
-use super::asked::Dialect;
+use super::pending::Dialect;
 
 /// A row of `credentials` is neither revoked nor expired. The same as
 /// [`CredentialState::at`](crate::domain::CredentialState::at), which decides it for rows that were
@@ -34,14 +34,14 @@ pub(in crate::store) fn is_made_under(backend: DbBackend, subject: &str, key: &s
 /// when the call was authenticated, and the caller made no change under the same key.
 pub(in crate::store) fn may_write(Dialect { now_in_seconds, .. }: &Dialect) -> String {
     let holds = holds(now_in_seconds);
-    let made_under = made_under("asked.subject", "asked.idempotency_key");
+    let made_under = made_under("pending.subject", "pending.idempotency_key");
     format!(
-        "(asked.credential IS NULL OR EXISTS ( \
-           SELECT 1 FROM credentials WHERE credentials.digest = asked.credential \
-             AND credentials.role = asked.role \
-             AND credentials.organization_id IS NOT DISTINCT FROM asked.member_of \
+        "(pending.credential IS NULL OR EXISTS ( \
+           SELECT 1 FROM credentials WHERE credentials.digest = pending.credential \
+             AND credentials.role = pending.role \
+             AND credentials.organization_id IS NOT DISTINCT FROM pending.member_of \
              AND {holds})) \
-         AND (asked.idempotency_key IS NULL OR NOT EXISTS ( \
+         AND (pending.idempotency_key IS NULL OR NOT EXISTS ( \
            SELECT 1 FROM organization_changes WHERE {made_under}))"
     )
 }

@@ -23,8 +23,10 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    asked::{ASKED, Asked, Cell, Dialect, Times, Write, in_order, organization_columns, record},
     create,
+    pending::{
+        ASKED, Cell, Dialect, PendingUpdate, Times, Write, in_order, organization_columns, record,
+    },
     row::{self, CredentialRow, OrganizationRow},
     update,
 };
@@ -134,14 +136,14 @@ pub(in crate::store) fn immediate() -> TransactionOptions {
     }
 }
 
-/// The relation `asked` of rows that the first parameter has as JSON arrays.
-fn asked() -> String {
+/// The relation `pending` of rows that the first parameter has as JSON arrays.
+fn pending() -> String {
     let columns = ASKED.iter().enumerate().map(|(index, (column, cell))| match cell {
         // JSON has bytes in hexadecimal digits.
         Cell::Bytes(_) => format!("unhex(value ->> {index}) AS {column}"),
         _ => format!("value ->> {index} AS {column}"),
     });
-    format!("(SELECT {} FROM json_each(?1)) AS asked", columns.collect::<Vec<_>>().join(", "))
+    format!("(SELECT {} FROM json_each(?1)) AS pending", columns.collect::<Vec<_>>().join(", "))
 }
 
 /// Closes a connection that comes back to its pool within a transaction, as sqlx sees it.
@@ -168,12 +170,12 @@ pub(in crate::store) fn without_lost_transactions(
 pub(in crate::store) async fn write(
     database: &DatabaseConnection,
     write: Write,
-    rows: &[&Asked],
+    rows: &[&PendingUpdate],
 ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
     static UPDATE: LazyLock<String> = LazyLock::new(|| returning(update::changes));
     static CREATE: LazyLock<String> = LazyLock::new(|| returning(create::insert));
     static RECORD: LazyLock<String> = LazyLock::new(|| {
-        record(&format!("{} JOIN organizations AS stored ON stored.id = asked.id", asked()))
+        record(&format!("{} JOIN organizations AS stored ON stored.id = pending.id", pending()))
     });
     let change = match write {
         Write::Update => UPDATE.as_str(),
@@ -200,7 +202,7 @@ pub(in crate::store) async fn write(
 
 fn returning(change: fn(&Dialect) -> String) -> String {
     let change = change(&Dialect {
-        asked: asked(),
+        pending: pending(),
         now: "?2".to_owned(),
         now_or_later: NOW_OR_LATER.to_owned(),
         now_in_seconds: "?3".to_owned(),
@@ -218,7 +220,7 @@ async fn take_ids(transaction: &DatabaseTransaction, count: i64, least: i64) -> 
 }
 
 /// A row of the batch, in the order of [`ASKED`].
-fn as_array(id: i64, row: &Asked) -> Vec<serde_json::Value> {
+fn as_array(id: i64, row: &PendingUpdate) -> Vec<serde_json::Value> {
     let cell = |(_, cell): &(String, Cell)| match *cell {
         Cell::Id => id.into(),
         Cell::Sets(field) => row.field(field).0.into(),

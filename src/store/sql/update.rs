@@ -8,17 +8,17 @@
 //! place of waiting for such locks.
 
 use super::{
-    asked::{Dialect, for_each_field},
+    pending::{Dialect, for_each_field},
     predicates::may_write,
 };
 
-/// Updates every organization of `asked` whose version is the one asked for, that would really
+/// Updates every organization of `pending` whose version is the one pending for, that would really
 /// change, and whose caller may write it. Others are left alone.
 pub(in crate::store) fn changes(dialect: &Dialect) -> String {
-    let Dialect { asked, now_or_later, .. } = dialect;
+    let Dialect { pending, now_or_later, .. } = dialect;
     let set = for_each_field(", ", |column, version| {
         let value = format!(
-            "{column} = CASE WHEN asked.sets_{column} THEN asked.{column} ELSE stored.{column} END"
+            "{column} = CASE WHEN pending.sets_{column} THEN pending.{column} ELSE stored.{column} END"
         );
         let Some(version) = version else { return value };
         format!(
@@ -31,14 +31,14 @@ pub(in crate::store) fn changes(dialect: &Dialect) -> String {
     format!(
         "UPDATE organizations AS stored SET {set}, \
            version = stored.version + 1, date_modified = {now_or_later} \
-         FROM {asked} \
-         WHERE stored.id = asked.id \
-           AND (asked.version IS NULL OR stored.version = asked.version) \
+         FROM {pending} \
+         WHERE stored.id = pending.id \
+           AND (pending.version IS NULL OR stored.version = pending.version) \
            AND ({changes}) AND {may_write}"
     )
 }
 
 /// Whether the update gives a column another value than is stored.
 fn changes_field(column: &str) -> String {
-    format!("asked.sets_{column} AND stored.{column} IS DISTINCT FROM asked.{column}")
+    format!("pending.sets_{column} AND stored.{column} IS DISTINCT FROM pending.{column}")
 }

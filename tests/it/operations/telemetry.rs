@@ -193,7 +193,7 @@ async fn metrics_count_what_happens() {
             (rpc.0, &["rpc_method=\"_OTHER\"", "_status_code=\"UNIMPLEMENTED\""], 1.0),
             ("orgd_batch_size_sum", &["queue=\"updates\""], 1.0),
             ("db_client_operation_duration_seconds_count", &[&system, "=\"UPDATE\""], 1.0),
-            // One look-up, and two who find it remembered.
+            // One lookup, and two who find it remembered.
             ("orgd_auth_cache_lookups_total", &["result=\"miss\""], 1.0),
             ("orgd_auth_cache_lookups_total", &["result=\"known\""], 2.0),
             ("orgd_auth_cache_entries", &["cache=\"known\""], 1.0),

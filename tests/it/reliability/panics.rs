@@ -125,7 +125,7 @@ const LEAKS: [&str; 22] = [
     "pool timed out while waiting for an open connection",
     "called `Option::unwrap()` on a `None` value",
     "thread 'tokio-rt-worker' panicked at src/store/mod.rs:10:5:",
-    "index out of bounds, see lane.rs:7",
+    "index out of bounds, see worker.rs:7",
     "cannot open /usr/share/zoneinfo",
     "unable to open /var/lib/orgd/orgd.db",
     "tcp connect error: Connection refused (os error 111)",

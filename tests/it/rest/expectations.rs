@@ -98,7 +98,7 @@ async fn a_good_caller_is_asked_for_the_body_and_answered() {
             );
             let mut kept = RawHttp1::connect(addr).await;
             for round in 0..2 {
-                let body = format!(r#"{{"name": "Asked for {round}"}}"#);
+                let body = format!(r#"{{"name": "PendingUpdate for {round}"}}"#);
                 let expecting =
                     format!("{head}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", body.len());
                 assert_eq!(kept.ask(&expecting).await, CONTINUE);
@@ -107,7 +107,10 @@ async fn a_good_caller_is_asked_for_the_body_and_answered() {
                 assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
                 assert!(!answer.contains("\r\nConnection: close\r\n"), "{answer}");
                 let stored = service.database().organization(90).await;
-                assert_eq!(stored.value(Field::Name), Some(format!("Asked for {round}").as_str()));
+                assert_eq!(
+                    stored.value(Field::Name),
+                    Some(format!("PendingUpdate for {round}").as_str())
+                );
             }
             // Only a client that sends `Expect` waits for the 100.
             let answer = kept.ask(&format!("{head}Content-Length: 2\r\n\r\n{{}}")).await;

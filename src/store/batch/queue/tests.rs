@@ -6,14 +6,14 @@ use futures_util::FutureExt;
 use orgd_shares::Holder;
 use tokio::sync::oneshot;
 
-use super::{Queue, QueueLimits, Turn};
+use super::{OrganizationLock, Queue, QueueLimits};
 use crate::{
     domain::{Error, OrganizationId},
     telemetry::metrics::QueueTelemetry,
 };
 
 type Numbers = Arc<Queue<u32, ()>>;
-type Answer = oneshot::Receiver<((), Turn<u32, ()>)>;
+type Answer = oneshot::Receiver<((), OrganizationLock<u32, ()>)>;
 
 fn queue(waiting_max: usize, batch_max: usize) -> Numbers {
     let limits = QueueLimits { waiting_max, batch_max, hold: 1 };
@@ -65,7 +65,7 @@ fn callers_are_served_in_turn_and_the_updates_of_each_in_the_order_of_arrival() 
         assert_eq!(batches(&queue), expected, "{work:?}");
         drop(waiting);
         assert_eq!(queue.places.taken(), 0);
-        assert!(queue.lock().turns.is_empty());
+        assert!(queue.lock().locked.is_empty());
     }
 }
 
@@ -103,7 +103,7 @@ fn nobody_fills_the_queue_alone_nor_for_one_organization() {
     let last = fill(&queue, &[("c", 0, 0), ("d", 0, 0)]);
     assert_eq!(refusal(&queue, "e", 0), "whole");
     assert_eq!(refusal(&queue, "a", 0), "share", "more than its share by now");
-    // Taken by a lane, and by that no longer in the queue; but for what waits for a turn.
+    // Taken by a worker, and by that no longer in the queue; but for what waits for a lock.
     let batch = queue.next().now_or_never().flatten().unwrap();
     assert_eq!((batch.len(), queue.places.taken()), (7, 1));
     assert_eq!(refusal(&queue, "e", 0), "");
@@ -123,7 +123,7 @@ fn those_who_gave_up_leave_their_places() {
     let queue = queue(4, 8);
     let mut waiting = fill(&queue, &[("a", 1, 1), ("a", 1, 2)]);
     assert!(matches!(submit(&queue, "a", 1, 3), Err(Error::ShareExhausted)));
-    // The one that has the turn; the next goes on with it.
+    // The one that has the lock; the next goes on with it.
     drop(waiting.remove(0));
     queue.has_leavers.store(true, std::sync::atomic::Ordering::Relaxed);
     waiting.extend(submit(&queue, "a", 1, 3).ok());

@@ -27,7 +27,7 @@ use orgd::{
     server::{Peer, endpoint},
     store::Store,
 };
-use orgd_listener::{Door, HeldBytes, Listener, Networks, Protocol, Stages, accept_loop};
+use orgd_listener::{Budget, Listener, ListenerContext, Networks, Protocol, Stages, accept_loop};
 use prost::Message;
 use tokio::{runtime::Handle, time::sleep};
 use tokio_util::task::TaskTracker;
@@ -193,14 +193,14 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
     let standing = Standing { database, organization, dice };
     let rest = rest(gateway::transport(standing.clone()));
     let grpc = Routes::new(standing).prepare().into_axum_router();
-    let held = HeldBytes::new(limits.held_bytes_max);
-    let door = |name, protocol, router| Door {
+    let budget = Budget::new(limits.held_bytes_max);
+    let door = |name, protocol, router| ListenerContext {
         name,
         protocol,
         tls: None,
         router,
         limits: limits.of_listener(),
-        held: held.clone(),
+        budget: budget.clone(),
         proxies: Networks::default(),
         stages: stages.clone(),
     };
@@ -225,13 +225,13 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
     let endpoint = endpoint(Peer { uri: &uri, ca: None, ca_flag: "" })?;
     let transport = gateway::transport(endpoint.connect_with_connector_lazy(connector));
     let router = rest(transport);
-    let door = Door {
+    let door = ListenerContext {
         name: "http",
         protocol: Protocol::Any,
         tls: None,
         router,
         limits: limits().of_listener(),
-        held: HeldBytes::new(limits().held_bytes_max),
+        budget: Budget::new(limits().held_bytes_max),
         proxies: Networks::default(),
         stages,
     };

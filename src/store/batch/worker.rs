@@ -16,8 +16,8 @@ use crate::{
         error::is_outlived,
         files::Files,
         sql::{
-            asked::{Asked, Write},
-            postgres::{self, Kept},
+            pending::{PendingUpdate, Write},
+            postgres::{self, PinnedConnection},
             row::{CredentialRow, OrganizationRow},
             sqlite,
         },
@@ -25,22 +25,22 @@ use crate::{
     telemetry::metrics,
 };
 
-pub(in crate::store) struct Lane {
+pub(in crate::store) struct Worker {
     way: Way,
     /// What whoever works on it last found.
     pub(in crate::store) health: Health,
 }
 
 enum Way {
-    /// A connection of the lane's own.
-    Postgres(Kept),
-    /// A pool, for whose connection the lane waits as others do.
+    /// A connection of the worker's own.
+    Postgres(PinnedConnection),
+    /// A pool, for whose connection the worker waits as others do.
     Sqlite(DatabaseConnection, Files),
 }
 
-impl Lane {
-    pub(in crate::store) fn postgres(kept: Kept) -> Self {
-        Self { way: Way::Postgres(kept), health: Health::new() }
+impl Worker {
+    pub(in crate::store) fn postgres(pinned: PinnedConnection) -> Self {
+        Self { way: Way::Postgres(pinned), health: Health::new() }
     }
 
     pub(in crate::store) fn sqlite(pool: &DatabaseConnection, files: &Files) -> Self {
@@ -52,7 +52,7 @@ impl Lane {
     pub(in crate::store) async fn write(
         &mut self,
         write: Write,
-        rows: &[&Asked],
+        rows: &[&PendingUpdate],
     ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
         let written = match self.write_once(write, rows).await {
             // On another connection.
@@ -71,11 +71,11 @@ impl Lane {
     async fn write_once(
         &mut self,
         write: Write,
-        rows: &[&Asked],
+        rows: &[&PendingUpdate],
     ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
         match &mut self.way {
-            Way::Postgres(kept) => {
-                kept.run(async |connection| postgres::write(connection, write, rows).await).await
+            Way::Postgres(pinned) => {
+                pinned.run(async |connection| postgres::write(connection, write, rows).await).await
             }
             Way::Sqlite(pool, files) => files.around(sqlite::write(pool, write, rows)).await,
         }
@@ -87,8 +87,8 @@ impl Lane {
         ids: &[OrganizationId],
     ) -> Result<Vec<OrganizationRow>, DbErr> {
         match &mut self.way {
-            Way::Postgres(kept) => {
-                kept.run(async |connection| postgres::organizations(connection, ids).await).await
+            Way::Postgres(pinned) => {
+                pinned.run(async |connection| postgres::organizations(connection, ids).await).await
             }
             Way::Sqlite(pool, files) => files.around(sqlite::organizations(pool, ids)).await,
         }
@@ -100,16 +100,18 @@ impl Lane {
         digests: &[CredentialDigest],
     ) -> Result<Vec<CredentialRow>, DbErr> {
         match &mut self.way {
-            Way::Postgres(kept) => {
-                kept.run(async |connection| postgres::credentials(connection, digests).await).await
+            Way::Postgres(pinned) => {
+                pinned
+                    .run(async |connection| postgres::credentials(connection, digests).await)
+                    .await
             }
             Way::Sqlite(pool, files) => files.around(sqlite::credentials(pool, digests)).await,
         }
     }
 }
 
-/// Does work in which a panic is a failure as others are: a lane would end with it, and the process
-/// with the lane.
+/// Does work in which a panic is a failure as others are: a worker would end with it, and the process
+/// with the worker.
 pub(in crate::store) async fn caught<T>(
     work: impl Future<Output = Result<T, DbErr>>,
 ) -> Result<T, DbErr> {
@@ -117,13 +119,13 @@ pub(in crate::store) async fn caught<T>(
     done.unwrap_or_else(|_| Err(DbErr::Custom("a panic, which is in the log".to_owned())))
 }
 
-/// The lanes at work, on a thread of their own: among thousands of requests that are refused, each
+/// The workers at work, on a thread of their own: among thousands of requests that are refused, each
 /// step of a batch would wait for a turn of the runtime that has them.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Lanes(CancellationToken);
+pub(in crate::store) struct Workers(CancellationToken);
 
-impl Lanes {
-    /// Starts the lanes that `spawn` makes. They end when the queues are closed and empty, or all
+impl Workers {
+    /// Starts the workers that `spawn` makes. They end when the queues are closed and empty, or all
     /// together when one of them fails.
     pub(in crate::store) fn start(
         spawn: impl FnOnce(&mut JoinSet<()>) + Send + 'static,
@@ -133,15 +135,15 @@ impl Lanes {
         let guard = ended.clone().drop_guard();
         let work = async move {
             let _guard = guard;
-            let mut lanes = JoinSet::new();
-            spawn(&mut lanes);
-            while let Some(Ok(())) = lanes.join_next().await {}
+            let mut workers = JoinSet::new();
+            spawn(&mut workers);
+            while let Some(Ok(())) = workers.join_next().await {}
         };
-        thread::Builder::new().name("lanes".into()).spawn(move || runtime.block_on(work))?;
+        thread::Builder::new().name("workers".into()).spawn(move || runtime.block_on(work))?;
         Ok(Self(ended))
     }
 
-    /// Waits for the end of the lanes.
+    /// Waits for the end of the workers.
     pub(in crate::store) async fn ended(&self) {
         self.0.cancelled().await;
     }

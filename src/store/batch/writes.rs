@@ -1,4 +1,4 @@
-//! The lanes that write: each does one batch of updates, or of creations, after the other.
+//! The workers that write: each does one batch of updates, or of creations, after the other.
 //!
 //! A batch that fails because of one of its rows is taken apart: each of its callers tries its own
 //! row alone, so that no row fails its neighbours.
@@ -6,15 +6,15 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    lane::{Lane, caught},
     queue::Queue,
+    worker::{Worker, caught},
 };
 use crate::{
     domain::Error,
     store::{
         entity::organizations,
         error::{failure, is_about_a_row, is_unreachable},
-        sql::asked::{Asked, Write},
+        sql::pending::{PendingUpdate, Write},
     },
 };
 
@@ -26,24 +26,24 @@ pub(in crate::store) enum Outcome {
     /// A condition did not hold; which one, the statement does not tell.
     Untouched,
     /// The batch failed because of one of its rows, and nothing of it is stored.
-    Refused,
+    RolledBack,
     /// The batch failed, or its row cannot be decoded; whether it is stored may not be known.
     Failed(Error),
 }
 
-/// Updates, or creations, that wait for a lane.
-pub(in crate::store) type Writes = Queue<Arc<Asked>, Outcome>;
+/// Updates, or creations, that wait for a worker.
+pub(in crate::store) type Writes = Queue<Arc<PendingUpdate>, Outcome>;
 
 /// Does the work of the queue until it is closed and empty.
-pub(in crate::store) async fn serve(writes: Arc<Writes>, write: Write, mut lane: Lane) {
-    let health = lane.health.clone();
+pub(in crate::store) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker) {
+    let health = worker.health.clone();
     while let Some(mut jobs) = health.next(&writes).await {
         // The order in which every batch locks its rows.
         jobs.sort_by_key(|job| job.work.id);
-        let rows: Vec<&Asked> = jobs.iter().map(|job| &*job.work).collect();
-        let begin = Instant::now();
-        let outcome = caught(lane.write(write, &rows)).await;
-        writes.done(rows.len(), begin);
+        let rows: Vec<&PendingUpdate> = jobs.iter().map(|job| &*job.work).collect();
+        let start = Instant::now();
+        let outcome = caught(worker.write(write, &rows)).await;
+        writes.done(rows.len(), start);
         match outcome {
             Ok(touched) => {
                 health.note(None);
@@ -58,7 +58,7 @@ pub(in crate::store) async fn serve(writes: Arc<Writes>, write: Write, mut lane:
             // Says nothing of the database's health, but where no row can be at fault.
             Err(error) if !jobs.is_empty() && is_about_a_row(&error) => {
                 for job in jobs {
-                    job.answer(Outcome::Refused);
+                    job.answer(Outcome::RolledBack);
                 }
             }
             Err(error) => {

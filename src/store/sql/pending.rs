@@ -21,7 +21,7 @@ pub(in crate::store) enum Write {
 
 /// One update or creation: who asks, for what, and under which key.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Asked {
+pub(in crate::store) struct PendingUpdate {
     pub(in crate::store) call: Call,
     /// Which organization; none: one that is created under an id of the store's choice.
     pub(in crate::store) id: Option<OrganizationId>,
@@ -31,7 +31,7 @@ pub(in crate::store) struct Asked {
     pub(in crate::store) idempotency: Option<IdempotencyKey>,
 }
 
-impl Asked {
+impl PendingUpdate {
     /// Whether the patch names a field, and the value that the field is to have.
     pub(in crate::store) fn field(&self, field: Field) -> (bool, Option<&str>) {
         match self.patch.get(field) {
@@ -93,35 +93,35 @@ impl Times {
     }
 }
 
-/// What a column of `asked` has.
+/// What a column of `pending` has.
 #[derive(Clone, Copy)]
 pub(in crate::store) enum Cell {
-    /// The id that is asked for, or was taken for a creation.
+    /// The id that is pending for, or was taken for a creation.
     Id,
     /// Whether the patch names a field.
     Sets(Field),
     /// The value that a field is to have.
     Value(Field),
-    Number(fn(&Asked) -> Option<i64>),
-    Text(fn(&Asked) -> Option<&str>),
-    Bytes(fn(&Asked) -> Option<&[u8]>),
+    Number(fn(&PendingUpdate) -> Option<i64>),
+    Text(fn(&PendingUpdate) -> Option<&str>),
+    Bytes(fn(&PendingUpdate) -> Option<&[u8]>),
 }
 
-/// The columns of `asked`, the relation that has a row for each update or creation of a batch.
+/// The columns of `pending`, the relation that has a row for each update or creation of a batch.
 pub(in crate::store) static ASKED: LazyLock<Vec<(String, Cell)>> = LazyLock::new(|| {
     let fields = Field::ALL.into_iter().flat_map(|field| {
         let column = field.path();
         [(format!("sets_{column}"), Cell::Sets(field)), (column.to_owned(), Cell::Value(field))]
     });
     let conditions_and_record = [
-        ("version", Cell::Number(Asked::version)),
-        ("credential", Cell::Bytes(Asked::credential)),
-        ("role", Cell::Text(|asked| Some(asked.call.principal.role.as_str()))),
-        ("member_of", Cell::Number(Asked::member_of)),
-        ("subject", Cell::Text(|asked| Some(&asked.call.principal.subject))),
-        ("request_id", Cell::Text(|asked| Some(&asked.call.request_id))),
-        ("idempotency_key", Cell::Text(Asked::idempotency_key)),
-        ("request_digest", Cell::Bytes(Asked::request_digest)),
+        ("version", Cell::Number(PendingUpdate::version)),
+        ("credential", Cell::Bytes(PendingUpdate::credential)),
+        ("role", Cell::Text(|pending| Some(pending.call.principal.role.as_str()))),
+        ("member_of", Cell::Number(PendingUpdate::member_of)),
+        ("subject", Cell::Text(|pending| Some(&pending.call.principal.subject))),
+        ("request_id", Cell::Text(|pending| Some(&pending.call.request_id))),
+        ("idempotency_key", Cell::Text(PendingUpdate::idempotency_key)),
+        ("request_digest", Cell::Bytes(PendingUpdate::request_digest)),
     ];
     let others = conditions_and_record.map(|(column, cell)| (column.to_owned(), cell));
     [("id".to_owned(), Cell::Id)].into_iter().chain(fields).chain(others).collect()
@@ -149,8 +149,8 @@ pub(in crate::store) fn for_each_field(
 
 /// What of a dialect stands inside the statements.
 pub(in crate::store) struct Dialect {
-    /// The relation `asked`.
-    pub(in crate::store) asked: String,
+    /// The relation `pending`.
+    pub(in crate::store) pending: String,
     /// The placeholder of [`Times::now`].
     pub(in crate::store) now: String,
     /// The later of that and `stored.date_modified`: the clocks of instances differ, and the dates of
@@ -161,7 +161,7 @@ pub(in crate::store) struct Dialect {
 }
 
 /// Records in the change log what the organizations of `source` are since. The source has the columns
-/// of the organization as `stored`, and the caller's as `asked`.
+/// of the organization as `stored`, and the caller's as `pending`.
 pub(in crate::store) fn record(source: &str) -> String {
     let fields = for_each_field(", ", |column, version| version.unwrap_or(column).to_owned());
     let stored =
@@ -169,8 +169,8 @@ pub(in crate::store) fn record(source: &str) -> String {
     format!(
         "INSERT INTO organization_changes (organization_id, version, date, {fields}, subject, role, \
            request_id, idempotency_key, request_digest) \
-         SELECT stored.id, stored.version, stored.date_modified, {stored}, asked.subject, asked.role, \
-           asked.request_id, asked.idempotency_key, asked.request_digest FROM {source}"
+         SELECT stored.id, stored.version, stored.date_modified, {stored}, pending.subject, pending.role, \
+           pending.request_id, pending.idempotency_key, pending.request_digest FROM {source}"
     )
 }
 

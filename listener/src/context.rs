@@ -7,7 +7,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    budget::HeldBytes, forwarded::Networks, limits::Limits, protocol::Protocol, seats::Place,
+    budget::Budget, forwarded::Networks, limits::Limits, protocol::Protocol, seats::Place,
 };
 
 /// How connections are told to end, one after the other.
@@ -23,7 +23,7 @@ pub struct Stages {
 }
 
 /// What all connections of a listener have in common.
-pub struct Door {
+pub struct ListenerContext {
     /// The listener's name in logs and metrics.
     pub name: &'static str,
     /// What is spoken.
@@ -34,17 +34,17 @@ pub struct Door {
     pub router: Router,
     /// What a client may take.
     pub limits: Limits,
-    /// What clients hold, here and elsewhere.
-    pub held: HeldBytes,
+    /// What clients charge, here and elsewhere.
+    pub budget: Budget,
     /// Who is believed about where a request comes from.
     pub proxies: Networks,
     /// When it ends.
     pub stages: Stages,
 }
 
-impl fmt::Debug for Door {
+impl fmt::Debug for ListenerContext {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Door").field("name", &self.name).finish_non_exhaustive()
+        formatter.debug_struct("ListenerContext").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -13,13 +13,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use orgd_listener::{Holding, Source};
+use orgd_listener::{CallerBudget, Source};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use crate::{
     gateway::{
-        context::{Exchange, RequestLimits},
+        context::{RequestContext, RequestLimits},
         read::path::organization_id,
         write::{headers, problem::Problem},
     },
@@ -27,12 +27,12 @@ use crate::{
     telemetry::{RequestRecord, TraceContext},
 };
 
-pub(super) async fn edge(
+pub(super) async fn outer_layer(
     State(limits): State<RequestLimits>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let record = RequestRecord::begin();
+    let record = RequestRecord::start();
     let request_id = request_id::of(request.headers());
     let method = method(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -47,22 +47,22 @@ pub(super) async fn edge(
     );
     // Without the query: it may hold what a client should not have put there.
     let path = request.uri().path().to_owned();
-    let exchange = Exchange {
+    let context = RequestContext {
         request_id: request_id.clone(),
         deadline: Instant::now() + limits.deadline,
         record: record.clone(),
         source: request.extensions().get().copied(),
-        standing: Arc::default(),
+        limit_status: Arc::default(),
     };
-    let standing = exchange.standing.clone();
-    let source = exchange.source.zip(limits.sources.as_ref());
+    let limit_status = context.limit_status.clone();
+    let source = context.source.zip(limits.sources.as_ref());
     let source = source.map(|(Source(address), limit)| limit.check(&address));
     let malformed = malformed(&request);
     let (is_malformed, is_http1) = (malformed.is_some(), request.version() < Version::HTTP_2);
     let is_change = matches!(*request.method(), Method::PUT | Method::POST);
-    let holding = request.extensions().get::<Holding>().cloned();
+    let caller_budget = request.extensions().get::<CallerBudget>().cloned();
     let mut answer = match timeout::of(request.headers()) {
-        _ if holding.as_ref().is_some_and(Holding::is_exhausted) => {
+        _ if caller_budget.as_ref().is_some_and(CallerBudget::is_exhausted) => {
             Problem::share_exhausted().into_response()
         }
         _ if let Some(problem) = malformed => problem.into_response(),
@@ -73,14 +73,14 @@ pub(super) async fn edge(
         Ok(asked) => {
             let time = asked.map_or(limits.deadline, |asked| asked.min(limits.deadline));
             let deadline = Instant::now() + time;
-            request.extensions_mut().insert(Exchange { deadline, ..exchange });
+            request.extensions_mut().insert(RequestContext { deadline, ..context });
             timeout_at(deadline, next.run(request))
                 .instrument(span.clone())
                 .await
                 .unwrap_or_else(|_| Problem::deadline_exceeded(is_change).into_response())
         }
     };
-    if holding.is_some_and(|holding| holding.take(&mut answer).is_err()) {
+    if caller_budget.is_some_and(|caller_budget| caller_budget.take(&mut answer).is_err()) {
         answer = Problem::share_exhausted().into_response();
     }
     let mut answer = Problem::render(answer, &path, &request_id);
@@ -93,8 +93,8 @@ pub(super) async fn edge(
     if let Some(source) = source {
         source.write(headers);
     }
-    if let Some(standing) = standing.get() {
-        for (name, value) in standing {
+    if let Some(limit_status) = limit_status.get() {
+        for (name, value) in limit_status {
             headers.append(name.clone(), value.clone());
         }
     }

@@ -1,4 +1,4 @@
-//! The lanes that read by key: each looks up all the keys that wait in one statement.
+//! The workers that read by key: each looks up all the keys that wait in one statement.
 
 use std::{sync::Arc, time::Instant};
 
@@ -7,26 +7,26 @@ use sea_orm::DbErr;
 use tokio::time::sleep;
 
 use super::{
-    lane::{Lane, caught},
     queue::Queue,
+    worker::{Worker, caught},
 };
 use crate::{
     domain::Result,
     store::{
-        attempt::rests,
         error::{
             failure, is_about_a_row, is_cut_off, is_lost_to_another, is_outlived, is_unreachable,
         },
+        retry::rests,
         sql::row::Row,
     },
 };
 
 /// Keys whose rows are waited for.
-pub(in crate::store) type Reads<K, M> = Queue<K, Result<Option<M>>>;
+pub(in crate::store) type Lookups<K, M> = Queue<K, Result<Option<M>>>;
 
 /// The row that has a key, looked up for a holder.
 pub(in crate::store) async fn find<K, M>(
-    reads: &Arc<Reads<K, M>>,
+    reads: &Arc<Lookups<K, M>>,
     holder: &Holder,
     key: K,
 ) -> Result<Option<M>> {
@@ -36,28 +36,31 @@ pub(in crate::store) async fn find<K, M>(
 
 /// Does the work of the queue until it is closed and empty. `is_key` tells whether a row has a key.
 pub(in crate::store) async fn serve<K: Copy, R, M: Clone>(
-    reads: Arc<Reads<K, M>>,
-    mut lane: Lane,
-    look_up: impl AsyncFn(&mut Lane, &[K]) -> std::result::Result<Vec<Row<R, M>>, DbErr>,
+    reads: Arc<Lookups<K, M>>,
+    mut worker: Worker,
+    look_up: impl AsyncFn(&mut Worker, &[K]) -> std::result::Result<Vec<Row<R, M>>, DbErr>,
     is_key: impl Fn(&R, K) -> bool,
 ) {
-    let health = lane.health.clone();
+    let health = worker.health.clone();
     while let Some(mut jobs) = health.next(&reads).await {
         let keys: Vec<K> = jobs.iter().map(|job| job.work).collect();
-        let begin = Instant::now();
+        let start = Instant::now();
         let mut rests = rests();
         let found = loop {
-            match (caught(look_up(&mut lane, &keys)).await, rests.next()) {
+            match caught(look_up(&mut worker, &keys)).await {
                 // Reading twice does no harm, on another connection neither.
-                (Err(error), Some(rest))
-                    if is_lost_to_another(&error) || is_cut_off(&error) || is_outlived(&error) =>
+                Err(error)
+                    if (is_lost_to_another(&error)
+                        || is_cut_off(&error)
+                        || is_outlived(&error))
+                        && let Some(rest) = rests.next() =>
                 {
                     sleep(rest).await;
                 }
-                (found, _) => break found,
+                found => break found,
             }
         };
-        reads.done(keys.len(), begin);
+        reads.done(keys.len(), start);
         match found {
             Ok(rows) => {
                 health.note(None);

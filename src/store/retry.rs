@@ -23,7 +23,7 @@ pub(super) fn rests() -> impl Iterator<Item = Duration> {
 /// Does a statement, or a transaction, and does it again where it lost to another transaction, so
 /// often at most: it has certainly stored nothing then. An answer is waited for no longer than
 /// `answer_timeout`. Whoever has a deadline drops the whole.
-pub(super) async fn attempt<T, F: Future<Output = Result<T, DbErr>>>(
+pub(super) async fn retried<T, F: Future<Output = Result<T, DbErr>>>(
     answer_timeout: Duration,
     retries_max: usize,
     mut statement: impl FnMut() -> F,
@@ -31,9 +31,14 @@ pub(super) async fn attempt<T, F: Future<Output = Result<T, DbErr>>>(
     let mut rests = rests().take(retries_max);
     loop {
         let done = timeout(answer_timeout, statement()).await;
-        match (done.unwrap_or_else(|_| Err(no_answer())), rests.next()) {
-            (Err(error), Some(rest)) if is_lost_to_another(&error) => sleep(rest).await,
-            (done, _) => return done,
+        match done.unwrap_or_else(|_| Err(no_answer())) {
+            Err(error)
+                if is_lost_to_another(&error)
+                    && let Some(rest) = rests.next() =>
+            {
+                sleep(rest).await;
+            }
+            done => return done,
         }
     }
 }

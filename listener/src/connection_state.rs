@@ -14,7 +14,7 @@ use crate::{
 
 /// Shared by a connection's bytes, its requests and its watch.
 #[derive(Clone, Debug)]
-pub(crate) struct Activity(Arc<Shared>);
+pub(crate) struct ConnectionState(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -48,7 +48,7 @@ struct State {
     flood: Flood,
 }
 
-impl Activity {
+impl ConnectionState {
     /// That of a new connection.
     pub(crate) fn new(place: Place, budget: ConnectionBudget) -> Self {
         let now = Instant::now();
@@ -148,16 +148,16 @@ impl Activity {
     }
 
     /// A request whose headers are complete; it is under way until the guard is dropped.
-    pub(crate) fn begin_request(&self, is_http1: bool, limits: &Limits) -> RequestGuard {
+    pub(crate) fn start_request(&self, is_http1: bool, limits: &Limits) -> RequestGuard {
         let id = self.with(|state| {
-            state.flood.request_begun(limits);
+            state.flood.request_started(limits);
             state.is_http1 = Some(is_http1);
             state.head_since = None;
             state.is_body_arriving = false;
             self.0.place.busy();
-            state.under_way.begin()
+            state.under_way.start()
         });
-        RequestGuard { activity: self.clone(), id, is_answered: false }
+        RequestGuard { state: self.clone(), id, is_answered: false }
     }
 
     /// The body of a request broke off: nobody will take its answer, should there be one.
@@ -218,7 +218,7 @@ impl State {
 /// A request that is under way.
 #[derive(Debug)]
 pub(crate) struct RequestGuard {
-    activity: Activity,
+    state: ConnectionState,
     id: u64,
     is_answered: bool,
 }
@@ -231,12 +231,12 @@ impl RequestGuard {
 
     /// The answer, or the next part of one, waits for the client to take it; or it does no longer.
     pub(crate) fn note_untaken(&self, is_untaken: bool) {
-        self.activity.with(|state| state.under_way.note_untaken(self.id, is_untaken));
+        self.state.with(|state| state.under_way.note_untaken(self.id, is_untaken));
     }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.activity.end_request(self.id, self.is_answered);
+        self.state.end_request(self.id, self.is_answered);
     }
 }
