@@ -17,7 +17,7 @@ const AGE_MAX: Duration = Duration::from_secs(10);
 
 /// What a worker last found.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Health(Arc<Mutex<Finding>>);
+pub(crate) struct Health(Arc<Mutex<Finding>>);
 
 #[derive(Clone, Debug)]
 struct Finding {
@@ -27,12 +27,12 @@ struct Finding {
 
 impl Health {
     /// Good until something else is found: connections are looked at when they are made.
-    pub(in crate::store) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Finding { at: Instant::now(), failure: None })))
     }
 
     /// Fails where the worker cannot do its work.
-    pub(in crate::store) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let Finding { at, failure } = self.last();
         match failure {
             Some(failure) => Err(failure),
@@ -42,7 +42,7 @@ impl Health {
     }
 
     /// A batch was done, or it failed. What failed because of one of its rows is no finding.
-    pub(in crate::store) fn note(&self, failure: Option<Error>) {
+    pub(crate) fn note(&self, failure: Option<Error>) {
         let finding = Finding { at: Instant::now(), failure };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = finding;
     }
@@ -50,10 +50,7 @@ impl Health {
     /// The next batch of a queue. While there is none, and while batches tell nothing, it is now and
     /// then an empty one, by which the worker finds out whether it could do another. None when there
     /// will be no other.
-    pub(in crate::store) async fn next<W, A>(
-        &self,
-        queue: &Arc<Queue<W, A>>,
-    ) -> Option<Vec<Job<W, A>>> {
+    pub(crate) async fn next<W, A>(&self, queue: &Arc<Queue<W, A>>) -> Option<Vec<Job<W, A>>> {
         if self.due() <= Instant::now() {
             return Some(Vec::new());
         }

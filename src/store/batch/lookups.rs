@@ -22,10 +22,10 @@ use crate::{
 };
 
 /// Keys whose rows are waited for.
-pub(in crate::store) type Lookups<K, M> = Queue<K, Result<Option<M>>>;
+pub(crate) type Lookups<K, M> = Queue<K, Result<Option<M>>>;
 
 /// The row that has a key, looked up for a holder.
-pub(in crate::store) async fn find<K, M>(
+pub(crate) async fn find<K, M>(
     reads: &Arc<Lookups<K, M>>,
     holder: &Holder,
     key: K,
@@ -35,7 +35,7 @@ pub(in crate::store) async fn find<K, M>(
 }
 
 /// Does the work of the queue until it is closed and empty. `is_key` tells whether a row has a key.
-pub(in crate::store) async fn serve<K: Copy, R, M: Clone>(
+pub(crate) async fn serve<K: Copy, R, M: Clone>(
     reads: Arc<Lookups<K, M>>,
     mut worker: Worker,
     look_up: impl AsyncFn(&mut Worker, &[K]) -> std::result::Result<Vec<Row<R, M>>, DbErr>,

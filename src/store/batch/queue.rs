@@ -32,19 +32,19 @@ const PARTS: usize = 2;
 
 /// How much may wait, and how much of it is done at once.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct QueueLimits {
+pub(crate) struct QueueLimits {
     /// Pieces of work that wait; more are refused.
-    pub(in crate::store) waiting_max: usize,
+    pub(crate) waiting_max: usize,
     /// Pieces of work in one batch.
-    pub(in crate::store) batch_max: usize,
+    pub(crate) batch_max: usize,
     /// Pieces of work that must wait before a worker begins; then all that wait are done. More than
     /// one only in tests, to make batches certain.
-    pub(in crate::store) hold: usize,
+    pub(crate) hold: usize,
 }
 
 /// Work of the type `W` that waits for an answer of the type `A`.
 #[derive(Debug)]
-pub(in crate::store) struct Queue<W, A> {
+pub(crate) struct Queue<W, A> {
     state: Mutex<State<W, A>>,
     /// The places of what waits. Locked while the state is, never the other way round.
     places: Shares<Holder>,
@@ -99,15 +99,15 @@ struct Taken<W, A> {
 
 /// A piece of work that a worker has to answer. Dropped without an answer, it is a fault.
 #[derive(Debug)]
-pub(in crate::store) struct Job<W, A> {
-    pub(in crate::store) work: W,
+pub(crate) struct Job<W, A> {
+    pub(crate) work: W,
     asker: oneshot::Sender<(A, OrganizationLock<W, A>)>,
     lock: OrganizationLock<W, A>,
 }
 
 /// The right to be the only one at work on an organization; it ends with the value.
 #[derive(Debug)]
-pub(in crate::store) struct OrganizationLock<W, A>(Option<(Arc<Queue<W, A>>, OrganizationId)>);
+pub(crate) struct OrganizationLock<W, A>(Option<(Arc<Queue<W, A>>, OrganizationId)>);
 
 impl<W, A> Drop for OrganizationLock<W, A> {
     fn drop(&mut self) {
@@ -119,13 +119,13 @@ impl<W, A> Drop for OrganizationLock<W, A> {
 
 impl<W, A> Job<W, A> {
     /// Hands over the answer, where somebody still waits for it.
-    pub(in crate::store) fn answer(self, answer: A) {
+    pub(crate) fn answer(self, answer: A) {
         let _ = self.asker.send((answer, self.lock));
     }
 }
 
 impl<W, A> Queue<W, A> {
-    pub(in crate::store) fn new(limits: QueueLimits, telemetry: QueueTelemetry) -> Arc<Self> {
+    pub(crate) fn new(limits: QueueLimits, telemetry: QueueTelemetry) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 ready: Line::new(),
@@ -142,21 +142,21 @@ impl<W, A> Queue<W, A> {
     }
 
     /// A batch of this size was done.
-    pub(in crate::store) fn done(&self, size: usize, start: Instant) {
+    pub(crate) fn done(&self, size: usize, start: Instant) {
         if size > 0 {
             self.telemetry.done(size, start.elapsed());
         }
     }
 
     /// Sets the metric of what waits.
-    pub(in crate::store) fn observe(&self) {
+    pub(crate) fn observe(&self) {
         self.telemetry.waiting(self.places.taken());
     }
 
     /// Waits for the answer to a piece of work of a holder. Work on one organization is done one after
     /// the other, that of each holder in the order of arrival; the next begins when the lock that comes
     /// with the answer is dropped. Whoever gives up while its work waits takes it out of the queue.
-    pub(in crate::store) async fn ask(
+    pub(crate) async fn ask(
         self: &Arc<Self>,
         holder: &Holder,
         organization: Option<OrganizationId>,
@@ -248,7 +248,7 @@ impl<W, A> Queue<W, A> {
     }
 
     /// The next batch, once there is one. None when the queue is closed and nothing waits.
-    pub(in crate::store) async fn next(self: &Arc<Self>) -> Option<Vec<Job<W, A>>> {
+    pub(crate) async fn next(self: &Arc<Self>) -> Option<Vec<Job<W, A>>> {
         loop {
             let arrived = self.arrived.notified();
             let Taken { batch, is_over } = self.take();
@@ -292,7 +292,7 @@ impl<W, A> Queue<W, A> {
     }
 
     /// Takes all that waits, which no worker can do; also what waits for a lock.
-    pub(in crate::store) fn take_all(self: &Arc<Self>) -> Vec<Job<W, A>> {
+    pub(crate) fn take_all(self: &Arc<Self>) -> Vec<Job<W, A>> {
         let mut state = self.lock();
         let job = |Waiting { work, asker, .. }: Waiting<W, A>, lock| Job { work, asker, lock };
         let ready = state.ready.drain();
@@ -309,7 +309,7 @@ impl<W, A> Queue<W, A> {
     }
 
     /// Refuses new work from now on; what waits is still done.
-    pub(in crate::store) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().is_closed = true;
         self.arrived.notify_waiters();
     }

@@ -25,10 +25,10 @@ use crate::{
     telemetry::metrics,
 };
 
-pub(in crate::store) struct Worker {
+pub(crate) struct Worker {
     way: Way,
     /// What whoever works on it last found.
-    pub(in crate::store) health: Health,
+    pub(crate) health: Health,
 }
 
 enum Way {
@@ -39,17 +39,17 @@ enum Way {
 }
 
 impl Worker {
-    pub(in crate::store) fn postgres(pinned: PinnedConnection) -> Self {
+    pub(crate) fn postgres(pinned: PinnedConnection) -> Self {
         Self { way: Way::Postgres(pinned), health: Health::new() }
     }
 
-    pub(in crate::store) fn sqlite(pool: &DatabaseConnection, files: &Files) -> Self {
+    pub(crate) fn sqlite(pool: &DatabaseConnection, files: &Files) -> Self {
         Self { way: Way::Sqlite(pool.clone(), files.clone()), health: Health::new() }
     }
 
     /// Does a batch, which has each organization once, and records the changes; all of it or
     /// nothing. Answers for each row what its organization is since, where it was touched.
-    pub(in crate::store) async fn write(
+    pub(crate) async fn write(
         &mut self,
         write: Write,
         rows: &[&PendingUpdate],
@@ -82,7 +82,7 @@ impl Worker {
     }
 
     /// The organizations that have these ids.
-    pub(in crate::store) async fn organizations(
+    pub(crate) async fn organizations(
         &mut self,
         ids: &[OrganizationId],
     ) -> Result<Vec<OrganizationRow>, DbErr> {
@@ -95,7 +95,7 @@ impl Worker {
     }
 
     /// The credentials that have these digests.
-    pub(in crate::store) async fn credentials(
+    pub(crate) async fn credentials(
         &mut self,
         digests: &[CredentialDigest],
     ) -> Result<Vec<CredentialRow>, DbErr> {
@@ -112,9 +112,7 @@ impl Worker {
 
 /// Does work in which a panic is a failure as others are: a worker would end with it, and the process
 /// with the worker.
-pub(in crate::store) async fn caught<T>(
-    work: impl Future<Output = Result<T, DbErr>>,
-) -> Result<T, DbErr> {
+pub(crate) async fn caught<T>(work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
     let done = AssertUnwindSafe(work).catch_unwind().await;
     done.unwrap_or_else(|_| Err(DbErr::Custom("a panic, which is in the log".to_owned())))
 }
@@ -122,14 +120,12 @@ pub(in crate::store) async fn caught<T>(
 /// The workers at work, on a thread of their own: among thousands of requests that are refused, each
 /// step of a batch would wait for a turn of the runtime that has them.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Workers(CancellationToken);
+pub(crate) struct Workers(CancellationToken);
 
 impl Workers {
     /// Starts the workers that `spawn` makes. They end when the queues are closed and empty, or all
     /// together when one of them fails.
-    pub(in crate::store) fn start(
-        spawn: impl FnOnce(&mut JoinSet<()>) + Send + 'static,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(spawn: impl FnOnce(&mut JoinSet<()>) + Send + 'static) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
@@ -144,7 +140,7 @@ impl Workers {
     }
 
     /// Waits for the end of the workers.
-    pub(in crate::store) async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.0.cancelled().await;
     }
 }

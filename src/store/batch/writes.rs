@@ -20,7 +20,7 @@ use crate::{
 
 /// What became of one row of a batch.
 #[derive(Debug)]
-pub(in crate::store) enum Outcome {
+pub(crate) enum Outcome {
     /// The organization as it is since.
     Changed(organizations::Model),
     /// A condition did not hold; which one, the statement does not tell.
@@ -32,10 +32,10 @@ pub(in crate::store) enum Outcome {
 }
 
 /// Updates, or creations, that wait for a worker.
-pub(in crate::store) type Writes = Queue<Arc<PendingUpdate>, Outcome>;
+pub(crate) type Writes = Queue<Arc<PendingUpdate>, Outcome>;
 
 /// Does the work of the queue until it is closed and empty.
-pub(in crate::store) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker) {
+pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker) {
     let health = worker.health.clone();
     while let Some(mut jobs) = health.next(&writes).await {
         // The order in which every batch locks its rows.

@@ -19,11 +19,7 @@ const CHOSEN_ID_END: i64 = 1 << 52;
 /// Takes as many ids as the first parameter says, none of which is below the second one, or is that of
 /// an organization; answers the id after the last. Larger than those of all organizations, whoever
 /// stored them: an older version, which knows no counter, or an import.
-pub(in crate::store) fn take_ids(
-    count: &str,
-    least: &str,
-    greatest: fn(&str, &str) -> String,
-) -> String {
+pub(crate) fn take_ids(count: &str, least: &str, greatest: fn(&str, &str) -> String) -> String {
     let largest =
         format!("COALESCE((SELECT MAX(id) FROM organizations WHERE id < {CHOSEN_ID_END}), 0) + 1");
     let first = greatest(least, &largest);
@@ -35,7 +31,7 @@ pub(in crate::store) fn take_ids(
 }
 
 /// How many ids a batch needs, and the least that it may be given: after those that its callers named.
-pub(in crate::store) fn needs(rows: &[&PendingUpdate]) -> (i64, i64) {
+pub(crate) fn needs(rows: &[&PendingUpdate]) -> (i64, i64) {
     let named = rows.iter().filter_map(|row| row.id).map(OrganizationId::get);
     let largest = named.filter(|id| *id < CHOSEN_ID_END).max().unwrap_or(0);
     let count = rows.iter().filter(|row| row.id.is_none()).count();
@@ -43,7 +39,7 @@ pub(in crate::store) fn needs(rows: &[&PendingUpdate]) -> (i64, i64) {
 }
 
 /// The id of each row, in their order: its own, or the next of those that end before `end`.
-pub(in crate::store) fn ids(rows: &[&PendingUpdate], count: i64, end: i64) -> Vec<i64> {
+pub(crate) fn ids(rows: &[&PendingUpdate], count: i64, end: i64) -> Vec<i64> {
     let mut taken = end.saturating_sub(count)..end;
     let id = |row: &&PendingUpdate| row.id.map(OrganizationId::get).or_else(|| taken.next());
     rows.iter().map(id).map(Option::unwrap_or_default).collect()
@@ -51,7 +47,7 @@ pub(in crate::store) fn ids(rows: &[&PendingUpdate], count: i64, end: i64) -> Ve
 
 /// Stores every organization of `pending` whose caller may write it and whose id is free. Others are left
 /// out.
-pub(in crate::store) fn insert(dialect: &Dialect) -> String {
+pub(crate) fn insert(dialect: &Dialect) -> String {
     let Dialect { pending, now, .. } = dialect;
     let columns = for_each_field(", ", |column, version| match version {
         None => column.to_owned(),
@@ -72,7 +68,7 @@ pub(in crate::store) fn insert(dialect: &Dialect) -> String {
 }
 
 /// The id that the next organization gets which names none; takes nothing.
-pub(in crate::store) async fn next_id(database: &impl ConnectionTrait) -> Result<i64, DbErr> {
+pub(crate) async fn next_id(database: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let ask = format!(
         "SELECT (SELECT next_id FROM organization_ids WHERE id = 1) AS counted, \
          (SELECT MAX(id) FROM organizations WHERE id < {CHOSEN_ID_END}) AS largest"

@@ -14,26 +14,26 @@ use crate::{
 
 /// What a batch does.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) enum Write {
+pub(crate) enum Write {
     Update,
     Create,
 }
 
 /// One update or creation: who asks, for what, and under which key.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct PendingUpdate {
-    pub(in crate::store) call: Call,
+pub(crate) struct PendingUpdate {
+    pub(crate) call: Call,
     /// Which organization; none: one that is created under an id of the store's choice.
-    pub(in crate::store) id: Option<OrganizationId>,
-    pub(in crate::store) patch: Patch<Text>,
+    pub(crate) id: Option<OrganizationId>,
+    pub(crate) patch: Patch<Text>,
     /// The version that the organization must have.
-    pub(in crate::store) etag: Option<Etag>,
-    pub(in crate::store) idempotency: Option<IdempotencyKey>,
+    pub(crate) etag: Option<Etag>,
+    pub(crate) idempotency: Option<IdempotencyKey>,
 }
 
 impl PendingUpdate {
     /// Whether the patch names a field, and the value that the field is to have.
-    pub(in crate::store) fn field(&self, field: Field) -> (bool, Option<&str>) {
+    pub(crate) fn field(&self, field: Field) -> (bool, Option<&str>) {
         match self.patch.get(field) {
             Change::Keep => (false, None),
             Change::Clear => (true, None),
@@ -41,26 +41,26 @@ impl PendingUpdate {
         }
     }
 
-    pub(in crate::store) fn version(&self) -> Option<i64> {
+    pub(crate) fn version(&self) -> Option<i64> {
         self.etag.map(Etag::version)
     }
 
-    pub(in crate::store) fn credential(&self) -> Option<&[u8]> {
+    pub(crate) fn credential(&self) -> Option<&[u8]> {
         self.call.principal.credential.as_ref().map(|digest| digest.0.as_slice())
     }
 
     /// The organization that the caller must still be a member of.
-    pub(in crate::store) fn member_of(&self) -> Option<i64> {
+    pub(crate) fn member_of(&self) -> Option<i64> {
         self.call.principal.organization.map(OrganizationId::get)
     }
 
-    pub(in crate::store) fn idempotency_key(&self) -> Option<&str> {
+    pub(crate) fn idempotency_key(&self) -> Option<&str> {
         self.idempotency.as_ref().map(|idempotency| idempotency.key.as_str())
     }
 
     /// About how many bytes the change log has of this once it is stored: those of the row's values, each
     /// number and date counted as eight. `touched` is the organization as it is then, where it is known.
-    pub(in crate::store) fn recorded_bytes(&self, touched: Option<&organizations::Model>) -> usize {
+    pub(crate) fn recorded_bytes(&self, touched: Option<&organizations::Model>) -> usize {
         const NUMBERS_AND_DATE: usize = 4 * 8;
         let principal = &self.call.principal;
         let logged = Field::ALL.into_iter().filter(|field| field.is_logged());
@@ -74,28 +74,28 @@ impl PendingUpdate {
             + self.request_digest().map_or(0, <[u8]>::len)
     }
 
-    pub(in crate::store) fn request_digest(&self) -> Option<&[u8]> {
+    pub(crate) fn request_digest(&self) -> Option<&[u8]> {
         self.idempotency.as_ref().map(|idempotency| idempotency.request_digest.as_slice())
     }
 }
 
 /// The times that a batch is done at: one for all its rows.
-pub(in crate::store) struct Times {
+pub(crate) struct Times {
     /// When the organizations change.
-    pub(in crate::store) now: OffsetDateTime,
+    pub(crate) now: OffsetDateTime,
     /// What the end of a credential is compared with.
-    pub(in crate::store) now_in_seconds: OffsetDateTime,
+    pub(crate) now_in_seconds: OffsetDateTime,
 }
 
 impl Times {
-    pub(in crate::store) fn read() -> Self {
+    pub(crate) fn read() -> Self {
         Self { now: clock::now(), now_in_seconds: clock::now_in_seconds() }
     }
 }
 
 /// What a column of `pending` has.
 #[derive(Clone, Copy)]
-pub(in crate::store) enum Cell {
+pub(crate) enum Cell {
     /// The id that is pending for, or was taken for a creation.
     Id,
     /// Whether the patch names a field.
@@ -108,7 +108,7 @@ pub(in crate::store) enum Cell {
 }
 
 /// The columns of `pending`, the relation that has a row for each update or creation of a batch.
-pub(in crate::store) static ASKED: LazyLock<Vec<(String, Cell)>> = LazyLock::new(|| {
+pub(crate) static ASKED: LazyLock<Vec<(String, Cell)>> = LazyLock::new(|| {
     let fields = Field::ALL.into_iter().flat_map(|field| {
         let column = field.path();
         [(format!("sets_{column}"), Cell::Sets(field)), (column.to_owned(), Cell::Value(field))]
@@ -129,14 +129,14 @@ pub(in crate::store) static ASKED: LazyLock<Vec<(String, Cell)>> = LazyLock::new
 
 /// The columns of an organization, each after `prefix`. Named, as what `*` means to a statement that is
 /// kept prepared is another thing once a column was added.
-pub(in crate::store) fn organization_columns(prefix: &str) -> String {
+pub(crate) fn organization_columns(prefix: &str) -> String {
     let columns = organizations::Column::iter();
     columns.map(|column| format!("{prefix}{}", column.as_str())).collect::<Vec<_>>().join(", ")
 }
 
 /// A piece of a statement for each field, by its column; and by the column of the version at which it
 /// changed last, where the change log has that in place of its values.
-pub(in crate::store) fn for_each_field(
+pub(crate) fn for_each_field(
     separator: &str,
     piece: impl Fn(&str, Option<&str>) -> String,
 ) -> String {
@@ -148,21 +148,21 @@ pub(in crate::store) fn for_each_field(
 }
 
 /// What of a dialect stands inside the statements.
-pub(in crate::store) struct Dialect {
+pub(crate) struct Dialect {
     /// The relation `pending`.
-    pub(in crate::store) pending: String,
+    pub(crate) pending: String,
     /// The placeholder of [`Times::now`].
-    pub(in crate::store) now: String,
+    pub(crate) now: String,
     /// The later of that and `stored.date_modified`: the clocks of instances differ, and the dates of
     /// an organization's versions do not go backwards.
-    pub(in crate::store) now_or_later: String,
+    pub(crate) now_or_later: String,
     /// The placeholder of [`Times::now_in_seconds`].
-    pub(in crate::store) now_in_seconds: String,
+    pub(crate) now_in_seconds: String,
 }
 
 /// Records in the change log what the organizations of `source` are since. The source has the columns
 /// of the organization as `stored`, and the caller's as `pending`.
-pub(in crate::store) fn record(source: &str) -> String {
+pub(crate) fn record(source: &str) -> String {
     let fields = for_each_field(", ", |column, version| version.unwrap_or(column).to_owned());
     let stored =
         for_each_field(", ", |column, version| format!("stored.{}", version.unwrap_or(column)));
@@ -175,7 +175,7 @@ pub(in crate::store) fn record(source: &str) -> String {
 }
 
 /// What was touched, in the order of the rows' ids.
-pub(in crate::store) fn in_order(
+pub(crate) fn in_order(
     ids: &[i64],
     mut touched: Vec<OrganizationRow>,
 ) -> Vec<Option<domain::Result<organizations::Model>>> {

@@ -37,7 +37,7 @@ use crate::{
 const LIFETIME_MAX: Duration = Duration::from_mins(30);
 
 /// An address of IPv6 without the brackets that it has in a URL, with which sqlx takes it for a name.
-pub(in crate::store) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
+pub(crate) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
     let host = options.get_host();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match address.map(str::to_owned) {
@@ -50,7 +50,7 @@ pub(in crate::store) fn reachable(options: PgConnectOptions) -> PgConnectOptions
 ///
 /// Every table is found by a key, whatever the statistics of a table that was empty yesterday say;
 /// so one plan is good for all batches, and planning costs as much as a small batch.
-pub(in crate::store) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
+pub(crate) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
     reachable(options).options([
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
@@ -63,7 +63,7 @@ pub(in crate::store) fn for_batches(options: PgConnectOptions) -> PgConnectOptio
 }
 
 /// A connection that is pinned to one worker.
-pub(in crate::store) struct PinnedConnection {
+pub(crate) struct PinnedConnection {
     pool: PgPool,
     renewal: Renewal,
     answer_timeout: Duration,
@@ -73,7 +73,7 @@ pub(in crate::store) struct PinnedConnection {
 }
 
 impl PinnedConnection {
-    pub(in crate::store) fn new(pool: &PgPool, renewal: &Renewal, options: &StoreOptions) -> Self {
+    pub(crate) fn new(pool: &PgPool, renewal: &Renewal, options: &StoreOptions) -> Self {
         let now = Instant::now();
         Self {
             pool: pool.clone(),
@@ -87,7 +87,7 @@ impl PinnedConnection {
 
     /// Does `work` on the connection, and forgets it where it broke or the answer did not come. Where
     /// it is found to be of no use, the next statement has a new one.
-    pub(in crate::store) async fn run<T>(
+    pub(crate) async fn run<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, DbErr> {
@@ -137,7 +137,7 @@ impl PinnedConnection {
 ///
 /// Rows are locked in the order of `rows`, which is ascending everywhere: two batches never wait
 /// for each other in a circle.
-pub(in crate::store) async fn write(
+pub(crate) async fn write(
     connection: &mut PgConnection,
     write: Write,
     rows: &[&PendingUpdate],
@@ -219,7 +219,7 @@ async fn take_ids(
 }
 
 /// The organizations that have these ids.
-pub(in crate::store) async fn organizations(
+pub(crate) async fn organizations(
     connection: &mut PgConnection,
     ids: &[OrganizationId],
 ) -> Result<Vec<OrganizationRow>, sqlx::Error> {
@@ -233,7 +233,7 @@ pub(in crate::store) async fn organizations(
 }
 
 /// The credentials that have these digests.
-pub(in crate::store) async fn credentials(
+pub(crate) async fn credentials(
     connection: &mut PgConnection,
     digests: &[CredentialDigest],
 ) -> Result<Vec<CredentialRow>, sqlx::Error> {

@@ -7,7 +7,7 @@ use super::pending::Dialect;
 /// A row of `credentials` is neither revoked nor expired. The same as
 /// [`CredentialState::at`](crate::domain::CredentialState::at), which decides it for rows that were
 /// read. Expiries are in whole seconds, and so is `now_in_seconds`.
-pub(in crate::store) fn holds(now_in_seconds: &str) -> String {
+pub(crate) fn holds(now_in_seconds: &str) -> String {
     format!(
         "credentials.revoked_at IS NULL \
          AND (credentials.expires_at IS NULL OR credentials.expires_at > {now_in_seconds})"
@@ -22,7 +22,7 @@ fn made_under(subject: &str, key: &str) -> String {
 }
 
 /// The same as a filter of a query.
-pub(in crate::store) fn is_made_under(backend: DbBackend, subject: &str, key: &str) -> Expr {
+pub(crate) fn is_made_under(backend: DbBackend, subject: &str, key: &str) -> Expr {
     let [first, second] = match backend {
         DbBackend::Sqlite => ["?", "?"],
         _ => ["$1", "$2"],
@@ -32,7 +32,7 @@ pub(in crate::store) fn is_made_under(backend: DbBackend, subject: &str, key: &s
 
 /// The condition under which anything is written: the caller's credential still proves what it proved
 /// when the call was authenticated, and the caller made no change under the same key.
-pub(in crate::store) fn may_write(Dialect { now_in_seconds, .. }: &Dialect) -> String {
+pub(crate) fn may_write(Dialect { now_in_seconds, .. }: &Dialect) -> String {
     let holds = holds(now_in_seconds);
     let made_under = made_under("pending.subject", "pending.idempotency_key");
     format!(

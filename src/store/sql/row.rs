@@ -12,18 +12,18 @@ use crate::{
 };
 
 /// A row's key, and what it is, where it can be decoded.
-pub(in crate::store) type Row<K, M> = (K, domain::Result<M>);
+pub(crate) type Row<K, M> = (K, domain::Result<M>);
 
-pub(in crate::store) type OrganizationRow = Row<i64, organizations::Model>;
-pub(in crate::store) type CredentialRow = Row<Vec<u8>, credentials::Model>;
+pub(crate) type OrganizationRow = Row<i64, organizations::Model>;
+pub(crate) type CredentialRow = Row<Vec<u8>, credentials::Model>;
 
-pub(in crate::store) fn organizations(
+pub(crate) fn organizations(
     rows: impl IntoIterator<Item = QueryResult>,
 ) -> Result<Vec<OrganizationRow>, DbErr> {
     rows.into_iter().map(|row| decoded(&row, "id", |id| format!("organization {id}"))).collect()
 }
 
-pub(in crate::store) fn credentials(
+pub(crate) fn credentials(
     rows: impl IntoIterator<Item = QueryResult>,
 ) -> Result<Vec<CredentialRow>, DbErr> {
     let name = |digest: &Vec<u8>| format!("credential {}", HEXLOWER.encode(digest));
@@ -31,7 +31,7 @@ pub(in crate::store) fn credentials(
 }
 
 /// The one row, where there is one.
-pub(in crate::store) fn only<T>(rows: Vec<T>) -> Option<T> {
+pub(crate) fn only<T>(rows: Vec<T>) -> Option<T> {
     rows.into_iter().next()
 }
 

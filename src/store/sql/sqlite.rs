@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// How long a start waits for others that start on the same file, and how often it looks.
-pub(in crate::store) const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
 const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Bytes that the log keeps on the disk once it is written from the start again, which SQLite does when
@@ -56,7 +56,7 @@ const NOW_OR_LATER: &str = "CASE WHEN \
 
 /// Connects, and waits while another process has the file for itself: the first of several that start
 /// together turns it to WAL, during which SQLite refuses the others without waiting.
-pub(in crate::store) async fn connect_when_free(
+pub(crate) async fn connect_when_free(
     options: ConnectOptions,
 ) -> Result<DatabaseConnection, DbErr> {
     let give_up = Instant::now() + STARTUP_LOCK_TIMEOUT;
@@ -71,7 +71,7 @@ pub(in crate::store) async fn connect_when_free(
 }
 
 /// The same for a file that is there; it is left as it is.
-pub(in crate::store) fn existing(
+pub(crate) fn existing(
     options: SqliteConnectOptions,
     lock_timeout: Duration,
 ) -> SqliteConnectOptions {
@@ -79,7 +79,7 @@ pub(in crate::store) fn existing(
 }
 
 /// What every connection has.
-pub(in crate::store) fn durable(
+pub(crate) fn durable(
     options: SqliteConnectOptions,
     lock_timeout: Duration,
 ) -> SqliteConnectOptions {
@@ -94,15 +94,12 @@ pub(in crate::store) fn durable(
 
 /// Keeps connections until the end: SQLite removes its log, which is one of the files that must stay,
 /// when the last is closed.
-pub(in crate::store) fn without_end(options: &mut ConnectOptions) -> &mut ConnectOptions {
+pub(crate) fn without_end(options: &mut ConnectOptions) -> &mut ConnectOptions {
     options.idle_timeout(None).max_lifetime(None)
 }
 
 /// Notes the files of a database that these pools have open.
-pub(in crate::store) async fn opened(
-    url: &str,
-    pools: [&DatabaseConnection; 2],
-) -> Result<Files, DbErr> {
+pub(crate) async fn opened(url: &str, pools: [&DatabaseConnection; 2]) -> Result<Files, DbErr> {
     for pool in pools {
         // SQLite opens the log at the first look into the file.
         pool.execute_unprepared("SELECT name FROM sqlite_schema LIMIT 1").await?;
@@ -112,7 +109,7 @@ pub(in crate::store) async fn opened(
 }
 
 /// Fails where there is no file.
-pub(in crate::store) fn find(url: &str) -> Result<(), DbErr> {
+pub(crate) fn find(url: &str) -> Result<(), DbErr> {
     let path = path(url)?;
     if path.exists() {
         return Ok(());
@@ -129,7 +126,7 @@ fn path(url: &str) -> Result<PathBuf, DbErr> {
 
 /// A transaction that writes: it waits for another process's lock where it begins, where waiting is
 /// possible.
-pub(in crate::store) fn immediate() -> TransactionOptions {
+pub(crate) fn immediate() -> TransactionOptions {
     TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()
@@ -151,9 +148,7 @@ fn pending() -> String {
 /// A full or failing disk makes SQLite end the transaction by itself. sqlx, whose COMMIT and then ROLLBACK
 /// failed, still counts it as open, and would do all that follows in savepoints of a transaction that
 /// nobody commits: success would be reported, and nothing stored.
-pub(in crate::store) fn without_lost_transactions(
-    options: PoolOptions<Sqlite>,
-) -> PoolOptions<Sqlite> {
+pub(crate) fn without_lost_transactions(options: PoolOptions<Sqlite>) -> PoolOptions<Sqlite> {
     options.after_release(|connection, _| {
         Box::pin(async {
             if connection.is_in_transaction() {
@@ -167,7 +162,7 @@ pub(in crate::store) fn without_lost_transactions(
 
 /// Does a batch, which has each organization once, and records the changes, in one transaction.
 /// Answers for each row what its organization is since, where it was touched, once it is committed.
-pub(in crate::store) async fn write(
+pub(crate) async fn write(
     database: &DatabaseConnection,
     write: Write,
     rows: &[&PendingUpdate],
@@ -233,7 +228,7 @@ fn as_array(id: i64, row: &PendingUpdate) -> Vec<serde_json::Value> {
 }
 
 /// The organizations that have these ids.
-pub(in crate::store) async fn organizations(
+pub(crate) async fn organizations(
     database: &DatabaseConnection,
     ids: &[OrganizationId],
 ) -> Result<Vec<OrganizationRow>, DbErr> {
@@ -247,7 +242,7 @@ pub(in crate::store) async fn organizations(
 }
 
 /// The credentials that have these digests.
-pub(in crate::store) async fn credentials(
+pub(crate) async fn credentials(
     database: &DatabaseConnection,
     digests: &[CredentialDigest],
 ) -> Result<Vec<CredentialRow>, DbErr> {

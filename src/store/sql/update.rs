@@ -14,7 +14,7 @@ use super::{
 
 /// Updates every organization of `pending` whose version is the one pending for, that would really
 /// change, and whose caller may write it. Others are left alone.
-pub(in crate::store) fn changes(dialect: &Dialect) -> String {
+pub(crate) fn changes(dialect: &Dialect) -> String {
     let Dialect { pending, now_or_later, .. } = dialect;
     let set = for_each_field(", ", |column, version| {
         let value = format!(
