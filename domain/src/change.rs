@@ -7,15 +7,12 @@ use super::{Field, OrganizationId, Role};
 /// One effective change: the creation of an organization, or an update that changed something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeEntry {
-    /// The organization that changed.
     pub organization: OrganizationId,
     /// The version that the change made.
     pub version: i64,
-    /// When.
     pub date: OffsetDateTime,
     /// The name of who changed it.
     pub subject: String,
-    /// What kind of caller that was.
     pub role: Role,
     /// The id of the request that changed it.
     pub request_id: String,
@@ -34,20 +31,15 @@ impl ChangeEntry {
     }
 }
 
-/// What happened to one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldChange {
-    /// Which field.
     pub field: Field,
     /// Its values; none where they are not kept, only that they changed.
     pub values: Option<Values>,
 }
 
-/// The values of a field around a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Values {
-    /// Before.
     pub old: Option<String>,
-    /// Since.
     pub new: Option<String>,
 }

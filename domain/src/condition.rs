@@ -5,9 +5,7 @@ use super::Etag;
 /// A condition on the etag that an organization has (RFC 9110 §13.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EtagCondition {
-    /// It must be one of these.
     OneOf(Vec<Etag>),
-    /// It must be none of these.
     NoneOf(Vec<Etag>),
 }
 

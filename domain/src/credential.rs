@@ -41,10 +41,8 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
-    /// Every kind.
     pub const ALL: [Self; 2] = [Self::Bearer, Self::ApiKey];
 
-    /// The kind's name, as people write it and as it is stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -65,11 +63,9 @@ impl FromStr for CredentialKind {
 /// Whether a credential holds, and why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialState {
-    /// It holds.
     Valid,
     /// It has ended by itself.
     Expired,
-    /// It was revoked.
     Revoked,
 }
 
@@ -91,7 +87,6 @@ impl CredentialState {
         }
     }
 
-    /// The state's name, as people read it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -105,35 +100,25 @@ impl CredentialState {
 /// A credential as it is issued: everything but its end.
 #[derive(Clone, Debug)]
 pub struct Credential {
-    /// Stands for the secret.
     pub digest: CredentialDigest,
-    /// The secret's form.
     pub kind: CredentialKind,
-    /// The holder's own name, for logs and records.
     pub subject: String,
-    /// What kind of caller the holder is.
     pub role: Role,
     /// The organization that a user belongs to; none for the other roles.
     pub organization: Option<OrganizationId>,
     /// When it ends by itself, in whole seconds.
     pub expires_at: Option<OffsetDateTime>,
-    /// What it is for, in the words of who issued it.
     pub description: Option<String>,
 }
 
-/// A credential as it is stored.
 #[derive(Clone, Debug)]
 pub struct StoredCredential {
-    /// What was issued.
     pub credential: Credential,
-    /// When it was issued.
     pub created_at: OffsetDateTime,
-    /// When it was revoked.
     pub revoked_at: Option<OffsetDateTime>,
 }
 
 impl StoredCredential {
-    /// Whether it holds at a time.
     #[must_use]
     pub fn state(&self, now: OffsetDateTime) -> CredentialState {
         CredentialState::at(now, self.credential.expires_at, self.revoked_at)

@@ -14,15 +14,11 @@ pub const TEXT_CODE_POINTS_MAX: usize = 255;
 /// A field that an update may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
-    /// The display name.
     Name,
-    /// The subscription that the organization has.
     SubscriptionId,
-    /// An opaque string that only administrators write and read.
     Handshake,
 }
 
-/// What is known of a field.
 pub struct Facts {
     /// Its path in an `update_mask`, which is its name in the proto and its column.
     pub path: &'static str,
@@ -43,7 +39,6 @@ impl Field {
     /// Every field that an update may name, in the order of their field numbers.
     pub const ALL: [Self; 3] = [Self::Name, Self::SubscriptionId, Self::Handshake];
 
-    /// The row of the table.
     #[must_use]
     pub const fn facts(self) -> Facts {
         match self {
@@ -89,19 +84,16 @@ impl Field {
         Self::ALL.into_iter().find(|field| name == field.path() || name == field.member())
     }
 
-    /// [`Facts::path`].
     #[must_use]
     pub const fn path(self) -> &'static str {
         self.facts().path
     }
 
-    /// [`Facts::member`].
     #[must_use]
     pub const fn member(self) -> &'static str {
         self.facts().member
     }
 
-    /// [`Facts::is_logged`].
     #[must_use]
     pub const fn is_logged(self) -> bool {
         self.facts().is_logged
@@ -113,28 +105,23 @@ impl Field {
 pub struct Fields<T>([(Field, T); Field::ALL.len()]);
 
 impl<T> Fields<T> {
-    /// What `make` makes for each field.
     pub fn from_fn(mut make: impl FnMut(Field) -> T) -> Self {
         Self(Field::ALL.map(|field| (field, make(field))))
     }
 
-    /// That of this field.
     #[must_use]
     pub fn get(&self, field: Field) -> &T {
         &field.of(self.0.each_ref()).1
     }
 
-    /// That of this field, to be changed.
     pub fn get_mut(&mut self, field: Field) -> &mut T {
         &mut field.of(self.0.each_mut()).1
     }
 
-    /// Each field with what it has.
     pub fn each(&self) -> impl Iterator<Item = (Field, &T)> {
         self.0.iter().map(|(field, value)| (*field, value))
     }
 
-    /// What `make` makes of each.
     pub fn map<U>(self, mut make: impl FnMut(Field, T) -> U) -> Fields<U> {
         Fields(self.0.map(|(field, value)| (field, make(field, value))))
     }
@@ -166,15 +153,11 @@ impl<T: Default, const N: usize> From<[(Field, T); N]> for Fields<T> {
     }
 }
 
-/// What happens to one field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Change<T> {
-    /// The field is not touched.
     #[default]
     Keep,
-    /// The field loses its value.
     Clear,
-    /// The field gets this value.
     Set(T),
 }
 

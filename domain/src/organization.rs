@@ -13,16 +13,13 @@ use super::fields::{Field, Fields, ID_MAX};
 pub struct OrganizationId(i64);
 
 impl OrganizationId {
-    /// The largest id.
     pub const MAX: i64 = ID_MAX;
 
-    /// The id with this number, or none where the number is out of range.
     #[must_use]
     pub fn new(id: i64) -> Option<Self> {
         (1..=Self::MAX).contains(&id).then_some(Self(id))
     }
 
-    /// The id as a number.
     #[must_use]
     pub fn get(self) -> i64 {
         self.0
@@ -41,7 +38,6 @@ impl fmt::Display for OrganizationId {
 pub struct Etag(i64);
 
 impl Etag {
-    /// The tag of this version.
     #[must_use]
     pub fn from_version(version: i64) -> Self {
         Self(version)
@@ -60,7 +56,6 @@ impl Etag {
         (version >= 1 && Self(version).to_string() == tag).then_some(Self(version))
     }
 
-    /// The version as a number.
     #[must_use]
     pub fn version(self) -> i64 {
         self.0
@@ -76,20 +71,16 @@ impl fmt::Display for Etag {
 /// An organization as it is stored, with the fields that its reader may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Organization {
-    /// Which organization.
     pub id: OrganizationId,
-    /// The values of its fields.
     pub values: Fields<Option<String>>,
     /// When the organization was stored first.
     pub date_created: OffsetDateTime,
     /// When a field changed last.
     pub date_modified: OffsetDateTime,
-    /// The version.
     pub etag: Etag,
 }
 
 impl Organization {
-    /// The value of one of its fields.
     #[must_use]
     pub fn value(&self, field: Field) -> Option<&str> {
         self.values.get(field).as_deref()

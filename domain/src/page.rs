@@ -3,18 +3,14 @@
 /// How much a page has at most. It has one entry whatever its size, where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageSize {
-    /// Entries.
     pub entries: usize,
     /// Bytes of the entries' texts.
     pub bytes: usize,
 }
 
-/// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// What is on it.
     pub entries: Vec<T>,
-    /// Whether there are entries after it.
     pub has_more: bool,
 }
 

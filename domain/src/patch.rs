@@ -18,7 +18,6 @@ impl<T> Patch<T> {
         named.map(|(field, _)| field)
     }
 
-    /// Whether the patch names no field.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fields().next().is_none()
@@ -85,9 +84,7 @@ impl Patch<Text> {
 /// once valid.
 #[derive(Clone, Debug)]
 pub struct Update<T> {
-    /// Which organization.
     pub id: OrganizationId,
-    /// What to change.
     pub patch: Patch<T>,
     /// The version that the organization must still have, where the caller gave one.
     pub etag: Option<Etag>,

@@ -8,7 +8,6 @@ use super::{
 /// What a caller wants to do with a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// See the field in an answer.
     Read,
     /// Name the field in an update.
     Write,
@@ -51,15 +50,11 @@ pub fn list_scope(principal: &Principal) -> Scope {
 /// Which organizations a list may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Every organization.
     All,
-    /// This one alone.
     Only(OrganizationId),
-    /// None.
     Nothing,
 }
 
-/// The right to store a new organization.
 pub fn authorize_creation(principal: &Principal) -> Result<()> {
     match principal.role {
         Administrator => Ok(()),

@@ -11,7 +11,6 @@ use super::{CredentialDigest, CredentialState, OrganizationId, Role};
 pub struct Principal {
     /// The caller's own name, for logs and records, and by which its shares are counted.
     pub subject: Arc<str>,
-    /// What kind of caller.
     pub role: Role,
     /// The organization that a user belongs to.
     pub organization: Option<OrganizationId>,
@@ -45,7 +44,6 @@ impl Principal {
 /// A call: who makes it, under which id, and how it is meant.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Who calls.
     pub principal: Arc<Principal>,
     /// The request's id, as in logs.
     pub request_id: String,
@@ -59,7 +57,6 @@ pub struct Call {
 /// A caller's key for a request, bound to what the request asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey {
-    /// The key.
     pub key: String,
     /// SHA-256 of what was asked, but for the values of fields that the change log does not keep:
     /// another request under the same key is refused.

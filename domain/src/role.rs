@@ -8,14 +8,11 @@ use std::str::FromStr;
 pub enum Role {
     /// A member of one organization.
     User,
-    /// Support staff.
     Support,
-    /// An administrator.
     Administrator,
 }
 
 impl Role {
-    /// Every role.
     pub const ALL: [Self; 3] = [Self::User, Self::Support, Self::Administrator];
 
     /// The role's name, as people write it and as it is stored.

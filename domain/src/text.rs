@@ -32,7 +32,6 @@ impl Text {
         Ok(Self(value))
     }
 
-    /// The value as a string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

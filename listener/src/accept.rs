@@ -26,7 +26,6 @@ const ACCEPT_FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where connections come from: the network, or a simulated one.
 pub trait Listener: Send + 'static {
-    /// A connection's bytes.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// The next connection, and whose it is. Loses none where it is dropped.

@@ -21,7 +21,6 @@ use crate::{
 /// Answers are handed over in pieces, so that a stream lasts as long as its client has not taken most of it.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// What is held until an answer is out.
 #[derive(Debug)]
 struct Charges {
     _request: Charge,

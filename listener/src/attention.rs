@@ -57,7 +57,6 @@ impl Attention {
         }
     }
 
-    /// Whether there is this reason.
     pub(crate) fn has(&self, reason: Reason) -> bool {
         self.0.reasons.load(Ordering::Relaxed) & reason.bit() != 0
     }

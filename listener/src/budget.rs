@@ -49,18 +49,15 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// So many bytes.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { max, shares: Shares::new(max, PARTS), hasher: RandomState::new() }
     }
 
-    /// How much there may be in all.
     pub(crate) fn max(&self) -> usize {
         self.max
     }
 
-    /// Sets the gauge of what is held.
     pub fn measure(&self) {
         metrics::held_bytes(self.shares.taken());
     }
@@ -98,7 +95,6 @@ pub struct CallerBudget {
 pub(crate) struct AnswerShare {
     /// Given back when the last of the answer is out.
     pub(crate) share: Arc<Share<Client>>,
-    /// How much that is.
     pub(crate) bytes: usize,
 }
 

@@ -22,7 +22,6 @@ use crate::{
     watched::WatchedIo,
 };
 
-/// How often a connection is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a connection that makes place for another has to say so.
 const LEAVING_GRACE: Duration = Duration::from_secs(1);
@@ -30,7 +29,6 @@ const LEAVING_GRACE: Duration = Duration::from_secs(1);
 const CONNECTION_PART: usize = 8;
 
 impl ListenerContext {
-    /// Serves a connection to its end.
     pub(crate) async fn serve(
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -163,7 +161,6 @@ impl ListenerContext {
 /// What comes next in a connection's life.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Age {
-    /// It is old enough.
     Grown,
     /// Its client was to be told with the next answer, but there was none, or it goes on.
     Told,

@@ -20,7 +20,6 @@ pub(crate) struct ConnectionState(Arc<Shared>);
 struct Shared {
     /// Where it is known whether the connection is idle.
     place: Place,
-    /// What the client holds by this connection.
     budget: ConnectionBudget,
     state: Mutex<State>,
 }
@@ -41,7 +40,6 @@ struct State {
     is_body_arriving: bool,
     /// Whether the connection has read in this turn of its task.
     has_read: bool,
-    /// When a byte last moved.
     moved: Instant,
     /// Since when the client takes no bytes that are to be written.
     blocked_since: Option<Instant>,
@@ -49,7 +47,6 @@ struct State {
 }
 
 impl ConnectionState {
-    /// That of a new connection.
     pub(crate) fn new(place: Place, budget: ConnectionBudget) -> Self {
         let now = Instant::now();
         let state = State {
@@ -67,7 +64,6 @@ impl ConnectionState {
         Self(Arc::new(Shared { place, budget, state: Mutex::new(state) }))
     }
 
-    /// What the client holds by this connection.
     pub(crate) fn budget(&self) -> &ConnectionBudget {
         &self.0.budget
     }
@@ -122,7 +118,6 @@ impl ConnectionState {
         self.with(|state| state.under_way.stream_runs(abort));
     }
 
-    /// Whether no request is under way.
     pub(crate) fn is_idle(&self) -> bool {
         self.with(|state| state.under_way.is_empty())
     }
@@ -142,7 +137,6 @@ impl ConnectionState {
         self.with(|state| state.is_body_arriving = is_arriving);
     }
 
-    /// Whether requests over HTTP/2 have come.
     pub(crate) fn is_http2(&self) -> bool {
         self.with(|state| state.is_http1 == Some(false))
     }
@@ -215,7 +209,6 @@ impl State {
     }
 }
 
-/// A request that is under way.
 #[derive(Debug)]
 pub(crate) struct RequestGuard {
     state: ConnectionState,

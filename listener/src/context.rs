@@ -22,23 +22,18 @@ pub struct Stages {
     pub end: CancellationToken,
 }
 
-/// What all connections of a listener have in common.
 pub struct ListenerContext {
     /// The listener's name in logs and metrics.
     pub name: &'static str,
-    /// What is spoken.
     pub protocol: Protocol,
     /// None where plain text is spoken.
     pub tls: Option<TlsAcceptor>,
-    /// What answers.
     pub router: Router,
-    /// What a client may take.
     pub limits: Limits,
     /// What clients charge, here and elsewhere.
     pub budget: Budget,
     /// Who is believed about where a request comes from.
     pub proxies: Networks,
-    /// When it ends.
     pub stages: Stages,
 }
 
@@ -48,7 +43,6 @@ impl fmt::Debug for ListenerContext {
     }
 }
 
-/// Whose connection it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,

@@ -38,7 +38,6 @@ impl Flood {
         self.allowance == 0 || self.abandoned > ABANDONED_MAX
     }
 
-    /// So many bytes came.
     pub(crate) fn bytes_read(&mut self, now: Instant, count: usize) {
         let seconds = (now - self.reckoned).as_secs();
         self.reckoned += Duration::from_secs(seconds);

@@ -15,7 +15,6 @@ pub(crate) struct Framing {
     body: Body,
 }
 
-/// What a line is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Line {
     /// The first of a head; empty ones before it count for nothing.

@@ -5,7 +5,6 @@ use std::time::Duration;
 /// What a client may take of a listener. What is no choice of an operator's is a constant, beside what it limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once.
     pub connections_max: usize,
     /// Requests at once on one connection of HTTP/2.
     pub streams_max: u32,
@@ -15,7 +14,6 @@ pub struct Limits {
     pub body_bytes_max: u32,
     /// From the first byte of a head to its last, and from the begin of a connection to the first head's last.
     pub header_read_timeout: Duration,
-    /// How long a connection may be without a request.
     pub idle_timeout: Duration,
     /// How long a client with a request under way may neither send nor take a byte, or leave an answer untaken.
     pub stall_timeout: Duration,

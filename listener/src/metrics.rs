@@ -6,7 +6,6 @@ const CONNECTIONS: &str = "orgd_connections";
 const CONNECTIONS_CLOSED: &str = "orgd_connections_closed_total";
 const HELD_BYTES: &str = "orgd_held_bytes";
 
-/// Gives the metrics their help texts.
 pub fn describe_metrics() {
     describe_gauge!(CONNECTIONS, "Connections of clients");
     describe_counter!(
@@ -24,7 +23,6 @@ pub fn describe_metrics() {
 pub(crate) struct ConnectionGauge(metrics::Gauge);
 
 impl ConnectionGauge {
-    /// One more.
     pub(crate) fn start(listener: &'static str) -> Self {
         let gauge = gauge!(CONNECTIONS, "listener" => listener);
         gauge.increment(1.0);
@@ -38,7 +36,6 @@ impl Drop for ConnectionGauge {
     }
 }
 
-/// A listener that has no connection yet.
 pub(crate) fn no_connections(listener: &'static str) {
     gauge!(CONNECTIONS, "listener" => listener).set(0.0);
     for closed in [Closed::Idle, Closed::Refused, Closed::OverBudget] {
@@ -68,12 +65,10 @@ impl Closed {
     }
 }
 
-/// A connection is closed so that others have their share.
 pub(crate) fn connection_closed(listener: &'static str, closed: Closed) {
     counter!(CONNECTIONS_CLOSED, "listener" => listener, "reason" => closed.name()).increment(1);
 }
 
-/// So many bytes are held by clients now.
 pub(crate) fn held_bytes(bytes: usize) {
     // Far below what a float has exactly.
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);

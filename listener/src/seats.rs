@@ -31,7 +31,6 @@ const BUSY: u64 = u64::MAX;
 /// Whose connection it is: none is a trusted proxy's, which has no share of its own.
 type Owner = Option<IpAddr>;
 
-/// The connections of a listener.
 #[derive(Clone, Debug)]
 pub(crate) struct Seats(Arc<Shared>);
 
@@ -169,12 +168,10 @@ impl Place {
         self.0.idle_since.store(BUSY, Ordering::Relaxed);
     }
 
-    /// None is any more.
     pub(crate) fn idle(&self) {
         self.0.idle_since.store(since(self.0.start), Ordering::Relaxed);
     }
 
-    /// What the connection's task hears of.
     pub(crate) fn attention(&self) -> &Attention {
         &self.0.attention
     }

@@ -33,7 +33,6 @@ type Named = (&'static str, PathBuf);
 /// The certificate of the listeners.
 pub struct Tls {
     paths: Paths,
-    /// What they held at the start.
     first: Files,
     provider: Arc<CryptoProvider>,
     current: Arc<Current>,

@@ -26,7 +26,6 @@ impl UnderWay {
         self.requests.is_empty()
     }
 
-    /// One more, and its number.
     pub(crate) fn start(&mut self) -> u64 {
         self.next += 1;
         self.requests.insert(self.next, UnderWayRequest::default());

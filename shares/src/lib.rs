@@ -48,11 +48,9 @@ pub enum Holder {
     Principal(Arc<str>),
     /// A caller that is not known yet, by the network that it comes from.
     Source(IpAddr),
-    /// The process itself.
     Process,
 }
 
-/// Why there is nothing more for a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
     /// It has its share.
@@ -149,19 +147,16 @@ impl<K: Clone + Ord> Shares<K> {
         self.0.room_beside(self.taken(), held, count)
     }
 
-    /// Whether the holder has its share or more.
     #[must_use]
     pub fn is_used_up(&self, holder: &K) -> bool {
         self.0.room(&self.lock(), holder, 1).is_err()
     }
 
-    /// How much is taken in all.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.lock().taken
     }
 
-    /// The holder that has most.
     #[must_use]
     pub fn largest(&self) -> Option<K> {
         let state = self.lock();

@@ -33,25 +33,21 @@ impl<T> Waiting<T> {
 }
 
 impl<K: Clone + Ord, T> Line<K, T> {
-    /// An empty line.
     #[must_use]
     pub fn new() -> Self {
         Self { waiting: BTreeMap::new(), turns: VecDeque::new(), len: 0 }
     }
 
-    /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether something waits for the holder.
     #[must_use]
     pub fn has(&self, holder: &K) -> bool {
         self.waiting.contains_key(holder)

@@ -63,7 +63,6 @@ impl OrganizationGrpc {
     }
 }
 
-/// What all calls have in common.
 struct Shared {
     authenticator: Authenticator,
     limits: CallLimits,

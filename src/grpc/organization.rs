@@ -17,7 +17,6 @@ use crate::{
     telemetry::RequestRecord,
 };
 
-/// The RPCs over a store.
 #[derive(Debug)]
 pub(super) struct OrganizationRpc {
     store: Store,

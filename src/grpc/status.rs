@@ -126,7 +126,6 @@ pub(super) fn malformed_timeout() -> Status {
     plain(Code::InvalidArgument, reason::DEADLINE_MALFORMED, message)
 }
 
-/// A call of a service that is not here.
 pub(super) fn unknown_service() -> Status {
     plain(Code::Unimplemented, reason::NOT_IMPLEMENTED, "There is no such service here.")
 }
@@ -171,7 +170,6 @@ pub(super) fn code_name(headers: &HeaderMap) -> &'static str {
     code::name(Status::from_header_map(headers).map_or(Code::Ok, |status| status.code()))
 }
 
-/// A handler that panicked.
 pub(super) fn panicked() -> Status {
     of(Error::Internal("a handler panicked".into()))
 }

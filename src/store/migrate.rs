@@ -9,12 +9,10 @@ use super::sql::sqlite::{STARTUP_LOCK_TIMEOUT, connect_when_free, durable};
 /// `lock_timeout` of the workers.
 const BRIEF_LOCKS: &str = "SET lock_timeout = '100ms'";
 
-/// A step of the schema.
 #[derive(Clone, Debug)]
 pub struct MigrationStep {
     /// The step's name, which begins with its date and number.
     pub name: String,
-    /// Whether the database has it.
     pub applied: bool,
     /// Whether this version has it; else a later version has applied it.
     pub known: bool,

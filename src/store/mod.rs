@@ -40,7 +40,6 @@ use self::{
 };
 use crate::domain::{self, CredentialDigest, OrganizationId, Result};
 
-/// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
     pools: Pools,
@@ -50,7 +49,6 @@ pub struct Store {
     credentials: Arc<Lookups<CredentialDigest, entity::credentials::Model>>,
     /// What does the work of the queues, until [`Store::close`].
     workers: Workers,
-    /// What each worker last found.
     health: Vec<Health>,
     files: Files,
     renewal: Renewal,

@@ -9,7 +9,6 @@ use super::retry::ANSWER_TIME;
 /// keep one limit.
 pub const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 
-/// How the database is used.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
     /// PostgreSQL connections at most, those that workers keep and that of upkeep among them.

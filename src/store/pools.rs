@@ -21,14 +21,12 @@ pub(super) const UPKEEP: u32 = 1;
 /// How many shares the places have.
 const PARTS: usize = 2;
 
-/// The pools, and the places at them.
 #[derive(Clone, Debug)]
 pub(super) struct Pools {
     /// The connections that write: one on SQLite, where a second could only wait for it.
     pub(super) writer: DatabaseConnection,
     /// The connections that read; on PostgreSQL the same pool.
     pub(super) reader: DatabaseConnection,
-    /// The connection for upkeep.
     pub(super) upkeep: DatabaseConnection,
     administrators: Shares<Holder>,
     /// Of all callers, and of administrators beside the one of their own.

@@ -15,7 +15,6 @@ const TRIAL_AFTER_FAILURE: Duration = Duration::from_millis(250);
 /// How old a finding may be. It is older only where the worker hangs.
 const AGE_MAX: Duration = Duration::from_secs(10);
 
-/// What a worker last found.
 #[derive(Clone, Debug)]
 pub(crate) struct Health(Arc<Mutex<Finding>>);
 

@@ -9,7 +9,6 @@ use crate::domain;
 pub const CREDENTIAL: &str = "digest, kind, subject, role, organization_id, expires_at, \
     revoked_at, description, created_at";
 
-/// A stored credential.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "credentials")]
 pub struct Model {
@@ -18,19 +17,14 @@ pub struct Model {
     pub digest: Vec<u8>,
     /// The name of a [`domain::CredentialKind`].
     pub kind: String,
-    /// The holder's own name.
     pub subject: String,
     /// The name of a [`domain::Role`].
     pub role: String,
-    /// The organization that a user belongs to.
     pub organization_id: Option<i64>,
     /// When it ends by itself, in whole seconds.
     pub expires_at: Option<TimeDateTimeWithTimeZone>,
-    /// When it was revoked.
     pub revoked_at: Option<TimeDateTimeWithTimeZone>,
-    /// What it is for.
     pub description: Option<String>,
-    /// When it was issued.
     pub created_at: TimeDateTimeWithTimeZone,
 }
 

@@ -2,7 +2,6 @@
 
 #![allow(unreachable_pub, reason = "SeaORM's derives make public items")]
 
-/// The table of organizations.
 pub(super) const ORGANIZATIONS: &str = "organizations";
 
 pub(super) mod credentials;

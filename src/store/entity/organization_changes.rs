@@ -8,19 +8,15 @@ use crate::domain::Field;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "organization_changes")]
 pub struct Model {
-    /// The organization that changed.
     #[sea_orm(primary_key, auto_increment = false)]
     pub organization_id: i64,
     /// The version that the change made.
     #[sea_orm(primary_key, auto_increment = false)]
     pub version: i64,
-    /// When.
     pub date: TimeDateTimeWithTimeZone,
-    /// The name of who changed it.
     pub subject: String,
     /// What kind of caller that was, by its name.
     pub role: String,
-    /// The id of the request that changed it.
     pub request_id: String,
     /// The name at this version.
     pub name: String,

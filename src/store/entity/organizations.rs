@@ -4,26 +4,20 @@ use sea_orm::entity::prelude::*;
 
 use crate::domain::{Error, Etag, Field, Fields, Organization, OrganizationId};
 
-/// A stored organization.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "organizations")]
 pub struct Model {
     /// As [`OrganizationId`] has it.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i64,
-    /// The display name.
     pub name: String,
-    /// The subscription, where there is one.
     pub subscription_id: Option<String>,
-    /// The handshake, where there is one.
     pub handshake: Option<String>,
     /// The version at which the handshake changed last, 0 before it had one.
     pub handshake_version: i64,
     /// 1 when created, one more with each change.
     pub version: i64,
-    /// When the row was stored first.
     pub date_created: TimeDateTimeWithTimeZone,
-    /// When a field changed last.
     pub date_modified: TimeDateTimeWithTimeZone,
 }
 

@@ -12,7 +12,6 @@ use crate::{
     store::{clock, entity::organizations},
 };
 
-/// What a batch does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Write {
     Update,
@@ -98,9 +97,7 @@ impl Times {
 pub(crate) enum Cell {
     /// The id that is pending for, or was taken for a creation.
     Id,
-    /// Whether the patch names a field.
     Sets(Field),
-    /// The value that a field is to have.
     Value(Field),
     Number(fn(&PendingUpdate) -> Option<i64>),
     Text(fn(&PendingUpdate) -> Option<&str>),
@@ -149,7 +146,6 @@ pub(crate) fn for_each_field(
 
 /// What of a dialect stands inside the statements.
 pub(crate) struct Dialect {
-    /// The relation `pending`.
     pub(crate) pending: String,
     /// The placeholder of [`Times::now`].
     pub(crate) now: String,
