@@ -137,21 +137,15 @@ pub enum Error {
     #[error(
         "The organization was changed since you read it; its etag is now {current}. Read it again and repeat the change on what you find."
     )]
-    EtagMismatch {
-        current: Etag,
-    },
+    EtagMismatch { current: Etag },
     #[error(
         "A weak etag (W/) matches nothing that is to be changed; send the etag without W/, as an answer gives it. The organization's etag is {current}."
     )]
-    EtagWeak {
-        current: Etag,
-    },
+    EtagWeak { current: Etag },
     #[error(
         "What was sent is no etag; send one with its double quotes, as an answer gives it. The organization's etag is {current}."
     )]
-    EtagMalformed {
-        current: Etag,
-    },
+    EtagMalformed { current: Etag },
     #[error(
         "The service has more to do than it can do in time; your request was not carried out. Try again after the time that the answer says."
     )]

@@ -77,7 +77,8 @@ impl ListenerContext {
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut overdue = pin!(overdue(&state, &limits));
         let mut next_age = Age::Grown;
-        let mut aged = pin!(sleep(age_max(&limits)));
+        // Spread, so that not all of one deployment's clients come back at once.
+        let mut aged = pin!(sleep(spread(limits.connection_age_max, 0.9..1.1)));
         let mut is_stopping = false;
         loop {
             tokio::select! {
@@ -166,11 +167,6 @@ enum Age {
     Told,
     /// Its last requests have had their time.
     Over,
-}
-
-/// How old a connection becomes: not all of one deployment's clients come back at once.
-fn age_max(limits: &Limits) -> Duration {
-    spread(limits.connection_age_max, 0.9..1.1)
 }
 
 /// Ends when the connection must.

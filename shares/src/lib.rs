@@ -88,7 +88,7 @@ impl<K: Clone + Ord> Shares<K> {
     /// `max` in all, of which a holder may have one of `parts` of what others leave, but always one.
     #[must_use]
     pub fn new(max: usize, parts: usize) -> Self {
-        let (held, waiting) = (BTreeMap::new(), Line::new());
+        let (held, waiting) = (BTreeMap::new(), Line::default());
         let state = State { taken: 0, held, waiting, sweep_at: SWEEP_AT_MIN };
         Self(Arc::new(Shared { max, parts: parts.max(1), state: Mutex::new(state) }))
     }

@@ -32,12 +32,13 @@ impl<T> Waiting<T> {
     }
 }
 
-impl<K: Clone + Ord, T> Line<K, T> {
-    #[must_use]
-    pub fn new() -> Self {
+impl<K, T> Default for Line<K, T> {
+    fn default() -> Self {
         Self { waiting: BTreeMap::new(), turns: VecDeque::new(), len: 0 }
     }
+}
 
+impl<K: Clone + Ord, T> Line<K, T> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -103,18 +104,12 @@ impl<K: Clone + Ord, T> Line<K, T> {
     }
 }
 
-impl<K: Clone + Ord, T> Default for Line<K, T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::Line;
 
     fn line(things: &[(char, u32)]) -> Line<char, u32> {
-        let mut line = Line::new();
+        let mut line = Line::default();
         for (holder, thing) in things {
             line.push(*holder, *thing);
         }

@@ -1,7 +1,5 @@
 //! How a store comes to be: its pools, its queues, and the workers that do the work of these.
 
-use std::io;
-
 use sea_orm::{ConnectOptions, Database, DbErr};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -49,7 +47,7 @@ impl Store {
     /// The schema is not looked at; see [`Store::migrate`].
     pub async fn connect(url: &SecretString, options: StoreOptions) -> Result<Self, DbErr> {
         let mut writer = Self::options(url, &options)?;
-        if is_sqlite(url) {
+        if url.expose_secret().starts_with("sqlite:") {
             if !options.creates {
                 sqlite::find(url.expose_secret())?;
             }
@@ -149,7 +147,9 @@ impl Store {
                 |row: &Vec<u8>, digest: CredentialDigest| *row == digest.0,
             ));
         });
-        let workers = workers.map_err(no_workers)?;
+        let workers = workers.map_err(|error| {
+            DbErr::Custom(format!("cannot start the thread of the workers: {error}"))
+        })?;
         Ok(Self {
             pools,
             updates,
@@ -198,13 +198,4 @@ impl Store {
     pub async fn migrate(url: &SecretString) -> Result<(), DbErr> {
         migrate::up(Self::options(url, &StoreOptions::default())?).await
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the signature is map_err's")]
-fn no_workers(error: io::Error) -> DbErr {
-    DbErr::Custom(format!("cannot start the thread of the workers: {error}"))
-}
-
-fn is_sqlite(url: &SecretString) -> bool {
-    url.expose_secret().starts_with("sqlite:")
 }

@@ -34,12 +34,15 @@ fn of_sqlx(error: &DbErr) -> Option<&sqlx::Error> {
     }
 }
 
+/// What the database refused with, where it answered.
+fn refusal(error: &DbErr) -> Option<&dyn DatabaseError> {
+    of_sqlx(error).and_then(sqlx::Error::as_database_error)
+}
+
 fn is_unavailable(error: &DbErr) -> bool {
-    if is_unreachable(error) || matches!(error, DbErr::Conn(_)) {
-        return true;
-    }
-    let refusal = of_sqlx(error).and_then(sqlx::Error::as_database_error);
-    refusal.is_some_and(is_passing_state)
+    is_unreachable(error)
+        || matches!(error, DbErr::Conn(_))
+        || refusal(error).is_some_and(is_passing_state)
 }
 
 /// Whether a connection broke, so that another may do. Not where the answer did not come in time:
@@ -84,8 +87,7 @@ pub(super) fn is_broken(error: &sqlx::Error) -> bool {
 /// Whether a session refused a statement because of what it is, so that a new one may do it: nothing
 /// was written.
 pub(super) fn is_outlived(error: &DbErr) -> bool {
-    let refusal = of_sqlx(error).and_then(sqlx::Error::as_database_error);
-    refusal.is_some_and(is_refusal_of_session)
+    refusal(error).is_some_and(is_refusal_of_session)
 }
 
 /// Of those of PostgreSQL: a transaction that may only read, as on a standby; and a statement that is
@@ -111,16 +113,14 @@ fn is_refusal_of_session(error: &dyn DatabaseError) -> bool {
 /// Whether a statement on several rows failed because of one of them, so that the others can do
 /// without it. The statement has stored nothing.
 pub(super) fn is_about_a_row(error: &DbErr) -> bool {
-    let Some(refusal) = of_sqlx(error).and_then(sqlx::Error::as_database_error) else {
-        return false;
-    };
+    let Some(refusal) = refusal(error) else { return false };
     is_lost_to_another(error) || is_too_slow(refusal) || !is_passing_state(refusal)
 }
 
 /// Whether a statement lost to another transaction: a serialization failure or a deadlock. It has
 /// stored nothing, unlike with the others of class 40, such as 40003, of which that is not known.
 pub(super) fn is_lost_to_another(error: &DbErr) -> bool {
-    let Some(error) = of_sqlx(error).and_then(sqlx::Error::as_database_error) else { return false };
+    let Some(error) = refusal(error) else { return false };
     sqlite_code(error).is_none()
         && error.code().is_some_and(|code| code == "40001" || code == "40P01")
 }

@@ -28,7 +28,7 @@ use crate::domain::{
 /// statements, before the caller is told to come back.
 const LOST_ROW_RETRIES_MAX: u32 = 5;
 
-/// Organizations whose versions are pending in one statement.
+/// Organizations whose versions are asked for in one statement.
 const VERSIONS_MAX: usize = 512;
 
 impl Store {

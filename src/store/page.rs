@@ -6,7 +6,7 @@ use crate::domain::{Page, PageSize, Result};
 /// Entries that one statement answers at most.
 const PIECE_MAX: usize = 100;
 
-/// Lookups a page of what comes after a key. `piece` reads the entries after a key, so many at most, by
+/// Reads a page of what comes after a key. `piece` reads the entries after a key, so many at most, by
 /// ascending key.
 pub(super) async fn read<T, F: Future<Output = Result<Vec<T>>>>(
     size: PageSize,

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{options::STATEMENT_TIMEOUT_MAX, retry::ANSWER_TIME};
 
-/// How long a connection may have been quiet before it is pending for a sign of life: one that the
+/// How long a connection may have been quiet before it is asked for a sign of life: one that the
 /// server has closed meanwhile is then replaced before a statement is lost on it.
 pub(super) const QUIET_MAX: Duration = Duration::from_millis(100);
 
@@ -82,7 +82,7 @@ impl Renewal {
             .after_release(|connection, _| Box::pin(async move { Ok(is_alive(connection).await) }))
     }
 
-    /// Looks at a new connection. One that is of no use is held until whoever pending for it gives up:
+    /// Looks at a new connection. One that is of no use is held until whoever asked for it gives up:
     /// sqlx would log an error and connect anew, up to a hundred times a second.
     async fn admit(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let unfit = match unfit(connection).await? {

@@ -89,14 +89,6 @@ struct Waiting<W, A> {
     _place: Share<Holder>,
 }
 
-/// What a worker took out of the queue.
-struct Taken<W, A> {
-    /// May be empty.
-    batch: Vec<Job<W, A>>,
-    /// Whether there will be no other batch.
-    is_over: bool,
-}
-
 /// A piece of work that a worker has to answer. Dropped without an answer, it is a fault.
 #[derive(Debug)]
 pub(crate) struct Job<W, A> {
@@ -128,7 +120,7 @@ impl<W, A> Queue<W, A> {
     pub(crate) fn new(limits: QueueLimits, telemetry: QueueTelemetry) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                ready: Line::new(),
+                ready: Line::default(),
                 locked: BTreeMap::new(),
                 is_let_go: false,
                 is_closed: false,
@@ -199,7 +191,7 @@ impl<W, A> Queue<W, A> {
         if let Some(behind) = behind {
             behind.push(holder.clone(), waiting);
         } else {
-            state.locked.extend(organization.map(|organization| (organization, Line::new())));
+            state.locked.extend(organization.map(|organization| (organization, Line::default())));
             self.make_ready(&mut state, holder.clone(), waiting);
         }
         if !state.is_let_go && self.places.taken() >= self.limits.hold {
@@ -251,18 +243,15 @@ impl<W, A> Queue<W, A> {
     pub(crate) async fn next(self: &Arc<Self>) -> Option<Vec<Job<W, A>>> {
         loop {
             let arrived = self.arrived.notified();
-            let Taken { batch, is_over } = self.take();
-            if !batch.is_empty() {
-                return Some(batch);
+            match self.take() {
+                Some(batch) if batch.is_empty() => arrived.await,
+                taken => return taken,
             }
-            if is_over {
-                return None;
-            }
-            arrived.await;
         }
     }
 
-    fn take(self: &Arc<Self>) -> Taken<W, A> {
+    /// What a batch may have now, perhaps nothing. None where there will be no other.
+    fn take(self: &Arc<Self>) -> Option<Vec<Job<W, A>>> {
         let mut state = self.lock();
         let mut batch = Vec::new();
         state.is_let_go |= state.is_closed;
@@ -288,7 +277,8 @@ impl<W, A> Queue<W, A> {
                 self.arrived.notify_waiters();
             }
         }
-        Taken { batch, is_over: state.is_closed && is_empty }
+        let is_over = state.is_closed && is_empty && batch.is_empty();
+        (!is_over).then_some(batch)
     }
 
     /// Takes all that waits, which no worker can do; also what waits for a lock.

@@ -4,7 +4,7 @@
 use std::{io, panic::AssertUnwindSafe, thread};
 
 use futures_util::FutureExt;
-use sea_orm::{DatabaseConnection, DbErr};
+use sea_orm::{DatabaseConnection, DbErr, QueryResult};
 use tokio::{runtime, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ use crate::{
         sql::{
             pending::{PendingUpdate, Write},
             postgres::{self, PinnedConnection},
-            row::{CredentialRow, OrganizationRow},
+            row::{self, CredentialRow, Keys, OrganizationRow},
             sqlite,
         },
     },
@@ -81,31 +81,26 @@ impl Worker {
         }
     }
 
-    /// The organizations that have these ids.
     pub(crate) async fn organizations(
         &mut self,
         ids: &[OrganizationId],
     ) -> Result<Vec<OrganizationRow>, DbErr> {
-        match &mut self.way {
-            Way::Postgres(pinned) => {
-                pinned.run(async |connection| postgres::organizations(connection, ids).await).await
-            }
-            Way::Sqlite(pool, files) => files.around(sqlite::organizations(pool, ids)).await,
-        }
+        row::organizations(self.look_up(Keys::Ids(ids)).await?)
     }
 
-    /// The credentials that have these digests.
     pub(crate) async fn credentials(
         &mut self,
         digests: &[CredentialDigest],
     ) -> Result<Vec<CredentialRow>, DbErr> {
+        row::credentials(self.look_up(Keys::Digests(digests)).await?)
+    }
+
+    async fn look_up(&mut self, keys: Keys<'_>) -> Result<Vec<QueryResult>, DbErr> {
         match &mut self.way {
             Way::Postgres(pinned) => {
-                pinned
-                    .run(async |connection| postgres::credentials(connection, digests).await)
-                    .await
+                pinned.run(async |connection| postgres::look_up(connection, keys).await).await
             }
-            Way::Sqlite(pool, files) => files.around(sqlite::credentials(pool, digests)).await,
+            Way::Sqlite(pool, files) => files.around(sqlite::look_up(pool, keys)).await,
         }
     }
 }

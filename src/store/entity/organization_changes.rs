@@ -26,7 +26,7 @@ pub struct Model {
     pub handshake_version: i64,
     /// The caller's key for the request.
     pub idempotency_key: Option<String>,
-    /// SHA-256 of what the request pending, without the values that the log does not keep.
+    /// SHA-256 of what the request asked, without the values that the log does not keep.
     pub request_digest: Option<Vec<u8>>,
 }
 

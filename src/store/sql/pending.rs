@@ -4,12 +4,11 @@
 use std::sync::LazyLock;
 
 use sea_orm::{IdenStatic, Iterable};
-use time::OffsetDateTime;
 
 use super::row::OrganizationRow;
 use crate::{
     domain::{self, Call, Change, Etag, Field, IdempotencyKey, OrganizationId, Patch, Text},
-    store::{clock, entity::organizations},
+    store::entity::organizations,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -78,24 +77,10 @@ impl PendingUpdate {
     }
 }
 
-/// The times that a batch is done at: one for all its rows.
-pub(crate) struct Times {
-    /// When the organizations change.
-    pub(crate) now: OffsetDateTime,
-    /// What the end of a credential is compared with.
-    pub(crate) now_in_seconds: OffsetDateTime,
-}
-
-impl Times {
-    pub(crate) fn read() -> Self {
-        Self { now: clock::now(), now_in_seconds: clock::now_in_seconds() }
-    }
-}
-
 /// What a column of `pending` has.
 #[derive(Clone, Copy)]
 pub(crate) enum Cell {
-    /// The id that is pending for, or was taken for a creation.
+    /// The id that is asked for, or was taken for a creation.
     Id,
     Sets(Field),
     Value(Field),
@@ -147,12 +132,12 @@ pub(crate) fn for_each_field(
 /// What of a dialect stands inside the statements.
 pub(crate) struct Dialect {
     pub(crate) pending: String,
-    /// The placeholder of [`Times::now`].
+    /// The placeholder of when the organizations change: one time for all of a batch.
     pub(crate) now: String,
     /// The later of that and `stored.date_modified`: the clocks of instances differ, and the dates of
     /// an organization's versions do not go backwards.
     pub(crate) now_or_later: String,
-    /// The placeholder of [`Times::now_in_seconds`].
+    /// The placeholder of what the end of a credential is compared with.
     pub(crate) now_in_seconds: String,
 }
 

@@ -16,15 +16,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     create,
-    pending::{
-        ASKED, Cell, Dialect, PendingUpdate, Times, Write, in_order, organization_columns, record,
-    },
-    row::{self, CredentialRow, OrganizationRow},
+    pending::{ASKED, Cell, Dialect, PendingUpdate, Write, in_order, organization_columns, record},
+    row::{self, Keys},
     update,
 };
 use crate::{
-    domain::{self, CredentialDigest, OrganizationId},
+    domain,
     store::{
+        clock,
         entity::{credentials::CREDENTIAL, organizations},
         error::{is_broken, is_outlived},
         options::StoreOptions,
@@ -151,7 +150,7 @@ pub(crate) async fn write(
         Write::Update => UPDATE.as_str(),
         Write::Create => CREATE.as_str(),
     };
-    let Times { now, now_in_seconds } = Times::read();
+    let (now, now_in_seconds) = (clock::now(), clock::now_in_seconds());
     let mut query = sqlx::query(statement);
     for (_, cell) in ASKED.iter() {
         query = match *cell {
@@ -218,28 +217,27 @@ async fn take_ids(
     taken.fetch_one(connection).await
 }
 
-/// The organizations that have these ids.
-pub(crate) async fn organizations(
+/// The rows that have these keys.
+pub(crate) async fn look_up(
     connection: &mut PgConnection,
-    ids: &[OrganizationId],
-) -> Result<Vec<OrganizationRow>, sqlx::Error> {
-    static STATEMENT: LazyLock<String> = LazyLock::new(|| {
+    keys: Keys<'_>,
+) -> Result<Vec<QueryResult>, sqlx::Error> {
+    static ORGANIZATIONS: LazyLock<String> = LazyLock::new(|| {
         let columns = organization_columns("");
         format!("SELECT {columns} FROM organizations WHERE id = ANY ($1)")
     });
-    let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-    let rows = sqlx::query(STATEMENT.as_str()).bind(ids).fetch_all(connection).await?;
-    row::organizations(rows.into_iter().map(QueryResult::from)).map_err(sqlx::Error::decode)
-}
-
-/// The credentials that have these digests.
-pub(crate) async fn credentials(
-    connection: &mut PgConnection,
-    digests: &[CredentialDigest],
-) -> Result<Vec<CredentialRow>, sqlx::Error> {
-    static STATEMENT: LazyLock<String> =
+    static CREDENTIALS: LazyLock<String> =
         LazyLock::new(|| format!("SELECT {CREDENTIAL} FROM credentials WHERE digest = ANY ($1)"));
-    let digests: Vec<&[u8]> = digests.iter().map(|digest| digest.0.as_slice()).collect();
-    let rows = sqlx::query(STATEMENT.as_str()).bind(digests).fetch_all(connection).await?;
-    row::credentials(rows.into_iter().map(QueryResult::from)).map_err(sqlx::Error::decode)
+    let query = match keys {
+        Keys::Ids(ids) => {
+            let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+            sqlx::query(ORGANIZATIONS.as_str()).bind(ids)
+        }
+        Keys::Digests(digests) => {
+            let digests: Vec<&[u8]> = digests.iter().map(|digest| digest.0.as_slice()).collect();
+            sqlx::query(CREDENTIALS.as_str()).bind(digests)
+        }
+    };
+    let rows = query.fetch_all(connection).await?;
+    Ok(rows.into_iter().map(QueryResult::from).collect())
 }

@@ -7,9 +7,16 @@ use data_encoding::HEXLOWER;
 use sea_orm::{DbErr, FromQueryResult, QueryResult, TryGetable};
 
 use crate::{
-    domain::{self, Error},
+    domain::{self, CredentialDigest, Error, OrganizationId},
     store::entity::{credentials, organizations},
 };
+
+/// The keys of the rows that are looked up.
+#[derive(Clone, Copy)]
+pub(crate) enum Keys<'a> {
+    Ids(&'a [OrganizationId]),
+    Digests(&'a [CredentialDigest]),
+}
 
 /// A row's key, and what it is, where it can be decoded.
 pub(crate) type Row<K, M> = (K, domain::Result<M>);

@@ -11,8 +11,8 @@ use std::{
 use data_encoding::HEXLOWER;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
-    DbErr, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
-    Value,
+    DbErr, QueryResult, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions,
+    TransactionTrait, Value,
     sqlx::{
         Connection, Sqlite,
         pool::PoolOptions,
@@ -24,15 +24,14 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     create,
-    pending::{
-        ASKED, Cell, Dialect, PendingUpdate, Times, Write, in_order, organization_columns, record,
-    },
-    row::{self, CredentialRow, OrganizationRow},
+    pending::{ASKED, Cell, Dialect, PendingUpdate, Write, in_order, organization_columns, record},
+    row::{self, Keys},
     update,
 };
 use crate::{
-    domain::{self, CredentialDigest, OrganizationId},
+    domain,
     store::{
+        clock,
         entity::{credentials::CREDENTIAL, organizations},
         error::is_locked,
         files::Files,
@@ -176,7 +175,7 @@ pub(crate) async fn write(
         Write::Update => UPDATE.as_str(),
         Write::Create => CREATE.as_str(),
     };
-    let Times { now, now_in_seconds } = Times::read();
+    let (now, now_in_seconds) = (clock::now(), clock::now_in_seconds());
     let transaction = database.begin_with_options(immediate()).await?;
     let (count, least) = create::needs(rows);
     let end = if count > 0 { take_ids(&transaction, count, least).await? } else { 0 };
@@ -227,34 +226,30 @@ fn as_array(id: i64, row: &PendingUpdate) -> Vec<serde_json::Value> {
     ASKED.iter().map(cell).collect()
 }
 
-/// The organizations that have these ids.
-pub(crate) async fn organizations(
+/// The rows that have these keys.
+pub(crate) async fn look_up(
     database: &DatabaseConnection,
-    ids: &[OrganizationId],
-) -> Result<Vec<OrganizationRow>, DbErr> {
-    static STATEMENT: LazyLock<String> = LazyLock::new(|| {
+    keys: Keys<'_>,
+) -> Result<Vec<QueryResult>, DbErr> {
+    static ORGANIZATIONS: LazyLock<String> = LazyLock::new(|| {
         let columns = organization_columns("");
         format!("SELECT {columns} FROM organizations WHERE id IN (SELECT value FROM json_each(?1))")
     });
-    let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-    let found = database.query_all_raw(statement(STATEMENT.as_str(), [json(&ids)?])).await?;
-    row::organizations(found)
-}
-
-/// The credentials that have these digests.
-pub(crate) async fn credentials(
-    database: &DatabaseConnection,
-    digests: &[CredentialDigest],
-) -> Result<Vec<CredentialRow>, DbErr> {
-    static STATEMENT: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "SELECT {CREDENTIAL} FROM credentials \
-             WHERE digest IN (SELECT unhex(value) FROM json_each(?1))"
-        )
+    static CREDENTIALS: LazyLock<String> = LazyLock::new(|| {
+        let digests = "SELECT unhex(value) FROM json_each(?1)";
+        format!("SELECT {CREDENTIAL} FROM credentials WHERE digest IN ({digests})")
     });
-    let digests: Vec<_> = digests.iter().map(|digest| HEXLOWER.encode(&digest.0)).collect();
-    let found = database.query_all_raw(statement(STATEMENT.as_str(), [json(&digests)?])).await?;
-    row::credentials(found)
+    let (text, keys) = match keys {
+        Keys::Ids(ids) => {
+            let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+            (ORGANIZATIONS.as_str(), json(&ids)?)
+        }
+        Keys::Digests(digests) => {
+            let digests: Vec<_> = digests.iter().map(|digest| HEXLOWER.encode(&digest.0)).collect();
+            (CREDENTIALS.as_str(), json(&digests)?)
+        }
+    };
+    database.query_all_raw(statement(text, [keys])).await
 }
 
 fn statement(text: &str, values: impl IntoIterator<Item = Value>) -> Statement {

@@ -12,7 +12,7 @@ use super::{
     predicates::may_write,
 };
 
-/// Updates every organization of `pending` whose version is the one pending for, that would really
+/// Updates every organization of `pending` whose version is the one asked for, that would really
 /// change, and whose caller may write it. Others are left alone.
 pub(crate) fn changes(dialect: &Dialect) -> String {
     let Dialect { pending, now_or_later, .. } = dialect;
