@@ -269,7 +269,7 @@ async fn take_message(mut body: Body, bytes_max: usize, deadline: Instant) {
     let _ = timeout_at(end.into(), taking).await;
 }
 
-/// A caller's limit_status, or the refusal where it called too often.
+/// A caller's limit status, or the refusal where it called too often.
 fn within_rate(limit_status: RateLimitStatus) -> Result<RateLimitStatus, Status> {
     match limit_status.wait {
         Some(wait) => Err(status::rate_limited(wait, &limit_status)),

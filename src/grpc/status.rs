@@ -136,7 +136,7 @@ pub(super) fn deadline_exceeded(is_change: bool) -> Status {
     plain(Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED, &message)
 }
 
-/// One call too many of a caller, whose limit_status is told beside.
+/// One call too many of a caller, whose limit status is told beside.
 pub(super) fn rate_limited(wait: Duration, limit_status: &RateLimitStatus) -> Status {
     let message = format!(
         "You call too often ({}); your request was not carried out. \
