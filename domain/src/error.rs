@@ -158,7 +158,7 @@ pub enum Error {
         "The service cannot reach its database at the moment. Try again after the time that the answer says."
     )]
     Unavailable(#[source] Cause),
-    /// The same while a change was under way, so that it may be stored.
+    /// As `Unavailable`, while a change was under way: it may be stored.
     #[error(
         "The service cannot reach its database at the moment; whether a change was stored is not known. Try again with the same idempotency key, or read before you do."
     )]
@@ -188,7 +188,7 @@ impl Error {
         Self::Invalid(vec![Violation::new(path, reason, description)])
     }
 
-    /// The same of a change that was begun: its caller must know that it may be stored.
+    /// The error of a change that was begun: its caller must know that it may be stored.
     #[must_use]
     pub fn of_change(self) -> Self {
         match self {
