@@ -21,14 +21,15 @@ use crate::{
     seats::Seats,
 };
 
-/// How long accepting rests after it failed, as it does when file descriptors have run out.
+/// The pause after accepting has failed, for example because file descriptors have run out.
 const ACCEPT_FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where connections come from: the network, or a simulated one.
 pub trait Listener: Send + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection, and whose it is. Loses none where it is dropped.
+    /// The next connection, and its client's address. Must be cancel safe: a dropped future loses no
+    /// connection.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
 }
 
@@ -43,8 +44,8 @@ impl Listener for TcpListener {
     }
 }
 
-/// Serves every connection that comes to `listener`, until the context is to stop. Each ends after its
-/// requests then, and at once at the end. An error: the listener takes no connections any more.
+/// Serves every connection of `listener` until `context.stages.stop`. Then each ends after its requests, and
+/// at `context.stages.end` at once. Fails if the listener can take no connections any more.
 pub async fn accept_loop(
     mut listener: impl Listener,
     context: ListenerContext,
@@ -52,7 +53,8 @@ pub async fn accept_loop(
 ) -> Result<()> {
     let context = Arc::new(context);
     let seats = Seats::new(context.name, context.limits.connections_max);
-    // Whoever has to wait is told so, or closed: in the kernel's queue the honest would wait with the others.
+    // Every connection is accepted, and closed if it has no place: in the kernel's queue honest clients would
+    // wait behind the others.
     while let Some(accepted) = context.stages.stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
@@ -71,7 +73,7 @@ pub async fn accept_loop(
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 return Err(anyhow!("the {} listener has failed: {error}", context.name));
             }
-            // The client's own doing, and nothing to rest for.
+            // The client closed it before it was accepted. No pause is needed.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::warn!(%error, listener = context.name, "cannot accept a connection");

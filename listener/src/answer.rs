@@ -18,7 +18,8 @@ use crate::{
     connection_state::RequestGuard,
 };
 
-/// Answers are handed over in pieces, so that a stream lasts as long as its client has not taken most of it.
+/// The largest piece of an answer that hyper gets at once. With small pieces, the body lives until its client
+/// has taken most of the answer.
 const PIECE_BYTES: usize = 16 * 1024;
 
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl AsRef<[u8]> for Piece {
 }
 
 pin_project! {
-    /// An answer's body, with which the request ends.
+    /// An answer's body. The request ends when it is dropped.
     pub(crate) struct GuardedBody<B> {
         #[pin]
         body: B,
@@ -52,14 +53,14 @@ pin_project! {
         charges: Arc<Charges>,
         // Whether the answer was counted as a whole.
         is_counted: bool,
-        // What of the last frame was not asked for yet, and what is held for that frame.
+        // The part of the last frame that was not handed over yet, and the charge for that frame.
         rest: Bytes,
         part: Option<Arc<Charge>>,
     }
 }
 
 impl<B: Body> GuardedBody<B> {
-    /// The answer to a request for which so much is held.
+    /// Wraps the answer to a request, for which `request` is charged.
     pub(crate) fn guard(
         response: Response<B>,
         connection: ConnectionBudget,
@@ -101,7 +102,7 @@ impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
             let frame = match this.body.as_mut().poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 other => {
-                    // Whoever asks for more has taken what there was; from here on it waits for us.
+                    // hyper asks for more, so the client has taken all before. Now the client waits for us.
                     this.guard.note_untaken(false);
                     return other;
                 }
@@ -120,7 +121,7 @@ impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
                 *this.part = Some(Arc::new(Charge::start(this.connection, share, bytes)));
             }
         }
-        // Also of the last one: whoever has sent it drops the body.
+        // Also for the last piece: hyper drops the body once it has sent it.
         this.guard.note_untaken(true);
         let bytes = this.rest.split_to(this.rest.len().min(PIECE_BYTES));
         let piece = Piece { bytes, _holds: this.charges.clone(), _part: this.part.clone() };

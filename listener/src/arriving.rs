@@ -18,13 +18,13 @@ use crate::{
     connection_state::ConnectionState,
 };
 
-/// A body that is not all here.
+/// A body that has not arrived completely.
 struct Arriving {
     origin: Origin,
     state: ConnectionState,
     since: Instant,
     patience: Duration,
-    /// How much is here, and how much of that counts beside the request.
+    /// Bytes that have arrived, and the charges for those beyond [`REQUEST_BYTES`].
     passed: usize,
     charges: Vec<Charge>,
 }
@@ -60,7 +60,7 @@ pin_project! {
 }
 
 impl ArrivingBody {
-    /// Whoever spends `patience` on sending it is slow.
+    /// A client that has not sent all of it within `patience` counts as slow.
     pub(crate) fn new(
         body: Incoming,
         is_http1: bool,
@@ -68,7 +68,7 @@ impl ArrivingBody {
         (origin, patience): (Origin, Duration),
     ) -> Self {
         let mut this = Self { body, first: None, arriving: None, state: state.clone() };
-        // Over HTTP/1 it is handed over later.
+        // Over HTTP/1, hyper hands over the body later.
         if !is_http1 {
             this.look();
         }
@@ -81,7 +81,7 @@ impl ArrivingBody {
         this
     }
 
-    /// Takes what is here. A body that waits to be asked for is asked for by this.
+    /// Reads what has arrived. With `Expect: 100-continue`, this makes hyper ask for the body.
     pub(crate) fn look(&mut self) {
         if self.first.is_some() || self.body.is_end_stream() {
             return;
@@ -99,7 +99,7 @@ impl ArrivingBody {
     }
 }
 
-/// All of a body is here.
+/// Notes that the body is complete.
 fn arrived(arriving: &mut Option<Arriving>) {
     if let Some(mut arrived) = arriving.take() {
         arrived.patience = Duration::MAX;
@@ -143,7 +143,7 @@ impl Body for ArrivingBody {
     }
 }
 
-/// A hint of so many bytes more.
+/// The size hint, and `more` bytes.
 pub(crate) fn with(hint: &SizeHint, more: u64) -> SizeHint {
     let mut all = SizeHint::new();
     all.set_lower(hint.lower().saturating_add(more));

@@ -1,5 +1,5 @@
-//! How a connection's task hears of what happens elsewhere. One waker serves all reasons: each turn of the task
-//! would look at one for each.
+//! How other tasks interrupt a connection's task. One waker serves all reasons: with one for each, every poll
+//! of the task would check them all.
 
 use std::{
     future::poll_fn,
@@ -35,14 +35,14 @@ impl Reason {
     }
 }
 
-/// The reasons that there are for one connection.
+/// The reasons for which one connection must end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Attention(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     reasons: AtomicU8,
-    /// Those of them that the task has not heard of.
+    /// Those that the task has not been told yet.
     news: AtomicU8,
     task: AtomicWaker,
 }
@@ -61,10 +61,10 @@ impl Attention {
         self.0.reasons.load(Ordering::Relaxed) & reason.bit() != 0
     }
 
-    /// Ends with the next reason. For one task alone.
+    /// Waits for the next reason. Only one task may wait, as there is one waker.
     pub(crate) async fn next(&self) -> Reason {
         poll_fn(|context| {
-            // Before the look: what comes after it wakes.
+            // Registered before the look, so that a reason that comes after the look wakes the task.
             self.0.task.register(context.waker());
             let news = self.0.news.load(Ordering::Acquire);
             let Some(reason) = Reason::ALL.into_iter().find(|reason| news & reason.bit() != 0)

@@ -1,5 +1,5 @@
-//! What clients charge, in bytes: requests under way, and answers that are made and not taken. Each costs
-//! memory for as long as its client likes.
+//! Budgets in bytes for what clients hold: requests under way, and answers that are made and not taken. Both
+//! cost memory for as long as a client likes.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -13,20 +13,22 @@ use orgd_shares::{Over, Share, Shares};
 
 use crate::{forwarded::Source, metrics};
 
-/// What a request counts for from its headers to the end of its answer, and a body and an answer up to this
-/// with it: a message that does not come, with its handler and the buffer for it, was measured at 7 to 15 KB.
+/// What a request is charged from its headers to the end of its answer. It covers a body and an answer of up
+/// to this size. A request whose message never comes was measured at 7 to 15 KB, with its handler and its
+/// buffer.
 pub(crate) const REQUEST_BYTES: usize = 16 * 1024;
 /// A source address or a caller has one of so many parts of what others leave.
 const PARTS: usize = 2;
 
-/// The secret that a request presents: all spellings of the header end with it, and all are one caller's.
+/// The secret in a request's Authorization header. All spellings of the header end with it, so all count for
+/// one caller.
 #[must_use]
 pub fn secret(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get_all(AUTHORIZATION).iter().next()?.as_bytes().rsplit(|byte| *byte == b' ').next()
 }
 
-/// How many bytes an answer takes while it waits to be taken, where its body does not say so; an
-/// extension of the response.
+/// How many bytes an answer takes until its client has taken it, where its body does not say so. An extension
+/// of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerBytes(pub usize);
 
@@ -35,16 +37,16 @@ pub struct AnswerBytes(pub usize);
 pub(crate) enum Client {
     /// For requests, and for answers to whoever presents no credential.
     Source(IpAddr),
-    /// For answers: a hash of what is presented, as it is not known yet what that is worth.
+    /// For answers: a hash of the presented credential, which is not authenticated yet.
     Caller(u64),
 }
 
-/// What may be held in all.
+/// The budget of all clients together.
 #[derive(Clone, Debug)]
 pub struct Budget {
     max: usize,
     shares: Shares<Client>,
-    /// With a key of this process: nobody can choose a credential that counts for another.
+    /// Keyed by this process, so that nobody can choose a credential that counts for another's.
     hasher: RandomState,
 }
 
@@ -62,8 +64,8 @@ impl Budget {
         metrics::held_bytes(self.shares.taken());
     }
 
-    /// Takes what a request costs. Where that is more than its source's share it is counted all the same,
-    /// as the request is there, and the second value is false.
+    /// Charges a request to its source, also beyond the source's share, as the request is already there. Then
+    /// the second value is false.
     pub(crate) fn request(&self, Source(source): Source, bytes: usize) -> (Share<Client>, bool) {
         let client = Client::Source(source);
         match self.shares.take(&client, bytes) {
@@ -72,7 +74,7 @@ impl Budget {
         }
     }
 
-    /// What goes with a request to whoever makes its answer.
+    /// The budget that the answer to a request is charged to.
     pub(crate) fn of_caller(&self, Source(source): Source, headers: &HeaderMap) -> CallerBudget {
         let client = match secret(headers) {
             Some(secret) => Client::Caller(self.hasher.hash_one(secret)),
@@ -82,7 +84,7 @@ impl Budget {
     }
 }
 
-/// What the caller of a request may charge: an extension of every request that a listener takes.
+/// The budget of a request's caller: an extension of every request that a listener takes.
 #[derive(Clone, Debug)]
 pub struct CallerBudget {
     shares: Shares<Client>,
@@ -99,7 +101,7 @@ pub(crate) struct AnswerShare {
 }
 
 impl CallerBudget {
-    /// The request's source has more than its share.
+    /// Refuses the request, as its source has more than its share.
     pub(crate) fn refuse(&mut self) {
         self.is_refused = true;
     }
@@ -110,8 +112,8 @@ impl CallerBudget {
         self.is_refused || self.shares.is_used_up(&self.client)
     }
 
-    /// Counts an answer for its caller until it is taken. An error: the caller has not taken others, and
-    /// this one is not to wait as well.
+    /// Charges an answer to its caller until it is taken. Fails if the caller is over its share, because it
+    /// has not taken earlier answers.
     pub fn take<B: Body>(&self, answer: &mut Response<B>) -> Result<(), Over> {
         let told = answer.extensions().get().map(|AnswerBytes(bytes)| *bytes);
         let bytes = told.unwrap_or_else(|| {
@@ -125,7 +127,7 @@ impl CallerBudget {
         Ok(())
     }
 
-    /// Counts a part of an answer that has no end of its own.
+    /// Charges a part of an answer without an end of its own; nothing for up to [`REQUEST_BYTES`].
     pub(crate) fn count(&self, bytes: usize) -> Option<AnswerShare> {
         let bytes = bytes.checked_sub(REQUEST_BYTES).filter(|bytes| *bytes > 0)?;
         Some(AnswerShare { share: Arc::new(self.shares.count(&self.client, bytes)), bytes })

@@ -1,4 +1,4 @@
-//! What is counted for a client as long as it holds it: for its source or its caller, and for its connection.
+//! A charge counts bytes while a client holds them: for its source or its caller, and for its connection.
 
 use std::sync::{
     Arc,
@@ -40,7 +40,7 @@ impl ConnectionBudget {
     }
 }
 
-/// Bytes that a client holds by a connection.
+/// Bytes that are charged to a client and its connection, until the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
     connection: ConnectionBudget,
@@ -79,8 +79,8 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Counts so much for the source, and tells whether it has its share of it. Its own connection ends where
-    /// it has not.
+    /// Charges bytes to the source, and tells whether it is within its share. If not, its own connection
+    /// ends; a proxy's does not.
     pub(crate) fn charge(&self, bytes: usize) -> (Charge, bool) {
         let (share, is_within) = self.budget.request(self.source, bytes);
         if !is_within && !self.is_proxied {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a connection that makes place for another has to say so.
+/// How long an evicted HTTP/2 connection has to send its GOAWAY.
 const LEAVING_GRACE: Duration = Duration::from_secs(1);
 /// A connection may hold one of so many parts of what all may hold.
 const CONNECTION_PART: usize = 8;
@@ -38,7 +38,7 @@ impl ListenerContext {
         let handshake = timeout(self.limits.header_read_timeout, tls.accept(stream));
         let shaken = tokio::select! {
             shaken = handshake => shaken,
-            // No request came yet, so it is to make place for another.
+            // It is evicted before its first request, so it can end at once.
             _ = peer.place.attention().next() => return,
         };
         match shaken {
@@ -62,7 +62,7 @@ impl ListenerContext {
         let state = ConnectionState::new(peer.place.clone(), budget);
         let is_last = self.stages.leave.child_token();
         let is_ending = self.stages.stop.child_token();
-        // Of its own, as each turn of a connection locks the tokens that it looks at.
+        // A token of its own: each poll of a connection locks the tokens that it checks.
         let end = self.stages.end.child_token();
         let io = TokioIo::new(WatchedIo::new(stream, state.clone()));
         let requests = Requests {
@@ -82,8 +82,8 @@ impl ListenerContext {
         let mut is_stopping = false;
         loop {
             tokio::select! {
-                // In this order: a connection that always has something to read would use up the turn
-                // of what limits it.
+                // In this order: a connection that always has something to read would else keep its limits
+                // from being checked.
                 biased;
                 () = end.cancelled() => return,
                 () = &mut overdue => {
@@ -118,10 +118,10 @@ impl ListenerContext {
                 }
                 () = &mut aged => {
                     match next_age {
-                        // HTTP/2 can take back what is closed to new requests; HTTP/1 can only say so
-                        // with an answer.
+                        // HTTP/2 announces the end by GOAWAY. HTTP/1 can only announce it with an answer.
                         Age::Grown if !state.is_http2() => next_age = Age::Told,
-                        // Nothing was asked since, so nobody was told. The idle time has an end as well.
+                        // No request came since, so no answer could announce it. The idle timeout ends such a
+                        // connection.
                         Age::Told if state.is_idle_http1() => {}
                         Age::Grown | Age::Told => {
                             connection.as_mut().graceful_shutdown();
@@ -142,7 +142,7 @@ impl ListenerContext {
                     }
                     return;
                 }
-                // Before its next turn, in which it might bring as much again.
+                // After each poll of the connection, as the next one might bring as much again.
                 () = poll_fn(|_| state.end_turn()) => {
                     self.note_end(&state);
                     return;
@@ -159,17 +159,17 @@ impl ListenerContext {
     }
 }
 
-/// What comes next in a connection's life.
+/// What is due when a connection's age timer fires.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Age {
     Grown,
-    /// Its client was to be told with the next answer, but there was none, or it goes on.
+    /// Its end was to be announced with the next answer, but there was none, or the client goes on.
     Told,
-    /// Its last requests have had their time.
+    /// Its last requests have had their time: close it.
     Over,
 }
 
-/// Ends when the connection must.
+/// Returns when the connection must end.
 async fn overdue(state: &ConnectionState, limits: &Limits) {
     loop {
         let now = Instant::now();

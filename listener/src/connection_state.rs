@@ -18,7 +18,7 @@ pub(crate) struct ConnectionState(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Where it is known whether the connection is idle.
+    /// The connection's place in its listener, which records whether it is idle.
     place: Place,
     budget: ConnectionBudget,
     state: Mutex<State>,
@@ -31,14 +31,13 @@ struct State {
     is_http1: Option<bool>,
     /// When the connection was accepted or its last request ended.
     idle_since: Instant,
-    /// Since when the client owes us the end of a head that it has begun; HTTP/1 only, as an idle
-    /// HTTP/2 connection has bytes too.
+    /// Since when a head is incomplete. HTTP/1 only, as an idle HTTP/2 connection has bytes too.
     head_since: Option<Instant>,
-    /// Where that ends, and the next begins.
+    /// Where heads and bodies of HTTP/1 start and end.
     framing: Framing,
-    /// Whether a request's body is not all here; of use over HTTP/1 alone, which has one at a time.
+    /// Whether a request's body has not arrived completely. For HTTP/1 alone, which has one at a time.
     is_body_arriving: bool,
-    /// Whether the connection has read in this turn of its task.
+    /// Whether the connection has read in this poll of its task.
     has_read: bool,
     moved: Instant,
     /// Since when the client takes no bytes that are to be written.
@@ -84,25 +83,25 @@ impl ConnectionState {
         })
     }
 
-    /// Ends the streams whose answers have waited too long to be taken, where others on the connection go on:
+    /// Resets the streams whose answers have waited too long to be taken. Others on the connection go on, as
     /// a proxy's has many clients.
     pub(crate) fn reset_stalled(&self, limits: &Limits) {
         let Some(since) = Instant::now().checked_sub(limits.stall_timeout) else { return };
         self.with(|state| state.under_way.reset_untaken(since));
     }
 
-    /// Whether more came than the requests account for, more is held than may be, or requests come only
-    /// to be given up.
+    /// Whether the connection must end: its client holds too much, sends too many bytes beside its requests,
+    /// or makes requests only to give them up.
     pub(crate) fn is_offending(&self) -> bool {
         self.0.budget.is_greedy() || self.with(|state| state.flood.is_one())
     }
 
-    /// Whether the connection has read what it may in this turn.
+    /// Whether the connection has read what it may in this poll of its task.
     pub(crate) fn has_read(&self) -> bool {
         self.with(|state| state.has_read)
     }
 
-    /// The connection has had its turn; ready where that was one too many.
+    /// Called after each poll of the connection. Ready if the connection must end.
     pub(crate) fn end_turn(&self) -> Poll<()> {
         self.with(|state| state.has_read = false);
         if self.is_offending() { Poll::Ready(()) } else { Poll::Pending }
@@ -113,7 +112,7 @@ impl ConnectionState {
         self.0.place.attention().call(Reason::Slow);
     }
 
-    /// The stream of the request that has just begun runs as this task.
+    /// The stream of the request that has just started runs as this task.
     pub(crate) fn stream_runs(&self, abort: AbortHandle) {
         self.with(|state| state.under_way.stream_runs(abort));
     }
@@ -127,8 +126,8 @@ impl ConnectionState {
         self.with(|state| state.under_way.is_empty() && state.is_http1 == Some(true))
     }
 
-    /// Whether the body of a connection's only request is not all here, so that the connection can have
-    /// no other behind it.
+    /// Whether the body of a connection's only request has not arrived completely, so that no other request
+    /// can follow on it.
     pub(crate) fn is_body_arriving(&self) -> bool {
         self.with(|state| state.is_body_arriving)
     }
@@ -171,7 +170,8 @@ impl ConnectionState {
         });
     }
 
-    /// Notes what was read, and sees to it that it can be read in one way only.
+    /// Notes what was read. Over HTTP/1 it also replaces bare LFs, so that a request can be read in one way
+    /// only.
     pub(crate) fn bytes_read(&self, bytes: &mut [u8]) {
         self.with(|state| {
             (state.moved, state.has_read) = (Instant::now(), true);
@@ -183,7 +183,7 @@ impl ConnectionState {
         });
     }
 
-    /// The client took bytes that were to be written, or did not.
+    /// Notes whether the client took bytes that were to be written.
     pub(crate) fn written<T>(&self, outcome: &Poll<T>) {
         self.with(|state| {
             let now = Instant::now();
@@ -201,7 +201,7 @@ impl ConnectionState {
 }
 
 impl State {
-    /// A head that began behind a request counts from that one's end on.
+    /// The time of a head that came during a request counts from the end of that request.
     fn note_head(&mut self) {
         let is_owed =
             self.under_way.is_empty() && self.is_http1 == Some(true) && self.framing.is_in_head();
@@ -222,7 +222,7 @@ impl RequestGuard {
         self.is_answered = true;
     }
 
-    /// The answer, or the next part of one, waits for the client to take it; or it does no longer.
+    /// Notes whether the answer, or its next part, waits for the client to take it.
     pub(crate) fn note_untaken(&self, is_untaken: bool) {
         self.state.with(|state| state.under_way.note_untaken(self.id, is_untaken));
     }

@@ -10,7 +10,7 @@ use crate::{
     budget::Budget, forwarded::Networks, limits::Limits, protocol::Protocol, seats::Place,
 };
 
-/// How connections are told to end, one after the other.
+/// The steps in which connections are told to end.
 #[derive(Clone, Debug, Default)]
 pub struct Stages {
     /// Answers over HTTP/1 say that they are their connection's last: else a client could send its
@@ -30,9 +30,9 @@ pub struct ListenerContext {
     pub tls: Option<TlsAcceptor>,
     pub router: Router,
     pub limits: Limits,
-    /// What clients charge, here and elsewhere.
+    /// What clients hold, on this listener and on others with the same budget.
     pub budget: Budget,
-    /// Who is believed about where a request comes from.
+    /// The proxies whose X-Forwarded-For is trusted.
     pub proxies: Networks,
     pub stages: Stages,
 }
@@ -46,7 +46,8 @@ impl fmt::Debug for ListenerContext {
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
-    /// A trusted proxy's has many clients, and does not end for what one of them does.
+    /// Whether it is a trusted proxy's: such a connection has many clients, and does not end for what one of
+    /// them does.
     pub(crate) is_proxy: bool,
     pub(crate) place: Place,
 }

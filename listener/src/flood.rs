@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use crate::limits::Limits;
 
-/// Bytes that a connection may send beside its requests before it is closed, as floods of PING and SETTINGS do.
-/// This is 15,000 pings. The window updates for the answers of a hundred streams are a hundredth of it.
+/// Bytes that a connection may send beside its requests before it is closed. Floods of PING and SETTINGS send
+/// more. This is 15,000 pings, and a hundred times the window updates for the answers of a hundred streams.
 const STRAY_BYTES_MAX: u64 = 256 * 1024;
-/// Bytes of those that come back each second: window updates and answers to pings come to far less.
+/// Bytes by which the allowance grows each second. Window updates and answers to pings come to far less.
 const STRAY_BYTES_PER_SECOND: u64 = 4096;
-/// Bytes that come back at once after a long rest.
+/// Bytes by which the allowance grows at most after a long pause.
 const STRAY_BYTES_BACK_MAX: u64 = 64 * 1024;
 /// Requests that a client may give up, or make us give up (CVE-2023-44487, CVE-2025-8671), beyond those
 /// that it lets us answer: twice as many as it may have at once. h2 counts only those that it has not yet
@@ -21,7 +21,7 @@ const ABANDONED_MAX: u32 = 200;
 /// Whether a connection is used for a flood.
 #[derive(Debug)]
 pub(crate) struct Flood {
-    /// Bytes that may still come before the next request, and when that was last reckoned.
+    /// Bytes that may still come before the next request, and when this was last computed.
     allowance: u64,
     reckoned: Instant,
     /// Requests that ended without their answers, less those that had one.
@@ -46,10 +46,10 @@ impl Flood {
         self.allowance = (self.allowance + back).saturating_sub(count);
     }
 
-    /// A request accounts for what it may have.
+    /// Adds to the allowance the bytes that a request may have.
     pub(crate) fn request_started(&mut self, limits: &Limits) {
         let own = u64::from(limits.header_bytes_max) + u64::from(limits.body_bytes_max);
-        // A flood between two requests is no less one for a few requests before it.
+        // Capped, so that requests before do not save up an allowance for a flood.
         let max = STRAY_BYTES_MAX + u64::from(limits.streams_max) * own;
         self.allowance = (self.allowance + own).min(max);
     }

@@ -1,5 +1,5 @@
-//! Where a request comes from. Where a trusted proxy asks, that is the last address of X-Forwarded-For that is not
-//! such a proxy's own.
+//! Where a request comes from. Behind a trusted proxy, this is the last address of X-Forwarded-For that is no
+//! trusted proxy's.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-/// For whom a proxy asks: the addresses through which a request came to it, the last one last.
+/// The addresses through which a request came to a proxy, the nearest one last.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Where a request comes from: an extension of every request that a listener takes.
@@ -17,7 +17,8 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub struct Source(pub IpAddr);
 
 impl Source {
-    /// Whom an address counts for: one IPv6 subscriber has a network of 64 bits at least.
+    /// The source that an address counts for. IPv6 is cut to 64 bits, as one subscriber has at least such a
+    /// network.
     pub(crate) fn of(address: IpAddr) -> Self {
         let IpAddr::V6(long) = address else { return Self(address) };
         let network = Ipv6Addr::from_bits(long.to_bits() & (u128::MAX << 64));
@@ -47,8 +48,8 @@ impl Networks {
     }
 }
 
-/// The source of a request that has come from a proxy. What stands before the address that the last proxy
-/// added is the client's own word, and counts for nothing.
+/// The source of a request that has come from a proxy. Addresses before the one that the first trusted proxy
+/// added come from the client, and are ignored.
 pub(crate) fn source(proxy: IpAddr, headers: &HeaderMap, trusted: &Networks) -> Source {
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
     let entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));

@@ -1,4 +1,4 @@
-//! Where the lines of an HTTP/1 connection are, so that each can be held to its CRLF.
+//! Finds the lines of heads on an HTTP/1 connection, so that a bare LF in one is refused.
 
 /// Follows the requests of a connection byte by byte, by the same rules as hyper: a head, then as many
 /// bytes as it declares or chunks, then the next head. How the bytes fall into reads does not matter.
@@ -10,7 +10,7 @@ pub(crate) struct Framing {
     /// Bytes of content that are still to come before the next line.
     content: u64,
     next: Line,
-    /// What has come of the line. hyper reads no more of it than its own limit of a head.
+    /// The part of the line that has come. hyper reads no more of it than its own limit of a head.
     line: Vec<u8>,
     body: Body,
 }
@@ -36,7 +36,8 @@ enum Body {
     Chunked,
 }
 
-/// What hyper refuses, and reads nothing behind; and HTTP/2, which has no lines.
+/// The content where lines are not followed any more: hyper refuses the head and reads nothing behind it, or
+/// it is HTTP/2, which has no lines.
 const NOT_FOLLOWED: u64 = u64::MAX;
 
 impl Framing {
@@ -45,8 +46,8 @@ impl Framing {
         self.next == Line::Field || self.next == Line::Request && !self.line.is_empty()
     }
 
-    /// Takes what was read. A bare LF in a head or a trailer becomes a NUL, which hyper refuses there in
-    /// its turn: what came before is still answered.
+    /// Follows the bytes of one read. A bare LF in a head or a trailer becomes a NUL, which hyper refuses
+    /// when it comes to it, so requests before it are still answered.
     pub(crate) fn follow(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             let content = usize::try_from(self.content).unwrap_or(usize::MAX).min(bytes.len());
@@ -103,8 +104,8 @@ fn after(kind: Line, line: &[u8], body: &mut Body) -> (Line, u64) {
     }
 }
 
-/// What a field says of the body. Of two lengths that differ, of a coding beside `chunked` and of
-/// whatever is no number hyper refuses the request; beside a coding, a length counts for nothing.
+/// Notes what a field says of the body. hyper refuses two lengths that differ, a coding other than `chunked`,
+/// and a length that is no number. Beside a coding, a length is ignored.
 fn note_field(line: &[u8], body: &mut Body) {
     let mut parts = line.splitn(2, |byte| *byte == b':');
     let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What a client may take of a listener. What is no choice of an operator's is a constant, beside what it limits.
+/// The limits that an operator may choose. The others are constants, beside what they limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub connections_max: usize,
@@ -10,12 +10,14 @@ pub struct Limits {
     pub streams_max: u32,
     /// Bytes of a request's headers.
     pub header_bytes_max: u32,
-    /// Bytes that a request's body accounts for. Whoever reads the body has to end it there.
+    /// Bytes that a request's body may have. The service must enforce it; the listener only uses it to tell a
+    /// flood.
     pub body_bytes_max: u32,
-    /// From the first byte of a head to its last, and from the begin of a connection to the first head's last.
+    /// From the first byte of a head to its last. For the first head, from the start of the connection.
     pub header_read_timeout: Duration,
     pub idle_timeout: Duration,
-    /// How long a client with a request under way may neither send nor take a byte, or leave an answer untaken.
+    /// How long a client with a request under way may neither send nor take a byte, or may leave an answer
+    /// untaken.
     pub stall_timeout: Duration,
     /// How old a connection becomes, more or less a tenth, before it takes no new requests.
     pub connection_age_max: Duration,

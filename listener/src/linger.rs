@@ -28,7 +28,7 @@ pin_project! {
     pub(crate) struct Lingering<I> {
         #[pin]
         io: I,
-        // Since our side is closed.
+        // How long the client may still take; set once our side is closed.
         until: Option<Pin<Box<Sleep>>>,
     }
 }
@@ -73,7 +73,7 @@ impl<I: AsyncRead + AsyncWrite> AsyncWrite for Lingering<I> {
             let mut piece = ReadBuf::uninit(&mut piece);
             match this.io.as_mut().poll_read(context, &mut piece) {
                 Poll::Ready(Ok(())) if !piece.filled().is_empty() => {}
-                // The client's end, in one way or the other.
+                // The client has closed its side, or the connection has failed.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => return until.as_mut().poll(context).map(Ok),
             }

@@ -1,4 +1,4 @@
-//! What listeners count.
+//! The metrics of listeners.
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
@@ -70,7 +70,7 @@ pub(crate) fn connection_closed(listener: &'static str, closed: Closed) {
 }
 
 pub(crate) fn held_bytes(bytes: usize) {
-    // Far below what a float has exactly.
+    // A gauge takes a u32 without loss; more than that is cut off.
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
     gauge!(HELD_BYTES).set(bytes);
 }

@@ -1,6 +1,6 @@
-//! Certificates and keys in the files that operators name, and what is said of any other file.
+//! Reads certificates and keys from the files that operators name, and says why a file cannot be used.
 //!
-//! Architecture invariant: nothing of a key is in what is said, and no file holds up a start or a stop.
+//! Architecture invariant: no message has any part of a key, and no file can block a start or a stop.
 
 use std::{
     fs::{self, File},
@@ -77,7 +77,7 @@ fn sections(flag: &str, bytes: &[u8]) -> Result<Vec<Section>> {
         "{flag} is binary (DER or PKCS#12), and must be PEM: `openssl x509` and `openssl pkey` \
          print it so with `-inform der -in FILE`"
     );
-    // The error itself repeats lines of the file.
+    // The library's own error is dropped, as it repeats lines of the file.
     let sections: Result<Vec<Section>, _> = PemObject::pem_slice_iter(bytes).collect();
     sections.map_err(|_| anyhow!("{flag} is not a whole PEM file"))
 }

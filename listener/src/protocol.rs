@@ -1,16 +1,16 @@
-//! How hyper is set up: what it may take, and whose tasks its streams are.
+//! Sets up hyper: its limits, and the tasks in which its streams run.
 
 use hyper::rt::Executor;
 use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 
 use crate::{connection_state::ConnectionState, limits::Limits};
 
-/// The protocol's own default: a body of the default limit, but for a byte.
+/// The default of HTTP/2. It is one byte less than the default limit of a body.
 const STREAM_WINDOW_BYTES: u32 = 65_535;
 const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset"). It is hyper's default, and is
-/// set so that another version of hyper does not change it. A client without faults causes none.
+/// Streams that one connection may make us reset (CVE-2025-8671, "MadeYouReset"). It is hyper's default, set
+/// here so that another version of hyper does not change it. A client without faults causes none.
 const LOCAL_RESETS_MAX: usize = 1024;
 
 /// What a listener speaks.
@@ -18,7 +18,7 @@ const LOCAL_RESETS_MAX: usize = 1024;
 pub enum Protocol {
     /// HTTP/2 alone, as gRPC needs it.
     Http2,
-    /// HTTP/1.1 or HTTP/2, as the client begins.
+    /// HTTP/1.1 or HTTP/2, as the client starts.
     Any,
 }
 
@@ -31,7 +31,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        // Those of a connection that is about to end would only take memory until it has.
+        // The streams of a connection that is about to end would only take memory until then.
         if !self.0.is_offending() {
             #[expect(clippy::disallowed_methods, reason = "a stream ends with its connection")]
             let stream = tokio::spawn(stream);
@@ -63,13 +63,13 @@ pub(crate) fn builder(
         .max_concurrent_streams(limits.streams_max)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)
         .max_header_list_size(limits.header_bytes_max)
-        // What a client may send, or leave, without being read or taken: hyper's own are sixteen times
-        // and six times as much.
+        // How much a client may send before it is read, or leave before it is taken. hyper's defaults are
+        // sixteen and six times as much.
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
-        // Often enough that a quiet stream, such as a health watch, is no stalled client; and a client
-        // that is gone has neither sent nor taken a byte for the whole of it.
+        // Half of the stall timeout: a client with a quiet stream, such as a health watch, answers the ping
+        // and does not count as stalled. One that is gone does.
         .keep_alive_interval(limits.stall_timeout / 2)
         .keep_alive_timeout(limits.stall_timeout / 2);
     builder

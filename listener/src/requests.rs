@@ -26,15 +26,16 @@ pub(crate) struct Requests {
     pub(crate) context: Arc<ListenerContext>,
     pub(crate) peer: Peer,
     pub(crate) state: ConnectionState,
-    /// Whether each may be the connection's last.
+    /// Cancelled when answers must announce that they are the connection's last.
     pub(crate) is_last: CancellationToken,
-    /// When the connection takes no new requests, and what has no end of its own is to end.
+    /// Cancelled when the connection takes no new requests. Streams without an end of their own must end
+    /// then.
     pub(crate) is_ending: CancellationToken,
 }
 
 impl Requests {
-    /// What a request counts for is counted before this returns: one turn of a connection may bring
-    /// as many as there may be.
+    /// The request is charged before this returns, not when the future is polled: one poll of a connection
+    /// may bring as many requests as there may be.
     pub(crate) fn answer(
         self,
         request: Request<Incoming>,
@@ -68,9 +69,10 @@ impl Requests {
             if is_http1 && !is_asked_for {
                 request.body_mut().look();
             }
-            // Boxed, so that a long answer has not the size of what made it.
+            // Boxed, so that a long answer does not keep the memory of the future that made it.
             let mut response = Box::pin(context.router.clone().oneshot(request)).await?;
-            // hyper closes a connection of which it cannot read the next request, and does not say so.
+            // hyper closes a connection whose next request it cannot read, and does not announce it. So we
+            // do.
             if is_http1 && (is_last.is_cancelled() || state.is_body_arriving()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

@@ -1,5 +1,5 @@
-//! Who has the connections of a listener. Each source has a share of them. Whoever comes beyond it takes
-//! the place of its own connection that has been idle for longest, so that nobody waits for another.
+//! The places of a listener's connections. Each source has a share of them. A source over its share loses its
+//! own connection that has been idle for longest, so that nobody waits for another.
 
 use std::{
     collections::BTreeMap,
@@ -23,9 +23,9 @@ const PARTS: usize = 2;
 /// How many connections are looked at for an idle one. Those that are found busy come last afterwards, so
 /// that the next look begins with others.
 const LOOKS_MAX: usize = 32;
-/// One of so many connections may be about to go beside those that there may be.
+/// Evicted connections that are still open may exceed the maximum by one part of so many.
 const LEAVING_PART: usize = 8;
-/// In place of the time since when a connection is idle.
+/// The value of `idle_since` while a request is under way.
 const BUSY: u64 = u64::MAX;
 
 /// Whose connection it is: none is a trusted proxy's, which has no share of its own.
@@ -43,15 +43,15 @@ struct Shared {
     lines: Mutex<Lines>,
 }
 
-/// The connections of each owner that were not told to end, by the time since when they were idle when they
-/// were last looked at, and by a number that tells them apart.
+/// The connections of each owner that were not evicted. The key is since when each was idle when it was last
+/// looked at, and a number that tells them apart.
 #[derive(Debug, Default)]
 struct Lines {
     of: BTreeMap<Owner, BTreeMap<(u64, u64), Place>>,
     next: u64,
 }
 
-/// What a connection and its line both know.
+/// Shared by a connection and its entry in [`Lines`].
 #[derive(Clone, Debug)]
 pub(crate) struct Place(Arc<Known>);
 
@@ -59,12 +59,12 @@ pub(crate) struct Place(Arc<Known>);
 struct Known {
     start: Instant,
     idle_since: AtomicU64,
-    /// Under which time it is in the line; changed under the lock.
+    /// The time in its key in [`Lines`]; changed under their lock.
     listed: AtomicU64,
     attention: Attention,
 }
 
-/// A connection's place, which ends with the value.
+/// A connection's place, which is given back when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
     seats: Seats,
@@ -75,7 +75,7 @@ pub(crate) struct Seat {
 }
 
 impl Seats {
-    /// At most so many, none yet.
+    /// Places for `max` connections.
     pub(crate) fn new(listener: &'static str, max: usize) -> Self {
         metrics::no_connections(listener);
         let (shares, start) = (Shares::new(max, PARTS), Instant::now());
@@ -121,7 +121,7 @@ impl Seats {
         Seat { seats: self.clone(), owner, number, place, _share: share }
     }
 
-    /// Tells the connection to end that has been idle for longest, where one is found.
+    /// Tells the owner's connection that has been idle for longest to end. False if none is found.
     fn evict(&self, owner: Owner) -> bool {
         let mut lines = self.lines();
         let Some(line) = lines.of.get_mut(&owner) else { return false };
@@ -132,7 +132,8 @@ impl Seats {
                 place.0.attention.call(Reason::Leave);
                 return true;
             }
-            // Idle for less long than was known, or, once it is, from now on at the earliest.
+            // It was used since: list it under the time since when it is idle now, or under this moment if it
+            // is busy.
             let listed = if idle_since == BUSY { since(self.0.start) } else { idle_since };
             place.0.listed.store(listed, Ordering::Relaxed);
             line.insert((listed, number), place);
@@ -163,7 +164,7 @@ impl Drop for Seat {
 }
 
 impl Place {
-    /// A request is under way.
+    /// Notes that a request is under way.
     pub(crate) fn busy(&self) {
         self.0.idle_since.store(BUSY, Ordering::Relaxed);
     }
@@ -177,7 +178,7 @@ impl Place {
     }
 }
 
-/// Microseconds, of which there are fewer than half a million years.
+/// Microseconds since `start`; a u64 has half a million years of them.
 fn since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_micros()).unwrap_or(BUSY - 1)
 }

@@ -27,7 +27,7 @@ use crate::pem;
 /// certificates replace files, links or whole folders.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The setting that names a file, for what is said of it, and the file.
+/// The setting that names a file, for messages, and the file's path.
 type Named = (&'static str, PathBuf);
 
 /// The certificate of the listeners.
@@ -71,7 +71,7 @@ impl Tls {
         Ok(Arc::new(Self { paths, first, provider, current }))
     }
 
-    /// Speaks TLS on connections, over which one of `protocols` is spoken.
+    /// An acceptor that offers `protocols` to clients (ALPN).
     pub fn acceptor(&self, protocols: &[&str]) -> Result<TlsAcceptor> {
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()?
@@ -109,7 +109,7 @@ impl Tls {
                         certified.into();
                     tracing::info!("the certificate was replaced");
                 }
-                // Perhaps half of a renewal, whose rest a later look finds.
+                // Perhaps only one of the files was replaced yet. The next look finds the other.
                 Err(error) => {
                     tracing::warn!(error, "a new certificate cannot be used; the old one stays");
                 }
@@ -119,7 +119,7 @@ impl Tls {
     }
 }
 
-/// Reads both files on a thread where they may take their time: a stop does not wait for it.
+/// Reads both files on a thread for blocking work, for which a stop does not wait.
 async fn read(paths: &Paths) -> Result<Files> {
     let Paths { cert, key } = paths.clone();
     let read = |(flag, path): Named| pem::read(flag, &path);
@@ -138,7 +138,7 @@ fn certified(paths: &Paths, files: &Files, provider: &CryptoProvider) -> Result<
     })?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
-        // Not every key tells.
+        // Not every kind of key can be compared.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(Error::InconsistentKeys(_)) => {
             bail!(

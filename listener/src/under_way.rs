@@ -9,7 +9,7 @@ use tokio::{task::AbortHandle, time::Instant};
 pub(crate) struct UnderWay {
     requests: BTreeMap<u64, UnderWayRequest>,
     next: u64,
-    /// That of which the stream is about to run.
+    /// The request whose stream is about to be spawned.
     beginning: Option<u64>,
 }
 
@@ -37,7 +37,7 @@ impl UnderWay {
         self.requests.remove(&id);
     }
 
-    /// The stream of the request that has just begun runs as this task.
+    /// The stream of the request that has just started runs as this task.
     pub(crate) fn stream_runs(&mut self, abort: AbortHandle) {
         let request = self.beginning.take().and_then(|id| self.requests.get_mut(&id));
         if let Some(request) = request {
@@ -45,20 +45,20 @@ impl UnderWay {
         }
     }
 
-    /// The answer, or the next part of one, waits for the client to take it; or it does no longer.
+    /// Notes whether the answer, or its next part, waits for the client to take it.
     pub(crate) fn note_untaken(&mut self, id: u64, is_untaken: bool) {
         if let Some(request) = self.requests.get_mut(&id) {
             request.untaken_since = is_untaken.then(Instant::now);
         }
     }
 
-    /// Since when the client takes none of the answers, where that is so.
+    /// Since when no answer on the connection is taken; none if one is.
     pub(crate) fn all_untaken_since(&self) -> Option<Instant> {
         let each = self.requests.values().map(|request| request.untaken_since);
         each.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
-    /// Ends the streams whose answers are untaken since a time or longer.
+    /// Resets the streams whose answers have been untaken since `since` or longer.
     pub(crate) fn reset_untaken(&self, since: Instant) {
         for request in self.requests.values() {
             let is_stalled = request.untaken_since.is_some_and(|untaken| untaken <= since);

@@ -10,13 +10,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
 use crate::connection_state::ConnectionState;
 
-/// Bytes that a connection reads in one turn of its task. What these begin is counted before it reads
-/// on: h2 would take all streams that there are first, and the others wait meanwhile.
+/// Bytes that a connection reads in one poll of its task. The requests in them are charged before it reads
+/// more: h2 would else take all streams first, while other connections wait.
 const TURN_BYTES_MAX: u64 = 4096;
 
 /// A connection's bytes, which note when they move.
 pub(crate) struct WatchedIo<I> {
-    /// A limit of its own would have to write zeros into each buffer before it is read into.
+    /// `Take` limits each read. A limit of our own would have to fill each buffer with zeros first.
     io: Take<I>,
     state: ConnectionState,
 }

@@ -1,4 +1,5 @@
-//! Fair shares of what is scarce: places in a queue, connections, bytes, watches. Knows nothing of what is shared.
+//! Fair shares of what is scarce: places in a queue, connections, bytes, watches. The crate does not know
+//! what is shared.
 //!
 //! A holder's share is one part, of so many, of what all others leave. So nobody can take all, however
 //! many try: with two parts one holder has half at most, two have a third each, ten have an eleventh each,
@@ -23,18 +24,18 @@ use tokio::{sync::oneshot, time::timeout};
 /// How long a line is at least before it is searched for those who have given up.
 const SWEEP_AT_MIN: usize = 1024;
 
-/// How long at least what is over its share waits, for its turn or for its refusal: as long as its caller is
-/// told to wait before it comes back.
+/// The shortest time that a holder over its share waits for its turn, before it is refused: as long as a
+/// refused caller is told to wait.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
-/// How long what is over its share waits; up to twice the least, so that those who came together are not
+/// How long a holder over its share waits: 1 to 2 s at random, so that those who came together are not
 /// refused together, and do not come back together.
 #[must_use]
 pub fn patience() -> Duration {
     spread(PATIENCE_MIN, 1.0..2.0)
 }
 
-/// A time that is another one for each who asks, from and to so many times this one.
+/// A random time between `start` and `end` times this one.
 #[must_use]
 pub fn spread(time: Duration, Range { start, end }: Range<f64>) -> Duration {
     let random = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
@@ -59,7 +60,7 @@ pub enum Over {
     Whole,
 }
 
-/// So much of something, of which each holder may have a share.
+/// A limited amount of something, of which each holder may have a share.
 pub struct Shares<K: Clone + Ord>(Arc<Shared<K>>);
 
 struct Shared<K: Clone + Ord> {
@@ -77,7 +78,7 @@ struct State<K: Clone + Ord> {
     sweep_at: usize,
 }
 
-/// What a holder has; given back with the value.
+/// What a holder has taken; given back when the value is dropped.
 pub struct Share<K: Clone + Ord> {
     shares: Shares<K>,
     holder: K,
@@ -93,14 +94,14 @@ impl<K: Clone + Ord> Shares<K> {
         Self(Arc::new(Shared { max, parts: parts.max(1), state: Mutex::new(state) }))
     }
 
-    /// Takes so much, where the holder's share has it.
+    /// Takes `count`, if the holder's share has it.
     pub fn take(&self, holder: &K, count: usize) -> Result<Share<K>, Over> {
         let mut state = self.lock();
         self.0.room(&state, holder, count)?;
         Ok(self.give(&mut state, holder.clone(), count))
     }
 
-    /// Takes so much whatever there is: for what is there already, and only has to be known.
+    /// Takes `count` without a check: for what exists already and only has to be counted.
     #[must_use]
     pub fn count(&self, holder: &K, count: usize) -> Share<K> {
         self.give(&mut self.lock(), holder.clone(), count)
@@ -125,14 +126,15 @@ impl<K: Clone + Ord> Shares<K> {
         };
         match turn.await {
             Ok(share) => share,
-            // Cannot be: who waits is only dropped with its share.
+            // Cannot happen: a sender is dropped only after it has sent, or once its receiver is gone.
             Err(_) => self.count(holder, 1),
         }
     }
 
-    /// The same for as long as [`patience`] has, and for `longest` at most. Then it is told why there was none.
+    /// Waits as [`Self::wait`] does, for [`patience`] and for `longest` at most. Then it fails, and the error
+    /// says why.
     pub async fn wait_at_most(&self, longest: Duration, holder: &K) -> Result<Share<K>, Over> {
-        // Before a time is chosen, which asks the system for a random number.
+        // First without a timeout: to choose one asks the system for a random number.
         if let Some(share) = self.at_once(&mut self.lock(), holder) {
             return Ok(share);
         }
@@ -142,7 +144,8 @@ impl<K: Clone + Ord> Shares<K> {
         }
     }
 
-    /// Whether a group of holders that has so much of what is taken is within its share with so much more.
+    /// Whether a group of holders that has taken `held` together may take `count` more, as if it were one
+    /// holder.
     pub fn room_for_group(&self, held: usize, count: usize) -> Result<(), Over> {
         self.0.room_beside(self.taken(), held, count)
     }
@@ -163,7 +166,7 @@ impl<K: Clone + Ord> Shares<K> {
         state.held.iter().max_by_key(|(_, held)| **held).map(|(holder, _)| holder.clone())
     }
 
-    /// One without waiting, where nobody of the holder waits already.
+    /// Takes one without waiting, unless the holder already waits for another.
     fn at_once(&self, state: &mut State<K>, holder: &K) -> Option<Share<K>> {
         let may = !state.waiting.has(holder) && self.0.room(state, holder, 1).is_ok();
         may.then(|| self.give(state, holder.clone(), 1))
@@ -194,7 +197,7 @@ impl<K: Clone + Ord> Shares<K> {
             }
         }
         for (turn, share) in handed_on {
-            // Whoever has given up since gives it back by this.
+            // If the receiver has given up meanwhile, the share is dropped here, and so given back.
             let _ = turn.send(share);
         }
     }
@@ -210,7 +213,7 @@ impl<K: Clone + Ord> Shared<K> {
         self.room_beside(state.taken, held, count)
     }
 
-    /// Of what is taken, so much is held by who asks.
+    /// Of `taken`, the holder that asks has `held`.
     fn room_beside(&self, taken: usize, held: usize, count: usize) -> Result<(), Over> {
         let others = taken.saturating_sub(held);
         let share = (self.max.saturating_sub(others) / self.parts).max(1);

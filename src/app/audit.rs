@@ -1,11 +1,11 @@
-//! Audit events in the log: who changed what, and who was refused. They name fields, never values. What is
-//! kept is the change log in the database.
+//! Audit events in the log: who changed what, and who was refused. They name fields, never values. The
+//! lasting record is the change log in the database.
 
 use crate::domain::{
     Call, Credential, Error, Field, Organization, OrganizationId, Principal, Result,
 };
 
-/// An organization was changed or stored, or was found as the change would make it.
+/// Logs that an organization was changed or created, or already was as the change would make it.
 pub(super) fn organization_event(
     action: &'static str,
     Call { principal, request_id, .. }: &Call,
@@ -25,7 +25,7 @@ pub(super) fn organization_event(
     );
 }
 
-/// What a check of rights decided; a refusal is an event.
+/// Passes on the decision of a check of rights, and logs a refusal.
 pub(super) fn checked<T>(
     principal: &Principal,
     organization: Option<OrganizationId>,

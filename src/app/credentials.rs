@@ -25,7 +25,7 @@ pub struct Grant {
     /// The holder's own name; none: one made of the role and the credential's id.
     pub subject: Option<String>,
     pub description: Option<String>,
-    /// How long it holds, rounded up to whole seconds; none: until it is revoked.
+    /// How long it is valid, rounded up to whole seconds; none: until it is revoked.
     pub expires_in: Option<Duration>,
 }
 

@@ -1,4 +1,5 @@
-//! Looks up the versions of all watched organizations together, so many watches of one cost as one.
+//! Looks up the versions of all watched organizations together, so many watches of one organization cost as
+//! much as one.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,7 @@ pub(super) struct Followed(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     versions: Mutex<BTreeMap<OrganizationId, Known>>,
-    /// Told after each look that found something, and after each that failed.
+    /// Notified after each look that found a new version, and after each that failed.
     looks: watch::Sender<Result<()>>,
 }
 
@@ -115,7 +116,7 @@ impl Followed {
 }
 
 impl Following {
-    /// Waits for the next look that found something new, for whichever watch, or that failed.
+    /// Waits for the next look that found a new version, for any watch, or that failed.
     pub(super) async fn looked(&mut self) -> Result<()> {
         if self.looks.changed().await.is_err() {
             // Nobody looks any more, which is the end of the process.
@@ -124,7 +125,8 @@ impl Following {
         self.looks.borrow_and_update().clone()
     }
 
-    /// What has changed since the watch has seen it, with the version that it has seen.
+    /// The organizations with a newer version than the watch has seen, each with the version that it has
+    /// seen.
     pub(super) fn behind(&self) -> Vec<(OrganizationId, i64)> {
         let versions = self.followed.lock();
         let is_behind = |(id, seen): &(OrganizationId, i64)| {

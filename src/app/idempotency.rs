@@ -1,6 +1,7 @@
 //! The digest that binds a caller's idempotency key to what it asked, the same through both APIs.
 //!
-//! It is stored with the change, so of a handshake it has only that it is set: a short value could be guessed.
+//! It is stored with the change. Of a handshake it covers only whether it is set, as a short value could be
+//! guessed.
 
 use sha2::{Digest, Sha256};
 
@@ -8,11 +9,11 @@ use crate::domain::{Call, Change, Creation, Field, IdempotencyKey, OrganizationI
 
 /// The version of a digest, in front of what is hashed.
 const VERSION: u8 = 2;
-/// The fields that digests without a version are of.
+/// The fields that the first digests, which have no version, cover.
 const FIRST_FIELDS: [Field; 3] = [Field::Name, Field::SubscriptionId, Field::Handshake];
 
 pub(super) fn of_update(call: &Call, update: &Update<String>) -> Option<IdempotencyKey> {
-    // Not the etag: it guards the first time, after which it is stale by the change itself.
+    // Without the etag: the change itself makes it stale, and a replay must have the same digest.
     let Update { id, patch, etag: _ } = update;
     bind(call, "update", id.get(), patch)
 }
@@ -46,7 +47,8 @@ fn digest(operation: &str, id: i64, patch: &Patch<String>) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// Former releases hashed three fields, named or not: the first one every value, the next only logged ones.
+/// Earlier releases hashed three fields, named or not: the first release every value, the next only logged
+/// ones.
 fn first_digest(
     operation: &str,
     id: i64,

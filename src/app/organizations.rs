@@ -1,4 +1,4 @@
-//! The use cases of organizations. The order of checks is promised (docs/API.md): rights before values, values
+//! The use cases of organizations. docs/API.md promises the order of checks: rights before values, values
 //! before existence, existence before preconditions.
 
 use super::{audit, idempotency};
@@ -11,8 +11,8 @@ use crate::{
     store::{Store, now},
 };
 
-/// Changes an organization, all or nothing, and answers it as the caller may see it (AIP-134). A
-/// `condition` stands in for the etag of the update.
+/// Changes an organization, all or nothing, and answers it as the caller may see it (AIP-134). A `condition`
+/// replaces the etag of the update.
 pub async fn update(
     store: &Store,
     call: &Call,
@@ -28,11 +28,11 @@ pub async fn update(
     let mut update = Update { id, patch: patch.parse()?, etag };
     if let Some(condition) = condition {
         let current = Box::pin(store.get_organization(principal, id)).await?.etag;
-        // A change from here on makes it another etag, and the store refuses the update.
+        // If somebody changes it from here on, the etag differs, and the store refuses the update.
         update.etag = Some(condition.etag(current));
     }
     let organization = if call.validate_only {
-        // Boxed, as the rare case: every update would carry its size.
+        // Boxed: else the future of every update would have the size of this rare case.
         Box::pin(preview_update(store, call, &update, idempotency)).await?
     } else {
         let updated = store.update_organization(call, update, idempotency).await;

@@ -19,9 +19,9 @@ use crate::{
     store::{Store, now},
 };
 
-/// How often a watch checks its credential; as long as authentication may remember one.
+/// How often a watch checks its credential: as long as authentication remembers one by default.
 const CREDENTIAL_INTERVAL: Duration = Duration::from_secs(5);
-/// A proxy may close a stream on which nothing moves for 50 s.
+/// The longest pause on a stream. A proxy may close one on which nothing moves for 50 s.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(20);
 const FOUND_MAX: PageSize = PageSize { entries: 100, bytes: 32 * 1024 };
 /// One principal may have a tenth of the watches that others leave: 100 of 1,000.
@@ -63,7 +63,7 @@ struct Ending {
 impl Ending {
     async fn reached(&self) -> Error {
         tokio::select! {
-            // An end of the process is one of its connections, too.
+            // In this order: the end of the process also ends its connections, and is the better reason.
             biased;
             () = self.process.cancelled() => Error::Stopping,
             () = self.connection.cancelled() => Error::ConnectionAged,
@@ -84,8 +84,8 @@ impl Watches {
         self.stopping.run_until_cancelled(self.followed.keep_looking(&self.store)).await;
     }
 
-    /// Follows organizations, each from the version after the given one, or from now on; without any, the caller's
-    /// own. The stream has no end but an error.
+    /// Follows organizations, each from the version after the given one, or from now on; without any, the
+    /// caller's own. The stream ends only with an error.
     pub async fn watch(
         &self,
         principal: Arc<Principal>,
@@ -114,7 +114,7 @@ impl Watches {
             behind: following.behind().into(),
             following,
             found: VecDeque::new(),
-            // At once: authentication may have remembered what has changed since.
+            // At once, as authentication may have used a remembered credential that has changed since.
             check_at: now,
             heartbeat: self.heartbeat,
             quiet_until: now + self.heartbeat,
@@ -154,7 +154,7 @@ impl Watch {
         }
     }
 
-    /// Reads what is next of one organization: no more, so that what a client does not take is little.
+    /// Reads the next entries of one organization only, so that little waits in memory for a slow client.
     async fn read(&mut self) -> Result<()> {
         if self.behind.is_empty() {
             self.behind = self.following.behind().into();
@@ -162,7 +162,7 @@ impl Watch {
         let Some((id, seen)) = self.behind.pop_front() else { return Ok(()) };
         let page = self.store.list_changes(&self.principal, id, seen, FOUND_MAX).await;
         if let Err(Error::ShareExhausted | Error::Overloaded) = page {
-            // Its caller has many others, or all have; they go on in turn.
+            // There is no place, as this caller or all together have too many. Try again after the others.
             self.behind.push_back((id, seen));
             return Ok(());
         }
@@ -177,7 +177,7 @@ impl Watch {
         Ok(())
     }
 
-    /// A stream goes on for long: its credential must prove the same as long as it does.
+    /// Checks that the credential still proves the same, as a stream may outlast it.
     async fn check_credential(&mut self) -> Result<()> {
         let now = now();
         if !self.principal.holds(now) {
@@ -195,7 +195,7 @@ impl Watch {
             Ok(Some(proved)) if proved == *self.principal => Ok(()),
             Ok(Some(_)) => Err(Error::CredentialChanged),
             Ok(None) => Err(Error::CredentialInvalid),
-            // Too much waits; the next look asks again.
+            // The store has too much to do. The next check asks again.
             Err(Error::ShareExhausted | Error::Overloaded) => Ok(()),
             Err(error) => Err(error),
         }

@@ -1,4 +1,4 @@
-//! The generated client, and what of a REST request travels with a gRPC call.
+//! The generated client, and which parts of a REST request are sent with a gRPC call.
 
 use std::{error::Error, time::Duration};
 
@@ -27,13 +27,13 @@ use crate::{
 /// The way to the service: the generated server in the same process, or a channel to a remote one.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
-/// Request headers that travel to the service; no other header has any say there.
+/// Request headers that are sent on to the service; no others are.
 const FORWARDED: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
 
-/// More than one connection may be ending, and a service that restarts needs a moment.
+/// Retries of one call. Several connections may be closing at once, and a restart takes a moment.
 const RETRIES_MAX: usize = 7;
-/// The rest before the first of these at most, twice that before the second and so on: 640 ms.
+/// The longest pause before the first retry. It doubles with each retry, up to 640 ms.
 const REST_FIRST: Duration = Duration::from_millis(10);
 
 pub(super) type Client = OrganizationServiceClient<Transport>;
@@ -54,15 +54,16 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
 }
 
-/// Whether a call may be retried: its connection failed, and it was not processed or may be made twice.
+/// Whether a call may be retried: its connection failed, and either the service did not process it or doing
+/// it twice does no harm.
 fn may_be_repeated(status: &Status, is_harmless: bool) -> bool {
     let Some(cause) = status.source() else { return false };
     let was_late = status.code() == Code::DeadlineExceeded;
     !was_late && (is_harmless || chain(cause).any(was_never_processed))
 }
 
-/// No connection; hyper dropped a request that waited for one; GOAWAY came before the stream (RFC 9113 §6.8);
-/// or `REFUSED_STREAM` (§8.7).
+/// The causes by which a call certainly was not processed: no connection, hyper dropped a request that waited
+/// for one, GOAWAY before the stream (RFC 9113 §6.8), or `REFUSED_STREAM` (§8.7).
 fn was_never_processed(error: &(dyn Error + 'static)) -> bool {
     if error.is::<ConnectError>() {
         return true;
@@ -76,7 +77,7 @@ fn was_never_processed(error: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// A channel's own timer would be CANCELLED, as a lost connection is; only the first is a passed deadline.
+/// tonic reports its own timeout as `CANCELLED`, like a lost connection. Here it becomes `DEADLINE_EXCEEDED`.
 fn transport_status(error: BoxError) -> Status {
     if chain(&*error).any(<dyn Error>::is::<TimeoutExpired>) {
         return Status::deadline_exceeded("the channel's timer");
@@ -108,7 +109,7 @@ impl Caller {
         }
     }
 
-    /// A call that changes nothing. Of a stream, the request's deadline is for its begin alone.
+    /// A call that changes nothing. For a stream, the request's deadline covers only its start.
     pub(super) async fn read<M: Clone, T>(
         &self,
         message: M,
@@ -147,8 +148,8 @@ impl Caller {
         is_known(self.read(v1::WhoAmIRequest {}, Client::who_am_i).await)
     }
 
-    /// Makes a call, and retries it where its connection failed. `is_harmless`: the call changes nothing, or has a
-    /// key by which it is made once.
+    /// Makes a call, and retries it if its connection failed. `is_harmless`: it changes nothing or has an
+    /// idempotency key, so it may be made twice.
     async fn call<M: Clone, T>(
         &self,
         is_harmless: bool,
@@ -156,7 +157,7 @@ impl Caller {
         send: impl AsyncFn(&mut Client, tonic::Request<M>) -> Result<tonic::Response<T>, Status>,
     ) -> Result<T, Status> {
         let start = Instant::now();
-        // Whoever cannot be served is to be told in time.
+        // Half of the deadline, so that there is time left to answer that the service cannot be reached.
         let give_up_at = start + self.context.deadline.saturating_duration_since(start) / 2;
         let mut rests = rests(REST_FIRST, Duration::MAX).take(RETRIES_MAX);
         loop {
@@ -179,11 +180,11 @@ impl Caller {
         let mut request = tonic::Request::new(message);
         *request.metadata_mut() = self.metadata.clone();
         let left = self.context.deadline.saturating_duration_since(Instant::now());
-        // None left is no timeout that the grammar has; the service finds this one exceeded.
+        // The grammar of grpc-timeout has no zero. The service finds one nanosecond exceeded.
         request.set_timeout(left.max(Duration::from_nanos(1)));
         // For the service in this process.
         request.extensions_mut().insert(self.context.record.clone());
-        // For the caller's share of the way to another one.
+        // For the caller's share of the connections, where the service is another process.
         if let Some(source) = self.context.source {
             request.extensions_mut().insert(source);
         }
@@ -211,7 +212,8 @@ impl Caller {
     }
 }
 
-/// A service of an earlier version has no `WhoAmI`, and says so only to callers whose credential it takes.
+/// UNIMPLEMENTED counts as accepted: an older service has no `WhoAmI`, and says so only after it has accepted
+/// the credential.
 pub(super) fn is_known(answer: Result<v1::Caller, Status>) -> Result<(), Status> {
     match answer {
         Err(status) if status.code() != Code::Unimplemented => Err(status),

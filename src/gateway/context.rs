@@ -1,4 +1,4 @@
-//! What is known of a request before it is routed, and what one may take.
+//! What is known of a request before it is routed, and the limits of a request.
 
 use std::{
     net::IpAddr,
@@ -19,7 +19,7 @@ pub struct RequestLimits {
     pub deadline: Duration,
     pub body_bytes_max: usize,
     pub sources: Option<Arc<RateLimit<IpAddr>>>,
-    /// How often a stream without news sends a sign of life.
+    /// How often a stream without news sends a heartbeat.
     pub heartbeat: Duration,
 }
 
@@ -29,6 +29,6 @@ pub(super) struct RequestContext {
     pub(super) deadline: Instant,
     pub(super) record: RequestRecord,
     pub(super) source: Option<Source>,
-    /// What the service said of the caller's rate limit.
+    /// The rate-limit headers of the service's answer.
     pub(super) limit_status: Arc<OnceLock<HeaderMap>>,
 }

@@ -25,7 +25,7 @@ const POLICY: (HeaderName, HeaderValue) = (
     ),
 );
 
-/// Kept, and asked for again each time: another version of the binary has other files.
+/// Browsers store the files and revalidate them each time: another version of the binary has other files.
 const REVALIDATED: (HeaderName, HeaderValue) =
     (CACHE_CONTROL, HeaderValue::from_static("public, no-cache"));
 
@@ -55,7 +55,7 @@ where
         .map(|(path, file)| (path, get(move |headers: HeaderMap| ready(file.answer(&headers)))))
 }
 
-/// How Swagger UI begins: ready to try, and without the validator of its makers.
+/// The settings of Swagger UI: "Try it out" is on, and the validator of its makers is off.
 fn config() -> Config<'static> {
     Config::new(["openapi.json"])
         .try_it_out_enabled(true)
@@ -98,7 +98,7 @@ impl File {
         if Preconditions::read(headers).if_none_match_met(&self.etag) {
             return (StatusCode::NOT_MODIFIED, kept, etag).into_response();
         }
-        // Compressed in the binary, and never otherwise: whoever shows the page takes gzip.
+        // These files are stored only compressed, and every browser accepts gzip.
         let coding = self.gzipped.then_some([(CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
         let content_type = [(CONTENT_TYPE, self.content_type.clone())];
         let mut answer = (kept, etag, content_type, self.bytes.clone()).into_response();

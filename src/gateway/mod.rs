@@ -1,7 +1,8 @@
 //! The REST API: a thin translator from HTTP to the generated gRPC client.
 //!
-//! Of ours it imports only the client, the messages, the table of fields and the leaves (rate limits, telemetry),
-//! so the same code runs in the service's process and alone in front of a remote service.
+//! Of our own code it imports only the generated client and messages, the table of fields, and small rooms
+//! (rate limits, telemetry, pauses). So the same code runs in the service's process and alone in front of a
+//! remote service.
 
 mod client;
 mod context;

@@ -1,5 +1,5 @@
-//! The OpenAPI document at `/openapi.json`: derived from the routes, with each field's rights (from the proto)
-//! and each operation's refusals added.
+//! The OpenAPI document at `/openapi.json`. It is derived from the routes; each field's rights (from the
+//! proto) and each operation's refusals are added.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     proto::{rights, v1::Role},
 };
 
-/// What every text field holds: no control characters, and something that is not white space.
+/// The pattern of every text field: no control characters, and something that is not white space.
 const TEXT: &str = r"^[^\u0000-\u001F\u007F-\u009F]*[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000][^\u0000-\u001F\u007F-\u009F]*$";
 
 /// The fields to change: a member that is not there is not touched. Other members are ignored.
@@ -59,7 +59,7 @@ fn document(derived: OpenApi) -> Value {
     document
 }
 
-/// A parameter that is not there is not null; the derive says of an optional header that it may be.
+/// Removes `null` from the types of parameters: the derive adds it to optional headers, which are never null.
 fn remove_null_parameters(document: &mut Value) {
     for operation in operations(document) {
         let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);

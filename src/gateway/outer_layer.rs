@@ -45,7 +45,7 @@ pub(super) async fn outer_layer(
         &request_id,
         request.headers(),
     );
-    // Without the query: it may hold what a client should not have put there.
+    // Without the query, in which a client may have put a secret by mistake.
     let path = request.uri().path().to_owned();
     let context = RequestContext {
         request_id: request_id.clone(),
@@ -87,7 +87,7 @@ pub(super) async fn outer_layer(
     let headers = answer.headers_mut();
     headers::document(headers);
     if is_malformed && is_http1 {
-        // What comes behind it may be meant as a part of it.
+        // The bytes after it may belong to its body, so they must not be read as the next request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(source) = source {
@@ -109,7 +109,8 @@ fn method(method: &Method) -> &'static str {
     NAMES.into_iter().find(|name| *name == method.as_str()).unwrap_or("_OTHER")
 }
 
-/// What two layers could read differently: no host or two, and codings other than one `chunked` (RFC 9112 §6.1).
+/// A request that a proxy could read differently: without a host or with two, or with a transfer coding other
+/// than one `chunked` (RFC 9112 §6.1).
 fn malformed(request: &Request) -> Option<Problem> {
     let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
     let is_plain = match (codings.next(), codings.next()) {
@@ -120,8 +121,8 @@ fn malformed(request: &Request) -> Option<Problem> {
     host_problem(request).or_else(|| (!is_plain).then(Problem::odd_transfer_coding))
 }
 
-/// The Host header (RFC 9112 §3.2) or `:authority`, where a proxy may have left the header (RFC 9113 §8.3.1).
-/// Two must be the same: two layers must never pick different ones.
+/// Checks the Host header (RFC 9112 §3.2) and `:authority`, beside which a proxy may have left the header
+/// (RFC 9113 §8.3.1). If both are there they must agree: else two layers could pick different hosts.
 fn host_problem(request: &Request) -> Option<Problem> {
     let mut lines = request.headers().get_all(HOST).iter();
     let (line, second) = (lines.next(), lines.next());
@@ -129,11 +130,11 @@ fn host_problem(request: &Request) -> Option<Problem> {
     let named = |text: &[u8]| host_and_port(text, if is_https { 443 } else { 80 });
     match (line.map(HeaderValue::as_bytes), request.uri().authority()) {
         _ if second.is_some() => Some(Problem::missing_host()),
-        // Of HTTP/1.0 nobody asks for one.
+        // HTTP/1.0 does not require a host.
         (None, None) if request.version() == Version::HTTP_10 => None,
         (None, Some(_)) if request.version() != Version::HTTP_11 => None,
         (None, _) => Some(Problem::missing_host()),
-        // HTTP/1.1 may say that there is none.
+        // An empty Host is valid in HTTP/1.1 if the target has no authority.
         (Some(b""), None) if request.version() < Version::HTTP_2 => None,
         (Some(line), authority) => {
             let Some(host) = named(line) else { return Some(Problem::missing_host()) };

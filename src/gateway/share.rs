@@ -1,8 +1,8 @@
-//! A caller's share of a gateway's way to its service: of the calls that are under way, and of the
-//! streams. In front of the service itself, in one process, the service's own shares are enough.
+//! A caller's share of a gateway's connections to its service: of the calls under way, and of the streams. In
+//! `orgd serve`, where both are one process, the service's own shares are enough.
 //!
-//! A gateway knows no principals. Who calls is the credential, once the service has taken it. To ask that
-//! comes out of the share of the caller's network: whoever makes up tokens has one for all of them.
+//! A gateway knows no principals, so it shares by credential, once the service has accepted it. Until then a
+//! call comes out of the share of its network: a client that invents tokens has one share for all of them.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -32,7 +32,7 @@ use crate::{
 
 /// The call that is answered by a stream.
 const WATCH: &str = "/organization.v1.OrganizationService/Watch";
-/// One caller may have half of the calls that others leave, and a tenth of the streams: these stay.
+/// One caller may have half of the calls that others leave, and a tenth of the streams, which stay for long.
 const CALL_PARTS: usize = 2;
 const STREAM_PARTS: usize = 10;
 /// Credentials that are remembered, and for how long after they were used last.
@@ -49,7 +49,7 @@ enum Holder {
     Source(Option<IpAddr>),
 }
 
-/// What callers have of the way to the service.
+/// The shares of all callers.
 struct Callers {
     calls: Shares<Holder>,
     streams: Shares<Holder>,
@@ -58,7 +58,7 @@ struct Callers {
     key: RandomState,
 }
 
-/// The transport, on which each caller has a share of so many calls and streams at once.
+/// The transport with limits for calls and streams at once, of which each caller has a share.
 #[must_use]
 pub fn in_shares(transport: Transport, calls_max: usize, streams_max: usize) -> Transport {
     let callers = Arc::new(Callers {
@@ -78,13 +78,12 @@ pub fn is_stream(uri: &Uri) -> bool {
     uri.path() == WATCH
 }
 
-/// The network that a call comes from, for as long as its caller is not known.
+/// The holder of a call whose caller is not known yet: its network.
 fn network(head: &Parts) -> Holder {
     Holder::Source(head.extensions.get().map(|Source(source)| *source))
 }
 
-/// The response, with something that is held until its body is dropped: at its end, or when its client
-/// leaves.
+/// The response. `held` is dropped together with its body: at its end, or when its client leaves.
 pub fn holding<T: Send + 'static>(response: Response<Body>, held: T) -> Response<Body> {
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
@@ -101,7 +100,7 @@ impl Callers {
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let (mut head, body) = request.into_parts();
-        // For a service that trusts this gateway.
+        // The client's address, for a service that trusts this gateway as a proxy.
         let source = head.extensions.get().map(|Source(source)| source.to_string());
         if let Some(Ok(source)) = source.map(HeaderValue::try_from) {
             head.headers.insert(X_FORWARDED_FOR, source);
@@ -110,7 +109,7 @@ impl Callers {
         let holder = match digest {
             Some(digest) => {
                 if self.known.get(&digest).await.is_none() {
-                    // Boxed, as the rare case: every call would carry its size.
+                    // Boxed: else the future of every call would have the size of this rare case.
                     Box::pin(self.introduce(transport.clone(), &head)).await?;
                     self.known.insert(digest, ()).await;
                 }
@@ -132,13 +131,13 @@ impl Callers {
         Ok(holding(response, place))
     }
 
-    /// Asks the service whether it takes a credential. A call of its own, which is short: the one that
-    /// is meant may go on for long, and would be of its network's share all the while.
+    /// Asks the service whether it accepts a credential. This is a short call of its own: the caller's call
+    /// may be long, and would count against its network's share all the time.
     async fn introduce(&self, transport: Transport, head: &Parts) -> Result<(), Status> {
         let _place = self.call_place(&network(head), head).await?;
         let mut request = tonic::Request::new(v1::WhoAmIRequest {});
         *request.metadata_mut() = MetadataMap::from_headers(head.headers.clone());
-        // The call itself counts, which may be one of these.
+        // Costs no token. The caller's own call, which may be a `WhoAmI` as well, is counted.
         request.metadata_mut().remove(COUNTED);
         let answer = OrganizationServiceClient::new(transport).who_am_i(request).await;
         is_known(answer.map(tonic::Response::into_inner))
@@ -167,7 +166,7 @@ async fn place(
     holder: &Holder,
     head: &Parts,
 ) -> Result<Share<Holder>, Over> {
-    // Whoever cannot be served is to be told in time.
+    // Half of the deadline, so that there is time left to answer with a refusal.
     let left = grpc_timeout::of(&head.headers).ok().flatten();
     shares.wait_at_most(left.map_or(Duration::MAX, |left| left / 2), holder).await
 }

@@ -37,9 +37,9 @@ use crate::{
     telemetry::{RequestRecord, TraceContext, metrics},
 };
 
-/// The call that costs nothing of a principal's rate limit, but where its caller asks for that.
+/// The call that costs no token of a principal's rate limit, unless its caller asks for it (`orgd-counted`).
 const WHO_AM_I: &str = "/organization.v1.OrganizationService/WhoAmI";
-/// How long the message of a call that is refused is waited for.
+/// How long the message of a refused call is awaited.
 const MESSAGE_ON_ITS_WAY_MAX: Duration = Duration::from_millis(100);
 
 type Rpc = OrganizationServiceServer<OrganizationRpc>;
@@ -101,14 +101,14 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
     let span = if is_own {
         TraceContext::request_span(format_args!("{method}"), &request_id, request.headers())
     } else {
-        // Of interest to traces alone.
+        // Only traces use this span.
         tracing::debug_span!("call", otel.name = method, otel.kind = "internal")
     };
     request.headers_mut().insert(request_id::HEADER, request_id.clone());
     request.extensions_mut().insert(record.clone());
     let caller_budget = request.extensions().get::<CallerBudget>().cloned();
     let mut response = if is_grpc(request.headers()) {
-        // In one expression: a future that is moved first is there twice.
+        // In one expression: a future in a variable would be stored twice in this one.
         within_deadline(shared, rpc, request, &record)
             .instrument(span.clone())
             .await
@@ -159,7 +159,7 @@ async fn within_deadline(
     let (principal, limit_statuses) = match admitted {
         Ok(Ok(admitted)) => admitted,
         Ok(Err(refusal)) => {
-            // Boxed, as the rare case: every call would carry its size.
+            // Boxed: else the future of every call would have the size of this rare case.
             Box::pin(take_message(body, shared.limits.message_bytes_max, deadline)).await;
             if status::is_of_own_making(&refusal) {
                 Box::pin(rest(deadline)).await;
@@ -192,14 +192,14 @@ async fn within_deadline(
     Ok(response)
 }
 
-/// A refusal of its caller's own making takes its time: a client that comes back at once, whatever it was
-/// told, would else use up the processors with refusals. Boxed by its callers: every call would carry its size.
+/// Delays a refusal that its caller caused: a client that comes back at once, whatever it was told, would
+/// else use up the processors. Its callers box this future, as else every call would have its size.
 async fn rest(deadline: Instant) {
     let left = deadline.saturating_duration_since(Instant::now());
     sleep(patience().min(left / 2)).await;
 }
 
-/// Who calls, and how the caller stands by its rate limits.
+/// Authenticates the caller and checks its rate limits. Returns the principal and the status of each limit.
 async fn admitted(
     Shared { authenticator, limits }: &Shared,
     head: &Parts,
@@ -218,7 +218,7 @@ async fn admitted(
     let principal = principal.map_err(status::of)?;
     record.set_subject(&principal.subject);
     if head.uri.path() == WHO_AM_I && !head.headers.contains_key(COUNTED) {
-        // A gateway asks it before the call that counts; that one's answer tells of the limits.
+        // A gateway asks this before the call that is counted. The answer to that one reports the limits.
         return Ok((principal, Vec::new()));
     }
     if let Some(principals) = limits.principals.of(principal.role) {
@@ -227,8 +227,8 @@ async fn admitted(
     Ok((principal, limit_statuses))
 }
 
-/// Counts a call of another service than ours for its source: health, reflection, or one that is not here.
-/// The refusal where it is one too many. Calls of ours are counted as they are admitted.
+/// Counts a call of another service (health, reflection, an unknown one) for its source, and refuses it over
+/// the rate limit. Calls of our own service are counted in `admitted`.
 pub async fn count_other<B>(
     limits: Option<&RateLimit<IpAddr>>,
     bytes_max: usize,
@@ -252,9 +252,9 @@ where
     Err(refusal.into_http())
 }
 
-/// Takes the message of a call that is refused, where it is on its way. An answer before it would
-/// end the stream; what then still comes for it counts as an error of the stream, and after a thousand
-/// of these h2 closes the connection of a client that has done nothing but call in vain.
+/// Reads the message of a refused call before the answer is sent. The answer ends the stream, and h2 counts
+/// data that comes afterwards as an error of the stream. After a thousand of these it would close the
+/// connection of a client that has only been refused.
 async fn take_message(mut body: Body, bytes_max: usize, deadline: Instant) {
     let taking = async {
         let mut taken = 0;

@@ -42,7 +42,7 @@ use crate::{
     telemetry::metrics::{COMPACTION_INTERVAL, Metrics, RateScope},
 };
 
-/// What a message may have over a REST body of the same content: mask, id, etag and key.
+/// Bytes that a gRPC message may have beyond the limit of a REST body: for mask, id, etag and key.
 const MESSAGE_EXTRA_BYTES_MAX: usize = 1024;
 
 pub struct HttpListeners {
@@ -198,7 +198,8 @@ pub async fn serve_gateway(
     running.until_stopped().await
 }
 
-/// Compacts histograms, and forgets callers whose limits are full again: else memory grows.
+/// Compacts histograms, forgets callers whose rate limits are full again (else memory grows), and sets the
+/// gauge of the bytes that clients hold.
 async fn housekeeping(
     metrics: Metrics,
     budget: Budget,
@@ -238,7 +239,7 @@ async fn count_other(
     }
 }
 
-/// A stream on which nothing moves for the whole time counts as a client that stalls.
+/// Half of the stall timeout: a stream without a byte for the whole of it counts as a stalled client.
 fn heartbeat(limits: Limits) -> Duration {
     limits.stall_timeout.0 / 2
 }

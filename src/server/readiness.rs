@@ -14,7 +14,7 @@ use crate::telemetry::metrics;
 /// How often the probe runs, and how long it may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Probes that fail one after the other before the service counts as not ready: one may be chance.
+/// Failed probes in a row after which the service is not ready. A single failure may be chance.
 const FAILURES_MAX: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Readiness {
     fn set(&self, next: State, reason: &str) {
         let ready = next == State::Ready;
         self.0.send_if_modified(|state| {
-            // Whoever is stopping is not ready again.
+            // A stopping process never becomes ready again.
             let changed = *state != next && *state != State::Stopping;
             if changed {
                 tracing::info!(ready, reason, "readiness has changed");

@@ -26,11 +26,11 @@ use crate::{
 /// How long operators' own requests may take at the end.
 const OPERATORS_GRACE: Duration = Duration::from_millis(100);
 
-/// How often unused memory goes back to the system: a busy service needs it again at once, so rarely.
+/// How often unused memory is given back to the system. Rarely, as a busy service needs it again at once.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A thread of operators' own, so that `/readyz` does not wait behind clients. The value must outlive whatever
-/// was connected on it.
+/// A thread for operators alone, so that `/readyz` does not wait behind clients. Drop it last: what was
+/// connected on it ends with it.
 #[derive(Debug)]
 pub(super) struct Operators {
     runtime: Handle,
@@ -60,7 +60,8 @@ pub(super) struct Running {
     connections: TaskTracker,
     ops_connections: TaskTracker,
     stages: Stages,
-    /// When operators may ask no more, which is last: they ask why there is no new work.
+    /// Stops the operations listener. Cancelled last: during the drain operators ask why there is no new
+    /// work.
     ops_stop: CancellationToken,
 }
 
@@ -89,12 +90,12 @@ impl Running {
         Ok(running)
     }
 
-    /// Runs a task without which the process is not whole: when it ends, the process does.
+    /// Runs a task that the process needs: when it ends, the process ends.
     pub(super) fn keep(&mut self, task: impl Future<Output = Result<()>> + Send + 'static) {
         self.services.spawn(task);
     }
 
-    /// The same for what operators rely on.
+    /// The same on the operators' thread.
     fn keep_for_operators(&mut self, task: impl Future<Output = Result<()>> + Send + 'static) {
         self.services.spawn_on(task, &self.operators);
     }
@@ -111,7 +112,7 @@ impl Running {
         self.keep_for_operators(self.readiness.clone().keep_reporting(report));
     }
 
-    /// Tells when no new requests are taken, and what has no end of its own is to end.
+    /// Cancelled when no new requests are taken. Streams without an end of their own must end then.
     pub(super) fn stopping(&self) -> CancellationToken {
         self.stages.stop.clone()
     }
@@ -161,8 +162,8 @@ impl Running {
         ListenerContext { name, protocol, tls: None, router, limits, budget, proxies, stages }
     }
 
-    /// Waits for a signal, or for a task that has failed, which is the error. Then: not ready, lame-duck time, no new
-    /// requests, and a drain until its deadline or a second signal.
+    /// Waits for a signal, or for a failed task, which becomes the error. Then: not ready, lame-duck time, no
+    /// new requests, and a drain until its deadline or a second signal.
     pub(super) async fn until_stopped(mut self) -> Result<()> {
         let failure = tokio::select! {
             () = self.signals.next() => None,
@@ -175,7 +176,7 @@ impl Running {
         self.readiness.stop();
         self.stages.leave.cancel();
         let finished = async {
-            // Nobody is to wait for a process that is no longer whole.
+            // After a failure there is no lame-duck time, as the process cannot do its work.
             if failure.is_none() {
                 sleep(self.limits.lame_duck_time).await;
             }

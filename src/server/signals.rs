@@ -30,7 +30,8 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.quit.recv() => return,
-                // Sent by somebody it is another wish, which the command hears.
+                // Any other SIGHUP asks for the log's filter to be read again (`cli/nudges.rs`), not for a
+                // stop.
                 _ = self.hangup.recv() => if self.had_terminal && !has_terminal() {
                     return;
                 },
@@ -39,7 +40,7 @@ impl Signals {
     }
 }
 
-/// One that was closed is none.
+/// Whether the process has a terminal; false once it was closed.
 fn has_terminal() -> bool {
     stdin().is_terminal() || stderr().is_terminal()
 }

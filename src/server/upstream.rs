@@ -20,24 +20,25 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Idle connections are tested; else a failing request finds out that a network swallowed one.
+/// Idle connections are pinged. Else a request must fail before it is noticed that the network has lost one.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Calls, or streams, on one connection, as a service takes them (`ORGD_STREAMS_MAX`); the rest wait.
+/// Calls, or streams, at once on one connection: the service's default (`ORGD_STREAMS_MAX`). The rest wait.
 const STREAMS_MAX: u16 = 100;
-/// So many calls at once keep a service busy, and several tasks read and write them.
+/// Connections for calls: enough to keep a service busy, and a task reads and writes each.
 const CALL_CONNECTIONS: u16 = 4;
-/// Bytes of one answer that may come unread: streams are read as slowly as their clients do.
+/// Bytes of one answer that may come unread: a stream is read only as fast as its client reads.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// As much as all streams may have: with less, as in hyper, three that nobody reads would stop all others.
+/// The windows of all streams together. With less, as in hyper, three streams that nobody reads would stop
+/// all others.
 const CONNECTION_WINDOW_BYTES: u32 = 100 * STREAM_WINDOW_BYTES;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
     /// Its listener, over `http` or `https`.
     pub uri: &'a Uri,
-    /// Who may have signed its certificate, as a PEM file.
+    /// PEM file with the CA certificates to trust.
     pub ca: Option<&'a Path>,
     pub ca_flag: &'static str,
 }
@@ -89,7 +90,7 @@ impl Upstream {
         usize::from(CALL_CONNECTIONS) * usize::from(STREAMS_MAX)
     }
 
-    /// Calls go by the connection that has fewest under way, and streams by the first that has room.
+    /// A call uses the connection with the fewest under way, a stream the first one that has room.
     pub(super) fn transport(&self) -> Transport {
         let (calls, streams) = (self.calls.clone(), self.streams.clone());
         gateway::transport(service_fn(move |request: Request<Body>| {

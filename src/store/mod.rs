@@ -3,8 +3,8 @@
 //! Updates, creations and lookups by key wait in a queue while the workers are busy and are then done
 //! together (`queue`); all other statements take a connection of a pool each.
 //!
-//! Architecture invariant: no statement reads a row in order to write it back, and every write
-//! goes through [`Store::write`] or `writer`, which report a failing commit.
+//! Architecture invariant: no statement reads a row in order to write it back, and every write goes through
+//! [`Store::write`] or `batch::writes`, which report a failing commit.
 
 mod batch;
 mod changes;

@@ -24,8 +24,8 @@ use crate::domain::{
     PageSize, Principal, Result, Text, Update, policy,
 };
 
-/// How often an update or a creation is tried again that lost its row, or its id, between two
-/// statements, before the caller is told to come back.
+/// Tries of an update or a creation that loses its row or its id to somebody else between two statements.
+/// After the last one its caller gets UNAVAILABLE.
 const LOST_ROW_RETRIES_MAX: u32 = 5;
 
 /// Organizations whose versions are asked for in one statement.
@@ -51,8 +51,8 @@ impl Store {
         self.find_organization(principal, id).await?.ok_or(Error::NotFound(id))
     }
 
-    /// A page of the organizations after an id, by ascending id, each as the caller may see it: by what
-    /// it may not see, the length of a page would tell something.
+    /// A page of the organizations after an id, by ascending id, without the fields that the caller may not
+    /// read. They are removed before the page is measured: its length would tell how long they are.
     pub async fn list_organizations(
         &self,
         principal: &Principal,
@@ -79,8 +79,8 @@ impl Store {
         rows.map(|row| Ok(policy::readable(principal, row.try_into()?))).collect()
     }
 
-    /// The versions of organizations, of those that are there. Without a caller: for the process itself, by
-    /// the connection that no caller can take.
+    /// The versions of those of these organizations that exist. Without a caller it is for the process
+    /// itself, on the connection of upkeep, which no caller can take.
     pub async fn organization_versions(
         &self,
         caller: Option<&Principal>,
@@ -89,7 +89,8 @@ impl Store {
         use organizations::Column;
         let mut found = Vec::with_capacity(ids.len());
         for ids in ids.chunks(VERSIONS_MAX) {
-            // Padded to a few lengths, as each is a statement that connections keep prepared.
+            // Padded to a power of two: each length is another statement, which each connection keeps
+            // prepared.
             let length = ids.len().next_power_of_two();
             let padded = ids.iter().chain(ids.last().into_iter().cycle()).take(length);
             let query = organizations::Entity::find()
@@ -112,13 +113,13 @@ impl Store {
         Ok(found.into_iter().filter_map(known).collect())
     }
 
-    /// Applies a patch in one statement, alone or together with what else waits. It leaves the columns
-    /// of fields that the patch does not name as they are, compares the version where an etag is given,
-    /// does not touch a row that would not change, checks that the caller's credential still holds and that it made no change
-    /// under the same key, and records the change. Answers the organization as it is then.
+    /// Applies a patch in one batch, alone or together with other waiting updates. Columns of fields that the
+    /// patch does not name keep their values. Nothing is written if the etag is not the current one, if the
+    /// row would not change, if the caller's credential is no longer valid, or if the caller made a change
+    /// under the same key. Otherwise the change is recorded. Returns the organization after it.
     ///
-    /// Only when no row is touched a second look tells missing, stale, made before and unchanged
-    /// apart. A caller's updates of one organization are done in the order in which they came.
+    /// Only if no row was touched, a second look tells missing, stale, replay and unchanged apart. A caller's
+    /// updates of one organization are done in the order in which they came.
     pub async fn update_organization(
         &self,
         call: &Call,
@@ -134,17 +135,17 @@ impl Store {
             {
                 return row.try_into();
             }
-            // Boxed, as the rare case: every update would carry its size.
+            // Boxed: else the future of every update would have the size of this rare case.
             if let Some(unchanged) = Box::pin(self.find_unchanged(id, &pending)).await? {
                 return Ok(unchanged);
             }
-            // Changed, or created, by somebody else between the two statements: apply it to that.
+            // Somebody else changed or created the row between the two statements: try again.
         }
         Err(Error::Unavailable("an update lost its row to others too often".into()))
     }
 
-    /// Why an update touches no row: the organization where that is no error, because it would not
-    /// change or was changed by the same request before. None where the update would change it now.
+    /// Why an update touched no row. The organization if that is no error: it is unchanged, or this is a
+    /// replay. None if the update would change it now.
     async fn find_unchanged(
         &self,
         id: OrganizationId,
@@ -162,8 +163,8 @@ impl Store {
         Ok((patch.apply(current.clone()) == current).then_some(current))
     }
 
-    /// Stores a new organization, alone or together with what else waits; where it names no id, under
-    /// one that is larger than all before. Checks the caller's credential and key as an update does.
+    /// Stores a new organization, alone or together with other waiting creations. Without an id it gets one
+    /// that is larger than all below 2^52. Checks the caller's credential and key as an update does.
     pub async fn create_organization(
         &self,
         call: &Call,
@@ -186,12 +187,13 @@ impl Store {
             {
                 return Err(Error::AlreadyExists(id));
             }
-            // Somebody took the id that was chosen, by its number.
+            // Somebody else stored an organization under the id that the counter gave us: try again with the
+            // next.
         }
         Err(Error::Unavailable("a creation lost its id to others too often".into()))
     }
 
-    /// Writes once the organization is not locked by another update; none where no row was touched.
+    /// Queues the write and waits for its outcome. None: no row was touched.
     async fn write_pending(
         &self,
         write: Write,
@@ -222,19 +224,20 @@ impl Store {
         let retries_max = RETRIES_MAX - 1;
         match retried(self.answer_timeout(), retries_max, alone).await {
             Ok(rows) => only(rows).flatten().transpose(),
-            // By the same request under the same key, which was faster.
+            // The same request came twice under one key, and the other was faster: the second look finds its
+            // row.
             Err(error) if is_taken(&error) => Ok(None),
             Err(error) => Err(failure(error)),
         }
     }
 
-    /// The id that the next organization gets which names none, as far as it is known before.
+    /// The id that the next creation without one will get, if no other comes before it.
     pub async fn next_organization_id(&self, principal: &Principal) -> Result<OrganizationId> {
         let next = self.retried_for(principal, || create::next_id(&self.pools.reader)).await?;
         OrganizationId::new(next).ok_or_else(|| internal("every organization id is taken"))
     }
 
-    /// What the caller made under this key before, as it was answered then.
+    /// The replay: what the caller's earlier request under this key was answered. None if there was none.
     pub async fn find_replay(
         &self,
         call: &Call,
@@ -249,8 +252,8 @@ impl Store {
     }
 }
 
-/// The organization as a row of the change log has it. Of a field whose values the log does not keep
-/// it has the current value, or none where that is a later one.
+/// The organization as a row of the change log recorded it. A field whose values are not logged has its
+/// current value, or none if it has changed since.
 fn as_recorded(
     current: organizations::Model,
     row: &organization_changes::Model,

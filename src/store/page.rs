@@ -49,7 +49,7 @@ mod tests {
     use super::{PIECE_MAX, read};
     use crate::domain::PageSize;
 
-    /// A page of entries which have these sizes and the keys 1, 2, …; and what was pending for it.
+    /// A page of entries with these sizes and the keys 1, 2, …; and which pieces were read for it.
     fn page(sizes: &[usize], entries: usize, bytes: usize) -> (usize, bool, Vec<(i64, usize)>) {
         let pending = RefCell::new(Vec::new());
         let piece = |after: i64, count: usize| {

@@ -1,8 +1,8 @@
-//! The connections that are in no worker: who takes one, and how many there are.
+//! The connections that no worker has: how many there are, and who may take one.
 //!
-//! What a caller asks and no worker does waits for a place first, so that no caller can take all
-//! connections: a holder has one part of the places that others leave. Administrators have a place, and
-//! upkeep (the probe, metrics, the state of the schema) has a connection, that no client can take.
+//! A statement that no worker does, such as a list, waits for a place first. A holder has half of the places
+//! that others leave, so no caller can take all connections. Administrators have a place of their own, and
+//! upkeep (the probe, metrics, the state of the schema) has a connection of its own.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
 pub(super) const ADMINISTRATORS: u32 = 1;
 /// Connections of upkeep.
 pub(super) const UPKEEP: u32 = 1;
-/// How many shares the places have.
+/// A holder has one of so many parts of the places that others leave.
 const PARTS: usize = 2;
 
 #[derive(Clone, Debug)]
@@ -29,20 +29,20 @@ pub(super) struct Pools {
     pub(super) reader: DatabaseConnection,
     pub(super) upkeep: DatabaseConnection,
     administrators: Shares<Holder>,
-    /// Of all callers, and of administrators beside the one of their own.
+    /// The places of all callers. Administrators use them as well when their own is taken.
     callers: Shares<Holder>,
 }
 
 impl Pools {
-    /// Pools at which so many callers may be at once, and an administrator beside them.
+    /// Pools with places for `callers` statements at once, and one more for an administrator.
     pub(super) fn new([writer, reader, upkeep]: [DatabaseConnection; 3], callers: u32) -> Self {
         let places = |count| Shares::new(usize::try_from(count).unwrap_or(usize::MAX), PARTS);
         let (administrators, callers) = (places(ADMINISTRATORS), places(callers));
         Self { writer, reader, upkeep, administrators, callers }
     }
 
-    /// Waits for a caller's place at the pools, which it has as long as the answer lives. Refused where
-    /// that takes long.
+    /// Waits for a place, which is given back when the value is dropped. Refused after 1 to 2 s
+    /// ([`orgd_shares::patience`]).
     pub(super) async fn place(&self, principal: &Principal) -> Result<Share<Holder>> {
         let holder = holder(principal);
         if principal.role == Role::Administrator

@@ -1,5 +1,5 @@
-//! How a statement is tried: how long its answer is waited for, and how it is tried again where it
-//! lost to another transaction.
+//! How a statement is done: how long its answer is awaited, and how it is retried after it lost to another
+//! transaction.
 
 use std::{io, time::Duration};
 
@@ -9,20 +9,20 @@ use tokio::time::{sleep, timeout};
 use super::error::is_lost_to_another;
 use crate::rests;
 
-/// How long the database's work on a statement and the answer's way may take beside its own limit,
-/// and how long a connection's sign of life may take.
+/// How much longer than the database's own limit for a statement its answer is awaited. Also how long an
+/// answer to a ping may take.
 pub(super) const ANSWER_TIME: Duration = Duration::from_millis(400);
-/// How often a statement is tried again.
+/// Retries of one statement, at most.
 pub(super) const RETRIES_MAX: usize = 5;
 
-/// The rests before a statement is tried again: at most 10, 20, 40, 80 and 160 ms.
+/// The pauses before the retries of a statement: at most 10, 20, 40, 80 and 160 ms.
 pub(super) fn rests() -> impl Iterator<Item = Duration> {
     rests::rests(Duration::from_millis(10), Duration::MAX).take(RETRIES_MAX)
 }
 
-/// Does a statement, or a transaction, and does it again where it lost to another transaction, so
-/// often at most: it has certainly stored nothing then. An answer is waited for no longer than
-/// `answer_timeout`. Whoever has a deadline drops the whole.
+/// Does a statement or a transaction. If it lost to another transaction nothing was stored, and it is
+/// retried, up to `retries_max` times. Each answer is awaited for `answer_timeout` at most. A caller with a
+/// deadline drops the future.
 pub(super) async fn retried<T, F: Future<Output = Result<T, DbErr>>>(
     answer_timeout: Duration,
     retries_max: usize,

@@ -1,5 +1,5 @@
-//! Whether the service can do its work, as the workers themselves last found it: on the connections
-//! that do the work, writing included.
+//! The health of the workers. Each worker reports the outcome of its last batch, so readiness speaks of the
+//! connections that do the work, also of those that write.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,11 +8,11 @@ use tokio::time::{Duration, Instant, timeout_at};
 use super::queue::{Job, Queue};
 use crate::domain::{Error, Result};
 
-/// How old a good finding is before a worker tries itself by an empty batch.
+/// How long after a successful batch an idle worker runs an empty one, to test its connection.
 const TRIAL_AFTER: Duration = Duration::from_secs(1);
-/// The same of a bad one: what has passed is found out soon.
+/// The same after a failure: shorter, so that a recovery is noticed soon.
 const TRIAL_AFTER_FAILURE: Duration = Duration::from_millis(250);
-/// How old a finding may be. It is older only where the worker hangs.
+/// A worker that has noted no outcome for this long counts as hanging.
 const AGE_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ struct Finding {
 }
 
 impl Health {
-    /// Good until something else is found: connections are looked at when they are made.
+    /// Starts healthy: a connection is checked when it is opened.
     pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Finding { at: Instant::now(), failure: None })))
     }
@@ -40,15 +40,16 @@ impl Health {
         }
     }
 
-    /// A batch was done, or it failed. What failed because of one of its rows is no finding.
+    /// Notes the outcome of a batch. Callers leave out a failure that one of its rows caused: it says nothing
+    /// of the connection.
     pub(crate) fn note(&self, failure: Option<Error>) {
         let finding = Finding { at: Instant::now(), failure };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = finding;
     }
 
-    /// The next batch of a queue. While there is none, and while batches tell nothing, it is now and
-    /// then an empty one, by which the worker finds out whether it could do another. None when there
-    /// will be no other.
+    /// The next batch of a queue. When nothing was noted for [`TRIAL_AFTER`], or [`TRIAL_AFTER_FAILURE`]
+    /// after a failure, an empty batch, with which the worker tests its connection. None when the queue is
+    /// closed and empty.
     pub(crate) async fn next<W, A>(&self, queue: &Arc<Queue<W, A>>) -> Option<Vec<Job<W, A>>> {
         if self.due() <= Instant::now() {
             return Some(Vec::new());

@@ -1,4 +1,4 @@
-//! The workers that read by key: each looks up all the keys that wait in one statement.
+//! The workers that look up rows by key. One statement looks up all keys of a batch.
 
 use std::{sync::Arc, time::Instant};
 
@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// Keys whose rows are waited for.
+/// The queue of keys to look up.
 pub(crate) type Lookups<K, M> = Queue<K, Result<Option<M>>>;
 
-/// The row that has a key, looked up for a holder.
+/// Looks up the row with this key, out of the share of `holder`. None: there is no such row.
 pub(crate) async fn find<K, M>(
     reads: &Arc<Lookups<K, M>>,
     holder: &Holder,
@@ -34,7 +34,7 @@ pub(crate) async fn find<K, M>(
     found
 }
 
-/// Does the work of the queue until it is closed and empty. `is_key` tells whether a row has a key.
+/// Looks up batches of keys until the queue is closed and empty. `is_key` tells whether a row has a key.
 pub(crate) async fn serve<K: Copy, R, M: Clone>(
     reads: Arc<Lookups<K, M>>,
     mut worker: Worker,
@@ -48,7 +48,7 @@ pub(crate) async fn serve<K: Copy, R, M: Clone>(
         let mut rests = rests();
         let found = loop {
             match caught(look_up(&mut worker, &keys)).await {
-                // Reading twice does no harm, on another connection neither.
+                // A lookup changes nothing, so it may be done again, also on another connection.
                 Err(error)
                     if (is_lost_to_another(&error)
                         || is_cut_off(&error)
@@ -71,7 +71,7 @@ pub(crate) async fn serve<K: Copy, R, M: Clone>(
             }
             Err(error) => {
                 if is_unreachable(&error) {
-                    // What waits behind it would wait for nothing.
+                    // The database cannot be reached, so fail what waits as well: it would only wait in vain.
                     jobs.extend(reads.take_all());
                 }
                 let is_about_a_row = !keys.is_empty() && is_about_a_row(&error);

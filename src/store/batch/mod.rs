@@ -1,4 +1,4 @@
-//! What is done together: the queue in which work waits, and the workers that do it.
+//! Batches: the queue in which work waits, and the workers that do it.
 
 pub(super) mod health;
 pub(super) mod lookups;

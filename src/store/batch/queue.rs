@@ -1,8 +1,8 @@
-//! Work that waits while every worker is busy, and is then done together. Decides what is in one
-//! batch, for reads and for writes, on both databases.
+//! The queue in which work waits while every worker is busy. It decides what is in one batch: lookups,
+//! updates and creations, on both databases.
 //!
-//! Work that finds a free worker does not wait for more: it is a batch of its own. Holders are served in turn, so
-//! no caller waits behind all that another has sent. Knows no SQL.
+//! A free worker takes work at once and does not wait for more. Holders are served in turn, so no caller
+//! waits behind all that another has sent. The queue knows no SQL.
 
 #[cfg(test)]
 mod tests;
@@ -27,7 +27,7 @@ use crate::{
     telemetry::metrics::QueueTelemetry,
 };
 
-/// How many shares a queue has: one holder has half of it at most, and so has one organization.
+/// A holder, and an organization, has one of so many parts of the places that others leave: half at most.
 const PARTS: usize = 2;
 
 /// How much may wait, and how much of it is done at once.
@@ -37,8 +37,8 @@ pub(crate) struct QueueLimits {
     pub(crate) waiting_max: usize,
     /// Pieces of work in one batch.
     pub(crate) batch_max: usize,
-    /// Pieces of work that must wait before a worker begins; then all that wait are done. More than
-    /// one only in tests, to make batches certain.
+    /// Pieces of work that must wait before a worker takes any. More than one only in tests, to be sure that
+    /// they share a batch.
     pub(crate) hold: usize,
 }
 
@@ -46,16 +46,16 @@ pub(crate) struct QueueLimits {
 #[derive(Debug)]
 pub(crate) struct Queue<W, A> {
     state: Mutex<State<W, A>>,
-    /// The places of what waits. Locked while the state is, never the other way round.
+    /// The places of waiting work. Lock order: `state` first, then this.
     places: Shares<Holder>,
     arrived: Notify,
-    /// Whether somebody has given up since the queue was last searched for such.
+    /// Whether a caller has given up since such work was last removed from the queue.
     has_leavers: AtomicBool,
     limits: QueueLimits,
     telemetry: QueueTelemetry,
 }
 
-/// Waits for an answer. Dropped before there is one, the caller has given up.
+/// A caller that waits for its answer. If it is dropped before the answer comes, the caller has given up.
 struct Asking<'a> {
     has_leavers: &'a AtomicBool,
     is_answered: bool,
@@ -71,11 +71,11 @@ impl Drop for Asking<'_> {
 
 #[derive(Debug)]
 struct State<W, A> {
-    /// Work that the next batch may have: no two pieces on one organization.
+    /// Work that may go into the next batch: at most one piece for each organization.
     ready: Line<Holder, Waiting<W, A>>,
     /// Organizations that are locked, and the work that waits for each.
     locked: BTreeMap<OrganizationId, Line<Holder, Waiting<W, A>>>,
-    /// Whether workers may begin, until nothing waits any more.
+    /// Whether workers may take work: from the time that `hold` pieces wait until none waits.
     is_let_go: bool,
     is_closed: bool,
 }
@@ -89,7 +89,7 @@ struct Waiting<W, A> {
     _place: Share<Holder>,
 }
 
-/// A piece of work that a worker has to answer. Dropped without an answer, it is a fault.
+/// A piece of work that a worker must answer. If it is dropped without an answer, its caller gets INTERNAL.
 #[derive(Debug)]
 pub(crate) struct Job<W, A> {
     pub(crate) work: W,
@@ -97,7 +97,7 @@ pub(crate) struct Job<W, A> {
     lock: OrganizationLock<W, A>,
 }
 
-/// The right to be the only one at work on an organization; it ends with the value.
+/// The organization lock: no other update of the organization is done until this is dropped.
 #[derive(Debug)]
 pub(crate) struct OrganizationLock<W, A>(Option<(Arc<Queue<W, A>>, OrganizationId)>);
 
@@ -110,7 +110,7 @@ impl<W, A> Drop for OrganizationLock<W, A> {
 }
 
 impl<W, A> Job<W, A> {
-    /// Hands over the answer, where somebody still waits for it.
+    /// Sends the answer. A caller that has given up does not get it.
     pub(crate) fn answer(self, answer: A) {
         let _ = self.asker.send((answer, self.lock));
     }
@@ -133,21 +133,21 @@ impl<W, A> Queue<W, A> {
         })
     }
 
-    /// A batch of this size was done.
+    /// Records the metrics of a batch. An empty one only tests a connection and is not counted.
     pub(crate) fn done(&self, size: usize, start: Instant) {
         if size > 0 {
             self.telemetry.done(size, start.elapsed());
         }
     }
 
-    /// Sets the metric of what waits.
+    /// Sets the gauge of waiting work.
     pub(crate) fn observe(&self) {
         self.telemetry.waiting(self.places.taken());
     }
 
-    /// Waits for the answer to a piece of work of a holder. Work on one organization is done one after
-    /// the other, that of each holder in the order of arrival; the next begins when the lock that comes
-    /// with the answer is dropped. Whoever gives up while its work waits takes it out of the queue.
+    /// Queues a piece of work and waits for its answer. Work on one organization is done one piece after the
+    /// other, each holder's in the order of arrival: the next starts when the lock that comes with the answer
+    /// is dropped. If the caller gives up before a worker takes its work, it is never done.
     pub(crate) async fn ask(
         self: &Arc<Self>,
         holder: &Holder,
@@ -174,13 +174,14 @@ impl<W, A> Queue<W, A> {
             return Err(Error::Unavailable("the store is closed".into()));
         }
         let mut place = self.take_place(&state, holder, organization);
-        // Searched only where there can be such: at each refusal the search would cost more than that.
+        // Only if somebody has given up: a search at each refusal would cost more than the refusal.
         if place.is_err() && self.has_leavers.swap(false, Ordering::Relaxed) {
             self.drop_leavers(&mut state);
             place = self.take_place(&state, holder, organization);
         }
         let place = place.map_err(|over| {
-            // What is a caller's own doing need wake nobody.
+            // The metric counts overload, for which operators are alerted; a caller over its own share is
+            // none.
             if over == Over::Whole {
                 self.telemetry.refused();
             }
@@ -201,7 +202,7 @@ impl<W, A> Queue<W, A> {
         Ok(())
     }
 
-    /// Many callers of one organization fill the queue no more than one caller.
+    /// Takes a place. All callers of one organization together get no more places than one caller may have.
     fn take_place(
         &self,
         state: &State<W, A>,
@@ -209,7 +210,7 @@ impl<W, A> Queue<W, A> {
         organization: Option<OrganizationId>,
     ) -> std::result::Result<Share<Holder>, Over> {
         let behind = organization.and_then(|organization| state.locked.get(&organization));
-        // Whoever has nothing there has a place, however much others have.
+        // A holder with nothing behind this lock gets its first place, however many others have.
         if let Some(behind) = behind.filter(|behind| behind.has(holder)) {
             self.places.room_for_group(behind.len() + 1, 1)?;
         }
@@ -221,7 +222,7 @@ impl<W, A> Queue<W, A> {
         self.arrived.notify_one();
     }
 
-    /// Takes what nobody waits for any more out of the queue.
+    /// Removes work whose caller has given up.
     fn drop_leavers(&self, state: &mut State<W, A>) {
         for behind in state.locked.values_mut() {
             behind.retain(|waiting| !waiting.asker.is_closed());
@@ -267,7 +268,7 @@ impl<W, A> Queue<W, A> {
             }
         }
         if state.is_let_go && !state.ready.is_empty() {
-            // For another worker.
+            // More work is ready: wake another worker.
             self.arrived.notify_one();
         }
         let is_empty = self.places.taken() == 0;
@@ -281,7 +282,8 @@ impl<W, A> Queue<W, A> {
         (!is_over).then_some(batch)
     }
 
-    /// Takes all that waits, which no worker can do; also what waits for a lock.
+    /// Takes all waiting work, also what waits for a lock, so that it can be failed: the database cannot be
+    /// reached.
     pub(crate) fn take_all(self: &Arc<Self>) -> Vec<Job<W, A>> {
         let mut state = self.lock();
         let job = |Waiting { work, asker, .. }: Waiting<W, A>, lock| Job { work, asker, lock };

@@ -1,5 +1,4 @@
-//! A way to the database on which one batch is done at a time, and its dialects; and the thread of
-//! all of them.
+//! A worker does one batch at a time, on PostgreSQL on its own connection. All workers share one thread.
 
 use std::{io, panic::AssertUnwindSafe, thread};
 
@@ -27,14 +26,14 @@ use crate::{
 
 pub(crate) struct Worker {
     way: Way,
-    /// What whoever works on it last found.
+    /// The outcome of its last batch.
     pub(crate) health: Health,
 }
 
 enum Way {
     /// A connection of the worker's own.
     Postgres(PinnedConnection),
-    /// A pool, for whose connection the worker waits as others do.
+    /// A pool. The worker waits for its connection like everybody else.
     Sqlite(DatabaseConnection, Files),
 }
 
@@ -47,15 +46,15 @@ impl Worker {
         Self { way: Way::Sqlite(pool.clone(), files.clone()), health: Health::new() }
     }
 
-    /// Does a batch, which has each organization once, and records the changes; all of it or
-    /// nothing. Answers for each row what its organization is since, where it was touched.
+    /// Writes a batch, in which each organization occurs once, and records the changes: all of it or nothing.
+    /// For each row: the organization after the write, or None if the row was not touched.
     pub(crate) async fn write(
         &mut self,
         write: Write,
         rows: &[&PendingUpdate],
     ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
         let written = match self.write_once(write, rows).await {
-            // On another connection.
+            // The session refused it and nothing was written: once more, on a new connection.
             Err(error) if is_outlived(&error) => self.write_once(write, rows).await?,
             done => done?,
         };
@@ -105,15 +104,14 @@ impl Worker {
     }
 }
 
-/// Does work in which a panic is a failure as others are: a worker would end with it, and the process
-/// with the worker.
+/// Turns a panic into an error. Otherwise it would end the worker, and the process with it.
 pub(crate) async fn caught<T>(work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
     let done = AssertUnwindSafe(work).catch_unwind().await;
     done.unwrap_or_else(|_| Err(DbErr::Custom("a panic, which is in the log".to_owned())))
 }
 
-/// The workers at work, on a thread of their own: among thousands of requests that are refused, each
-/// step of a batch would wait for a turn of the runtime that has them.
+/// The running workers. They have a thread of their own: on the requests' runtime each step of a batch would
+/// wait behind thousands of requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Workers(CancellationToken);
 
@@ -134,7 +132,7 @@ impl Workers {
         Ok(Self(ended))
     }
 
-    /// Waits for the end of the workers.
+    /// Returns when one worker has failed, or when all have done their work.
     pub(crate) async fn ended(&self) {
         self.0.cancelled().await;
     }

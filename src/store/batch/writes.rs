@@ -1,7 +1,7 @@
 //! The workers that write: each does one batch of updates, or of creations, after the other.
 //!
-//! A batch that fails because of one of its rows is taken apart: each of its callers tries its own
-//! row alone, so that no row fails its neighbours.
+//! A batch that fails because of one of its rows is rolled back, and each caller tries its own row alone. So
+//! no row fails the others.
 
 use std::{sync::Arc, time::Instant};
 
@@ -21,9 +21,9 @@ use crate::{
 /// What became of one row of a batch.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The organization as it is since.
+    /// The organization after the change.
     Changed(organizations::Model),
-    /// A condition did not hold; which one, the statement does not tell.
+    /// A condition did not hold. The statement does not tell which one.
     Untouched,
     /// The batch failed because of one of its rows, and nothing of it is stored.
     RolledBack,
@@ -34,11 +34,11 @@ pub(crate) enum Outcome {
 /// Updates, or creations, that wait for a worker.
 pub(crate) type Writes = Queue<Arc<PendingUpdate>, Outcome>;
 
-/// Does the work of the queue until it is closed and empty.
+/// Writes batches until the queue is closed and empty.
 pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker) {
     let health = worker.health.clone();
     while let Some(mut jobs) = health.next(&writes).await {
-        // The order in which every batch locks its rows.
+        // Every batch locks its rows in this order, so two batches cannot deadlock.
         jobs.sort_by_key(|job| job.work.id);
         let rows: Vec<&PendingUpdate> = jobs.iter().map(|job| &*job.work).collect();
         let start = Instant::now();
@@ -55,7 +55,7 @@ pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker)
                     });
                 }
             }
-            // Says nothing of the database's health, but where no row can be at fault.
+            // A row is at fault, which says nothing of the connection. An empty batch has no row to blame.
             Err(error) if !jobs.is_empty() && is_about_a_row(&error) => {
                 for job in jobs {
                     job.answer(Outcome::RolledBack);
@@ -63,7 +63,7 @@ pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker)
             }
             Err(error) => {
                 if is_unreachable(&error) {
-                    // What waits behind it would wait for nothing.
+                    // The database cannot be reached, so fail what waits as well: it would only wait in vain.
                     jobs.extend(writes.take_all());
                 }
                 let error = failure(error);

@@ -1,9 +1,8 @@
 //! The statements that store a batch of new organizations, for both databases: one that takes ids, and
 //! one that inserts.
 //!
-//! Ids come from a row that counts (`organization_ids`), as engines that shard have no sequence or a
-//! costly one. Whoever takes ids holds that row for the time of one short statement, never while
-//! organizations are stored.
+//! Ids come from a row that counts (`organization_ids`), as engines that shard have no sequence or a costly
+//! one. On PostgreSQL this row is locked for one short statement, never while organizations are stored.
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 
@@ -13,12 +12,12 @@ use super::{
 };
 use crate::domain::OrganizationId;
 
-/// Ids from here on are given by the store's users alone: one of them costs the others no id.
+/// The counter gives only ids below this. Larger ones are chosen by operators, and do not use up the others.
 const CHOSEN_ID_END: i64 = 1 << 52;
 
-/// Takes as many ids as the first parameter says, none of which is below the second one, or is that of
-/// an organization; answers the id after the last. Larger than those of all organizations, whoever
-/// stored them: an older version, which knows no counter, or an import.
+/// The statement that takes `count` ids and answers the id after the last. They are not below `least`, and
+/// larger than all stored ids below [`CHOSEN_ID_END`]: an import, or an older version without the counter,
+/// may have stored larger ids than the counter has.
 pub(crate) fn take_ids(count: &str, least: &str, greatest: fn(&str, &str) -> String) -> String {
     let largest =
         format!("COALESCE((SELECT MAX(id) FROM organizations WHERE id < {CHOSEN_ID_END}), 0) + 1");
@@ -30,7 +29,7 @@ pub(crate) fn take_ids(count: &str, least: &str, greatest: fn(&str, &str) -> Str
     )
 }
 
-/// How many ids a batch needs, and the least that it may be given: after those that its callers named.
+/// How many ids a batch needs, and the smallest that it may get: larger than those that its callers named.
 pub(crate) fn needs(rows: &[&PendingUpdate]) -> (i64, i64) {
     let named = rows.iter().filter_map(|row| row.id).map(OrganizationId::get);
     let largest = named.filter(|id| *id < CHOSEN_ID_END).max().unwrap_or(0);
@@ -38,15 +37,15 @@ pub(crate) fn needs(rows: &[&PendingUpdate]) -> (i64, i64) {
     (count.try_into().unwrap_or(i64::MAX), largest + 1)
 }
 
-/// The id of each row, in their order: its own, or the next of those that end before `end`.
+/// The id of each row, in order: the one that it names, or the next of the `count` taken ids before `end`.
 pub(crate) fn ids(rows: &[&PendingUpdate], count: i64, end: i64) -> Vec<i64> {
     let mut taken = end.saturating_sub(count)..end;
     let id = |row: &&PendingUpdate| row.id.map(OrganizationId::get).or_else(|| taken.next());
     rows.iter().map(id).map(Option::unwrap_or_default).collect()
 }
 
-/// Stores every organization of `pending` whose caller may write it and whose id is free. Others are left
-/// out.
+/// The statement that stores every organization of `pending` whose caller may write it and whose id is free.
+/// It leaves out the others.
 pub(crate) fn insert(dialect: &Dialect) -> String {
     let Dialect { pending, now, .. } = dialect;
     let columns = for_each_field(", ", |column, version| match version {
@@ -67,7 +66,7 @@ pub(crate) fn insert(dialect: &Dialect) -> String {
     )
 }
 
-/// The id that the next organization gets which names none; takes nothing.
+/// The id that the next creation without one would get. Takes no id.
 pub(crate) async fn next_id(database: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let ask = format!(
         "SELECT (SELECT next_id FROM organization_ids WHERE id = 1) AS counted, \

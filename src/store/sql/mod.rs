@@ -1,4 +1,5 @@
-//! The statements of batches, and what they share. What stands in a dialect is in `postgres` or `sqlite`.
+//! The statements of batches, and what they share. What differs between the databases is in `postgres` and
+//! `sqlite`.
 
 pub(super) mod create;
 pub(super) mod pending;

@@ -1,5 +1,5 @@
-//! What updates and creations have in common, for both databases: what a caller asks, the relation
-//! that a batch is, the conditions under which anything is written, and the row of the change log.
+//! What updates and creations have in common, for both databases: the pending update, the relation `pending`
+//! (a row for each update of a batch), and the row of the change log. The conditions are in `predicates`.
 
 use std::sync::LazyLock;
 
@@ -21,7 +21,7 @@ pub(crate) enum Write {
 #[derive(Clone, Debug)]
 pub(crate) struct PendingUpdate {
     pub(crate) call: Call,
-    /// Which organization; none: one that is created under an id of the store's choice.
+    /// The organization; none: a creation whose id the store chooses.
     pub(crate) id: Option<OrganizationId>,
     pub(crate) patch: Patch<Text>,
     /// The version that the organization must have.
@@ -56,8 +56,8 @@ impl PendingUpdate {
         self.idempotency.as_ref().map(|idempotency| idempotency.key.as_str())
     }
 
-    /// About how many bytes the change log has of this once it is stored: those of the row's values, each
-    /// number and date counted as eight. `touched` is the organization as it is then, where it is known.
+    /// About how many bytes the row of the change log has: its texts, and eight for each number and date.
+    /// `touched` is the organization after the write, where it can be decoded.
     pub(crate) fn recorded_bytes(&self, touched: Option<&organizations::Model>) -> usize {
         const NUMBERS_AND_DATE: usize = 4 * 8;
         let principal = &self.call.principal;
@@ -109,15 +109,15 @@ pub(crate) static ASKED: LazyLock<Vec<(String, Cell)>> = LazyLock::new(|| {
     [("id".to_owned(), Cell::Id)].into_iter().chain(fields).chain(others).collect()
 });
 
-/// The columns of an organization, each after `prefix`. Named, as what `*` means to a statement that is
-/// kept prepared is another thing once a column was added.
+/// The columns of an organization, each after `prefix`. They are named because `*` of a prepared statement
+/// changes its meaning with a new column.
 pub(crate) fn organization_columns(prefix: &str) -> String {
     let columns = organizations::Column::iter();
     columns.map(|column| format!("{prefix}{}", column.as_str())).collect::<Vec<_>>().join(", ")
 }
 
-/// A piece of a statement for each field, by its column; and by the column of the version at which it
-/// changed last, where the change log has that in place of its values.
+/// A piece of a statement for each field. `piece` gets the field's column and, if the change log does not
+/// keep its values, the column with the version of its last change.
 pub(crate) fn for_each_field(
     separator: &str,
     piece: impl Fn(&str, Option<&str>) -> String,
@@ -129,7 +129,7 @@ pub(crate) fn for_each_field(
     pieces.join(separator)
 }
 
-/// What of a dialect stands inside the statements.
+/// The parts of the statements that differ between the databases.
 pub(crate) struct Dialect {
     pub(crate) pending: String,
     /// The placeholder of when the organizations change: one time for all of a batch.
@@ -141,8 +141,8 @@ pub(crate) struct Dialect {
     pub(crate) now_in_seconds: String,
 }
 
-/// Records in the change log what the organizations of `source` are since. The source has the columns
-/// of the organization as `stored`, and the caller's as `pending`.
+/// The statement that records in the change log what the organizations of `source` are after the write.
+/// `source` has the organization's columns as `stored`, and the caller's as `pending`.
 pub(crate) fn record(source: &str) -> String {
     let fields = for_each_field(", ", |column, version| version.unwrap_or(column).to_owned());
     let stored =
@@ -155,7 +155,7 @@ pub(crate) fn record(source: &str) -> String {
     )
 }
 
-/// What was touched, in the order of the rows' ids.
+/// The touched organizations in the order of `ids`; None where a row was not touched.
 pub(crate) fn in_order(
     ids: &[i64],
     mut touched: Vec<OrganizationRow>,

@@ -1,8 +1,7 @@
-//! PostgreSQL: the statements of batches, each one round trip on a connection that a worker keeps.
+//! PostgreSQL: the statements of batches, each one round trip on the worker's pinned connection.
 //!
-//! sqlx asks a connection for a sign of life each time that it goes back to a pool, and again when
-//! it is taken out. With these two round trips a statement costs the database twice what it does
-//! on a pinned connection.
+//! sqlx pings a connection when it returns to a pool, and again when it is taken out. With these two round
+//! trips a statement costs the database twice as much as on a pinned connection.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -32,10 +31,10 @@ use crate::{
     },
 };
 
-/// How long a connection is kept.
+/// The age at which a pinned connection is replaced.
 const LIFETIME_MAX: Duration = Duration::from_mins(30);
 
-/// An address of IPv6 without the brackets that it has in a URL, with which sqlx takes it for a name.
+/// Removes the brackets that an IPv6 address has in a URL: with them sqlx takes it for a host name.
 pub(crate) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
     let host = options.get_host();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -45,18 +44,18 @@ pub(crate) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
     }
 }
 
-/// What a worker's connections have beside the settings of all.
+/// The settings that only the workers' connections have.
 ///
-/// Every table is found by a key, whatever the statistics of a table that was empty yesterday say;
-/// so one plan is good for all batches, and planning costs as much as a small batch.
+/// Every statement finds its rows by key, also where the statistics of a table that was empty yesterday
+/// suggest a scan. So one generic plan serves all batches; planning each would cost as much as a small batch.
 pub(crate) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
     reachable(options).options([
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
-        // A plan that must scan nevertheless, as without an index, would be compiled for a second each
-        // time, so high is its cost on paper.
+        // A scan that cannot be avoided has such a high estimated cost with `enable_seqscan = off` that it
+        // would be compiled each time, which takes a second.
         ("jit", "off"),
-        // Whoever waits longer for a row is tried again alone, and its neighbours with it.
+        // A batch that waits longer for a locked row is rolled back, and each of its rows is tried alone.
         ("lock_timeout", "250ms"),
     ])
 }
@@ -84,8 +83,9 @@ impl PinnedConnection {
         }
     }
 
-    /// Does `work` on the connection, and forgets it where it broke or the answer did not come. Where
-    /// it is found to be of no use, the next statement has a new one.
+    /// Does `work` on the connection. A connection that broke, or whose answer did not come in time, is
+    /// dropped. If the session refuses the statement because of its own state, all connections as old are
+    /// replaced.
     pub(crate) async fn run<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -131,11 +131,10 @@ impl PinnedConnection {
     }
 }
 
-/// Does a batch, which has each organization once, and records the changes. Answers for each row what
-/// its organization is since, where it was touched.
+/// Writes a batch, in which each organization occurs once, and records the changes. For each row: the
+/// organization after the write, or None if the row was not touched.
 ///
-/// Rows are locked in the order of `rows`, which is ascending everywhere: two batches never wait
-/// for each other in a circle.
+/// Rows are locked in the order of `rows`, everywhere by ascending id, so two batches cannot deadlock.
 pub(crate) async fn write(
     connection: &mut PgConnection,
     write: Write,
@@ -194,7 +193,7 @@ fn logged(change: fn(&Dialect) -> String) -> String {
         now_in_seconds: format!("${}", ASKED.len() + 2),
     });
     let record = record("changed AS stored JOIN pending ON pending.id = stored.id");
-    // Not the columns of `pending`, which have the same names.
+    // With a prefix, as the columns of `pending` have the same names.
     let stored = organization_columns("stored.");
     let changed = organization_columns("");
     format!(

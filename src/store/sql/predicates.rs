@@ -1,11 +1,11 @@
-//! The conditions that several statements have, each spelled once.
+//! The conditions that several statements share.
 
 use sea_orm::{DbBackend, sea_query::Expr};
 
 use super::pending::Dialect;
 
-/// A row of `credentials` is neither revoked nor expired. The same as
-/// [`CredentialState::at`](crate::domain::CredentialState::at), which decides it for rows that were
+/// The condition that a row of `credentials` is neither revoked nor expired. It must agree with
+/// [`CredentialState::at`](crate::domain::CredentialState::at), which decides the same for rows that were
 /// read. Expiries are in whole seconds, and so is `now_in_seconds`.
 pub(crate) fn holds(now_in_seconds: &str) -> String {
     format!(
@@ -14,14 +14,14 @@ pub(crate) fn holds(now_in_seconds: &str) -> String {
     )
 }
 
-/// A row of `organization_changes` records what a caller did under a key.
+/// The condition that a row of `organization_changes` is this caller's change under this key: a replay.
 fn made_under(subject: &str, key: &str) -> String {
     format!(
         "organization_changes.subject = {subject} AND organization_changes.idempotency_key = {key}"
     )
 }
 
-/// The same as a filter of a query.
+/// The same condition, as a filter of a SeaORM query.
 pub(crate) fn is_made_under(backend: DbBackend, subject: &str, key: &str) -> Expr {
     let [first, second] = match backend {
         DbBackend::Sqlite => ["?", "?"],
@@ -30,8 +30,8 @@ pub(crate) fn is_made_under(backend: DbBackend, subject: &str, key: &str) -> Exp
     Expr::cust_with_values(made_under(first, second), [subject, key])
 }
 
-/// The condition under which anything is written: the caller's credential still proves what it proved
-/// when the call was authenticated, and the caller made no change under the same key.
+/// The condition of every write: the caller's credential is still valid, with the role and organization that
+/// it had when the call was authenticated, and the caller made no change under the same key.
 pub(crate) fn may_write(Dialect { now_in_seconds, .. }: &Dialect) -> String {
     let holds = holds(now_in_seconds);
     let made_under = made_under("pending.subject", "pending.idempotency_key");

@@ -1,5 +1,5 @@
-//! Rows as a batch reads them: each is decoded by itself, so that one which cannot be fails its own
-//! caller, and no neighbour.
+//! Rows as a batch reads them. Each is decoded by itself, so a row that cannot be decoded fails only its own
+//! caller.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -18,7 +18,7 @@ pub(crate) enum Keys<'a> {
     Digests(&'a [CredentialDigest]),
 }
 
-/// A row's key, and what it is, where it can be decoded.
+/// A row's key, and the decoded row or why it cannot be decoded.
 pub(crate) type Row<K, M> = (K, domain::Result<M>);
 
 pub(crate) type OrganizationRow = Row<i64, organizations::Model>;
@@ -37,7 +37,7 @@ pub(crate) fn credentials(
     rows.into_iter().map(|row| decoded(&row, "digest", name)).collect()
 }
 
-/// The one row, where there is one.
+/// The row of a statement that answers at most one.
 pub(crate) fn only<T>(rows: Vec<T>) -> Option<T> {
     rows.into_iter().next()
 }
@@ -48,7 +48,7 @@ fn decoded<K: TryGetable, M: FromQueryResult>(
     name: impl Fn(&K) -> String,
 ) -> Result<Row<K, M>, DbErr> {
     let key = row.try_get("", key)?;
-    // The driver panics at a time that is stored but cannot be, such as `infinity`.
+    // The driver panics at a stored time that it cannot represent, such as `infinity`.
     let decoded = catch_unwind(AssertUnwindSafe(|| M::from_query_result(row, "")))
         .unwrap_or_else(|_| Err(DbErr::Custom("the driver panicked".to_owned())));
     let failure = |error| format!("the row of {} cannot be decoded: {error}", name(&key));

@@ -1,6 +1,5 @@
-//! SQLite: how it is connected to, and the statements of batches. A batch comes as one JSON text, so
-//! that a statement's text is the same for any number of rows, and costs one turn of the connection's
-//! thread.
+//! SQLite: how it is connected to, and the statements of batches. A batch is passed as one JSON text: the
+//! statement is then the same for any number of rows, and is one call to the connection's thread.
 
 use std::{
     path::PathBuf,
@@ -42,12 +41,13 @@ use crate::{
 pub(crate) const STARTUP_LOCK_TIMEOUT: Duration = Duration::from_secs(15);
 const STARTUP_LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// Bytes that the log keeps on the disk once it is written from the start again, which SQLite does when
-/// it has about 4 MB that nobody reads any more. One long reader can make it grow without bound.
+/// SQLite cuts its write-ahead log to this size when it starts to overwrite it, which it does when nobody
+/// reads the log any more and it has about 4 MB. Without this, the file stays as large as one long reader
+/// made it.
 const LOG_BYTES_MAX: &str = "8388608";
 
-/// Times are text here, with as many digits of a second as they need: without their `Z` those of one
-/// second compare as times do. What an import brought may have another form, but for its second.
+/// Times are text, with as many digits of a second as they need. Within one second they compare correctly
+/// without their `Z`. An import may have written another form, so whole seconds are compared by `unixepoch`.
 const NOW_OR_LATER: &str = "CASE WHEN \
     (unixepoch(stored.date_modified), rtrim(stored.date_modified, 'Z')) \
       > (unixepoch(?2), rtrim(?2, 'Z')) \
@@ -69,7 +69,7 @@ pub(crate) async fn connect_when_free(
     }
 }
 
-/// The same for a file that is there; it is left as it is.
+/// The options for a file that must exist. Its journal mode is not changed.
 pub(crate) fn existing(
     options: SqliteConnectOptions,
     lock_timeout: Duration,
@@ -91,8 +91,8 @@ pub(crate) fn durable(
         .pragma("journal_size_limit", LOG_BYTES_MAX)
 }
 
-/// Keeps connections until the end: SQLite removes its log, which is one of the files that must stay,
-/// when the last is closed.
+/// Closes no idle or old connection: when the last one closes, SQLite removes its log, one of the files that
+/// must stay.
 pub(crate) fn without_end(options: &mut ConnectOptions) -> &mut ConnectOptions {
     options.idle_timeout(None).max_lifetime(None)
 }
@@ -123,8 +123,8 @@ fn path(url: &str) -> Result<PathBuf, DbErr> {
     Ok(options.get_filename().to_owned())
 }
 
-/// A transaction that writes: it waits for another process's lock where it begins, where waiting is
-/// possible.
+/// The options of a transaction that writes. It takes the write lock at its start, where SQLite can wait for
+/// another process; later it cannot.
 pub(crate) fn immediate() -> TransactionOptions {
     TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
@@ -132,17 +132,17 @@ pub(crate) fn immediate() -> TransactionOptions {
     }
 }
 
-/// The relation `pending` of rows that the first parameter has as JSON arrays.
+/// The SQL of the relation `pending`. The first parameter is a JSON array with an array for each row.
 fn pending() -> String {
     let columns = ASKED.iter().enumerate().map(|(index, (column, cell))| match cell {
-        // JSON has bytes in hexadecimal digits.
+        // JSON has no bytes, so they come as hexadecimal digits.
         Cell::Bytes(_) => format!("unhex(value ->> {index}) AS {column}"),
         _ => format!("value ->> {index} AS {column}"),
     });
     format!("(SELECT {} FROM json_each(?1)) AS pending", columns.collect::<Vec<_>>().join(", "))
 }
 
-/// Closes a connection that comes back to its pool within a transaction, as sqlx sees it.
+/// Closes a connection that returns to its pool while sqlx still counts a transaction as open.
 ///
 /// A full or failing disk makes SQLite end the transaction by itself. sqlx, whose COMMIT and then ROLLBACK
 /// failed, still counts it as open, and would do all that follows in savepoints of a transaction that
@@ -151,7 +151,7 @@ pub(crate) fn without_lost_transactions(options: PoolOptions<Sqlite>) -> PoolOpt
     options.after_release(|connection, _| {
         Box::pin(async {
             if connection.is_in_transaction() {
-                // Until a rollback is done that was only begun.
+                // A rollback may only have been started. The ping waits until it is done.
                 connection.ping().await?;
             }
             Ok(!connection.is_in_transaction())
@@ -159,8 +159,8 @@ pub(crate) fn without_lost_transactions(options: PoolOptions<Sqlite>) -> PoolOpt
     })
 }
 
-/// Does a batch, which has each organization once, and records the changes, in one transaction.
-/// Answers for each row what its organization is since, where it was touched, once it is committed.
+/// Writes a batch, in which each organization occurs once, and records the changes, in one transaction. After
+/// the commit, for each row: the organization, or None if the row was not touched.
 pub(crate) async fn write(
     database: &DatabaseConnection,
     write: Write,

@@ -1,11 +1,10 @@
 //! The statement that updates a batch of organizations, for both databases.
 //!
 //! Architecture invariant: no row is read in order to be written back. One statement serves any mix of
-//! patches, so it sets the column of every field: to the new value where the patch names the field, and
-//! else to what is stored at that moment. Whether the row is touched at all is decided there as well. No
-//! statement locks the row of a credential:
-//! [`Store::outlast_older_writes`](crate::store::Store::outlast_older_writes) says what a revocation does in
-//! place of waiting for such locks.
+//! patches: it sets the column of every field, to the new value where the patch names the field, else to what
+//! is stored at that moment. It also decides whether the row is touched at all. No statement locks the row of
+//! a credential: [`Store::outlast_older_writes`](crate::store::Store::outlast_older_writes) says how a
+//! revocation waits for older writes instead.
 
 use super::{
     pending::{Dialect, for_each_field},

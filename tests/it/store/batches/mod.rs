@@ -107,7 +107,7 @@ async fn mixed_batch(service: &Service, with_poison: bool) {
         dates.insert(last_date(service, id).await);
         assert_eq!(database.changes(id).await.last().unwrap().version, 2);
     }
-    // Together, or each alone after the database has refused them together.
+    // Together, or each alone after their batch was rolled back.
     assert_eq!(dates.len(), if with_poison { 5 } else { 1 });
 }
 
