@@ -32,7 +32,7 @@ struct Charges {
 /// keep it until then, long after they have asked for more.
 struct Piece {
     bytes: Bytes,
-    _holds: Arc<Charges>,
+    _charges: Arc<Charges>,
     _part: Option<Arc<Charge>>,
 }
 
@@ -124,7 +124,7 @@ impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
         // Also for the last piece: hyper drops the body once it has sent it.
         this.guard.note_untaken(true);
         let bytes = this.rest.split_to(this.rest.len().min(PIECE_BYTES));
-        let piece = Piece { bytes, _holds: this.charges.clone(), _part: this.part.clone() };
+        let piece = Piece { bytes, _charges: this.charges.clone(), _part: this.part.clone() };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
 

@@ -76,66 +76,24 @@ impl ListenerContext {
         let builder = builder(self.protocol, &limits, state.clone());
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut overdue = pin!(overdue(&state, &limits));
-        let mut next_age = Age::Grown;
+        let mut age = Age::Young;
         // Spread, so that not all of one deployment's clients come back at once.
-        let mut aged = pin!(sleep(spread(limits.connection_age_max, 0.9..1.1)));
+        let mut timer = pin!(sleep(spread(limits.connection_age_max, 0.9..1.1)));
         let mut is_stopping = false;
         loop {
-            tokio::select! {
+            let step = tokio::select! {
                 // In this order: a connection that always has something to read would else keep its limits
                 // from being checked.
                 biased;
                 () = end.cancelled() => return,
-                () = &mut overdue => {
-                    self.note_end(&state);
-                    return;
-                }
+                () = &mut overdue => return self.note_end(&state),
                 () = is_ending.cancelled(), if !is_stopping => {
                     is_stopping = true;
                     connection.as_mut().graceful_shutdown();
+                    continue;
                 }
-                reason = attention.next() => {
-                    let grace = match reason {
-                        Reason::Greedy => {
-                            self.note_end(&state);
-                            return;
-                        }
-                        Reason::Leave if state.is_idle() && !state.is_http2() => return,
-                        Reason::Leave => state.is_idle().then_some(LEAVING_GRACE),
-                        Reason::Slow if next_age == Age::Over => continue,
-                        Reason::Slow => {
-                            tracing::debug!("a request did not come in its time");
-                            Some(limits.connection_age_grace)
-                        }
-                    };
-                    connection.as_mut().graceful_shutdown();
-                    is_ending.cancel();
-                    is_last.cancel();
-                    if let Some(grace) = grace {
-                        next_age = Age::Over;
-                        aged.as_mut().reset(Instant::now() + grace);
-                    }
-                }
-                () = &mut aged => {
-                    match next_age {
-                        // HTTP/2 announces the end by GOAWAY. HTTP/1 can only announce it with an answer.
-                        Age::Grown if !state.is_http2() => next_age = Age::Told,
-                        // No request came since, so no answer could announce it. The idle timeout ends such a
-                        // connection.
-                        Age::Told if state.is_idle_http1() => {}
-                        Age::Grown | Age::Told => {
-                            connection.as_mut().graceful_shutdown();
-                            is_ending.cancel();
-                            next_age = Age::Over;
-                        }
-                        Age::Over => {
-                            tracing::debug!("a connection was too old, and its requests too slow");
-                            return;
-                        }
-                    }
-                    is_last.cancel();
-                    aged.as_mut().reset(Instant::now() + limits.connection_age_grace);
-                }
+                reason = attention.next() => interrupted(reason, age, &state, &limits),
+                () = &mut timer => aged(age, &state, &limits),
                 ended = &mut connection => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a connection ended with an error");
@@ -143,10 +101,27 @@ impl ListenerContext {
                     return;
                 }
                 // After each poll of the connection, as the next one might bring as much again.
-                () = poll_fn(|_| state.end_turn()) => {
-                    self.note_end(&state);
-                    return;
+                () = poll_fn(|_| state.end_turn()) => return self.note_end(&state),
+            };
+            let grace = match step {
+                Step::GoOn => continue,
+                Step::Close => return self.note_end(&state),
+                Step::Announce => {
+                    age = Age::Announced;
+                    Some(limits.connection_age_grace)
                 }
+                Step::WindDown(grace) => {
+                    connection.as_mut().graceful_shutdown();
+                    is_ending.cancel();
+                    if grace.is_some() {
+                        age = Age::Over;
+                    }
+                    grace
+                }
+            };
+            is_last.cancel();
+            if let Some(grace) = grace {
+                timer.as_mut().reset(Instant::now() + grace);
             }
         }
     }
@@ -155,18 +130,55 @@ impl ListenerContext {
         if state.budget().is_greedy() {
             metrics::connection_closed(self.name, Closed::OverBudget);
         }
-        tracing::debug!("a connection was idle or slow for too long, a flood, or held too much");
+        tracing::debug!(
+            "a connection was idle, slow or old for too long, a flood, held too much, or made place"
+        );
     }
 }
 
-/// What is due when a connection's age timer fires.
+/// How far a connection is on its way to its end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Age {
-    Grown,
-    /// Its end was to be announced with the next answer, but there was none, or the client goes on.
-    Told,
-    /// Its last requests have had their time: close it.
+    Young,
+    /// The next answer announces the end.
+    Announced,
+    /// Only its last requests are answered.
     Over,
+}
+
+/// What is to be done with a connection now.
+enum Step {
+    GoOn,
+    /// Announce the end with the next answer.
+    Announce,
+    /// Take no new requests. With a time: close after it.
+    WindDown(Option<Duration>),
+    Close,
+}
+
+fn interrupted(reason: Reason, age: Age, state: &ConnectionState, limits: &Limits) -> Step {
+    match reason {
+        Reason::Greedy => Step::Close,
+        Reason::Leave if state.is_idle() && !state.is_http2() => Step::Close,
+        Reason::Leave => Step::WindDown(state.is_idle().then_some(LEAVING_GRACE)),
+        Reason::Slow if age == Age::Over => Step::GoOn,
+        Reason::Slow => {
+            tracing::debug!("a request did not come in its time");
+            Step::WindDown(Some(limits.connection_age_grace))
+        }
+    }
+}
+
+/// The timer of a connection's age has fired.
+fn aged(age: Age, state: &ConnectionState, limits: &Limits) -> Step {
+    match age {
+        // HTTP/2 announces the end by GOAWAY. HTTP/1 can only announce it with an answer.
+        Age::Young if !state.is_http2() => Step::Announce,
+        // No request came since, so no answer could announce it. The idle timeout ends such a connection.
+        Age::Announced if state.is_idle_http1() => Step::Announce,
+        Age::Young | Age::Announced => Step::WindDown(Some(limits.connection_age_grace)),
+        Age::Over => Step::Close,
+    }
 }
 
 /// Returns when the connection must end.

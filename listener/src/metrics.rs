@@ -70,7 +70,7 @@ pub(crate) fn connection_closed(listener: &'static str, closed: Closed) {
 }
 
 pub(crate) fn held_bytes(bytes: usize) {
-    // A gauge takes a u32 without loss; more than that is cut off.
-    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-    gauge!(HELD_BYTES).set(bytes);
+    // Whole KiB: a gauge takes a u32 without loss, which as bytes would end at 4 GiB.
+    let kibibytes = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
+    gauge!(HELD_BYTES).set(f64::from(kibibytes) * 1024.0);
 }

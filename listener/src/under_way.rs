@@ -10,7 +10,7 @@ pub(crate) struct UnderWay {
     requests: BTreeMap<u64, UnderWayRequest>,
     next: u64,
     /// The request whose stream is about to be spawned.
-    beginning: Option<u64>,
+    starting: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl UnderWay {
     pub(crate) fn start(&mut self) -> u64 {
         self.next += 1;
         self.requests.insert(self.next, UnderWayRequest::default());
-        self.beginning = Some(self.next);
+        self.starting = Some(self.next);
         self.next
     }
 
@@ -39,7 +39,7 @@ impl UnderWay {
 
     /// The stream of the request that has just started runs as this task.
     pub(crate) fn stream_runs(&mut self, abort: AbortHandle) {
-        let request = self.beginning.take().and_then(|id| self.requests.get_mut(&id));
+        let request = self.starting.take().and_then(|id| self.requests.get_mut(&id));
         if let Some(request) = request {
             request.abort = Some(abort);
         }

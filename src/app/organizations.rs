@@ -50,8 +50,8 @@ async fn preview_update(
     update: &Update<Text>,
     idempotency: Option<IdempotencyKey>,
 ) -> Result<Organization> {
-    if let Some(made) = store.find_replay(call, idempotency.as_ref()).await? {
-        return Ok(made);
+    if let Some(replay) = store.find_replay(call, idempotency.as_ref()).await? {
+        return Ok(replay);
     }
     let current = store.get_organization(&call.principal, update.id).await?;
     match update.etag {
@@ -69,7 +69,7 @@ pub async fn create(store: &Store, call: &Call, new: Creation<String>) -> Result
     let new = Creation { id: new.id, patch: new.patch.parse_new()? };
     let organization = if call.validate_only {
         match store.find_replay(call, idempotency.as_ref()).await? {
-            Some(made) => made,
+            Some(replay) => replay,
             None => preview_creation(store, principal, &new).await?,
         }
     } else {

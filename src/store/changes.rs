@@ -13,7 +13,7 @@ use super::{
     entity::organization_changes,
     error::internal,
     page,
-    sql::{predicates::is_made_under, row::only},
+    sql::{predicates::is_recorded_under, row::only},
 };
 use crate::domain::{
     Call, ChangeEntry, Error, Field, FieldChange, IdempotencyKey, OrganizationId, Page, PageSize,
@@ -59,7 +59,7 @@ impl Store {
         call: &Call,
         idempotency: &IdempotencyKey,
     ) -> Result<Option<organization_changes::Model>> {
-        let query = organization_changes::Entity::find().filter(is_made_under(
+        let query = organization_changes::Entity::find().filter(is_recorded_under(
             self.pools.backend(),
             &call.principal.subject,
             &idempotency.key,

@@ -40,7 +40,7 @@ const POSTGRES_WRITERS: usize = 2;
 /// organizations and one credentials.
 const POSTGRES_WORKERS: u32 = 5;
 /// Keys that are looked up in one statement.
-const READ_BATCH_MAX: usize = 64;
+const LOOKUP_BATCH_MAX: usize = 64;
 
 impl Store {
     /// Connects to the database that `url` names: `sqlite://FILE?mode=rwc` or `postgres://…`.
@@ -120,10 +120,10 @@ impl Store {
             Queue::new(limits, QueueTelemetry::new("updates", system, "UPDATE", ORGANIZATIONS));
         let creations =
             Queue::new(limits, QueueTelemetry::new("creations", system, "INSERT", ORGANIZATIONS));
-        let reads = QueueLimits { waiting_max, batch_max: READ_BATCH_MAX, hold: 1 };
+        let lookups = QueueLimits { waiting_max, batch_max: LOOKUP_BATCH_MAX, hold: 1 };
         let select = |table| QueueTelemetry::new(table, system, "SELECT", table);
-        let organizations = Queue::new(reads, select(ORGANIZATIONS));
-        let credentials = Queue::new(reads, select("credentials"));
+        let organizations = Queue::new(lookups, select(ORGANIZATIONS));
+        let credentials = Queue::new(lookups, select("credentials"));
         let (organizations_queue, credentials_queue) = (organizations.clone(), credentials.clone());
         let (updates_queue, creations_queue) = (updates.clone(), creations.clone());
         let workers =

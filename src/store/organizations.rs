@@ -26,7 +26,7 @@ use crate::domain::{
 
 /// Tries of an update or a creation that loses its row or its id to somebody else between two statements.
 /// After the last one its caller gets UNAVAILABLE.
-const LOST_ROW_RETRIES_MAX: u32 = 5;
+const LOST_ROW_TRIES_MAX: u32 = 5;
 
 /// Organizations whose versions are asked for in one statement.
 const VERSIONS_MAX: usize = 512;
@@ -129,7 +129,7 @@ impl Store {
         let Update { id, patch, etag } = update;
         let pending =
             Arc::new(PendingUpdate { call: call.clone(), id: Some(id), patch, etag, idempotency });
-        for _ in 0..LOST_ROW_RETRIES_MAX {
+        for _ in 0..LOST_ROW_TRIES_MAX {
             if !pending.patch.is_empty()
                 && let Some(row) = self.write_pending(Write::Update, &pending).await?
             {
@@ -153,8 +153,8 @@ impl Store {
     ) -> Result<Option<Organization>> {
         let PendingUpdate { call, patch, etag, idempotency, .. } = pending;
         self.check_credential(call).await?;
-        if let Some(made) = self.find_replay(call, idempotency.as_ref()).await? {
-            return Ok(Some(made));
+        if let Some(replay) = self.find_replay(call, idempotency.as_ref()).await? {
+            return Ok(Some(replay));
         }
         let current = self.get_organization(&call.principal, id).await?;
         if etag.is_some_and(|etag| etag != current.etag) {
@@ -174,13 +174,13 @@ impl Store {
         let Creation { id, patch } = creation;
         let pending =
             Arc::new(PendingUpdate { call: call.clone(), id, patch, etag: None, idempotency });
-        for _ in 0..LOST_ROW_RETRIES_MAX {
+        for _ in 0..LOST_ROW_TRIES_MAX {
             if let Some(row) = self.write_pending(Write::Create, &pending).await? {
                 return row.try_into();
             }
             self.check_credential(call).await?;
-            if let Some(made) = self.find_replay(call, pending.idempotency.as_ref()).await? {
-                return Ok(made);
+            if let Some(replay) = self.find_replay(call, pending.idempotency.as_ref()).await? {
+                return Ok(replay);
             }
             if let Some(id) = id
                 && self.find_organization(&call.principal, id).await?.is_some()

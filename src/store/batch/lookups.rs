@@ -26,23 +26,23 @@ pub(crate) type Lookups<K, M> = Queue<K, Result<Option<M>>>;
 
 /// Looks up the row with this key, out of the share of `holder`. None: there is no such row.
 pub(crate) async fn find<K, M>(
-    reads: &Arc<Lookups<K, M>>,
+    lookups: &Arc<Lookups<K, M>>,
     holder: &Holder,
     key: K,
 ) -> Result<Option<M>> {
-    let (found, _) = reads.ask(holder, None, key).await?;
+    let (found, _) = lookups.ask(holder, None, key).await?;
     found
 }
 
 /// Looks up batches of keys until the queue is closed and empty. `is_key` tells whether a row has a key.
 pub(crate) async fn serve<K: Copy, R, M: Clone>(
-    reads: Arc<Lookups<K, M>>,
+    lookups: Arc<Lookups<K, M>>,
     mut worker: Worker,
     look_up: impl AsyncFn(&mut Worker, &[K]) -> std::result::Result<Vec<Row<R, M>>, DbErr>,
     is_key: impl Fn(&R, K) -> bool,
 ) {
     let health = worker.health.clone();
-    while let Some(mut jobs) = health.next(&reads).await {
+    while let Some(mut jobs) = health.next(&lookups).await {
         let keys: Vec<K> = jobs.iter().map(|job| job.work).collect();
         let start = Instant::now();
         let mut rests = rests();
@@ -60,7 +60,7 @@ pub(crate) async fn serve<K: Copy, R, M: Clone>(
                 found => break found,
             }
         };
-        reads.done(keys.len(), start);
+        lookups.done(keys.len(), start);
         match found {
             Ok(rows) => {
                 health.note(None);
@@ -72,7 +72,7 @@ pub(crate) async fn serve<K: Copy, R, M: Clone>(
             Err(error) => {
                 if is_unreachable(&error) {
                     // The database cannot be reached, so fail what waits as well: it would only wait in vain.
-                    jobs.extend(reads.take_all());
+                    jobs.extend(lookups.take_all());
                 }
                 let is_about_a_row = !keys.is_empty() && is_about_a_row(&error);
                 let error = failure(error);

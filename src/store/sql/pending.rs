@@ -90,7 +90,7 @@ pub(crate) enum Cell {
 }
 
 /// The columns of `pending`, the relation that has a row for each update or creation of a batch.
-pub(crate) static ASKED: LazyLock<Vec<(String, Cell)>> = LazyLock::new(|| {
+pub(crate) static PENDING_COLUMNS: LazyLock<Vec<(String, Cell)>> = LazyLock::new(|| {
     let fields = Field::ALL.into_iter().flat_map(|field| {
         let column = field.path();
         [(format!("sets_{column}"), Cell::Sets(field)), (column.to_owned(), Cell::Value(field))]

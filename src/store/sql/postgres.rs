@@ -15,7 +15,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     create,
-    pending::{ASKED, Cell, Dialect, PendingUpdate, Write, in_order, organization_columns, record},
+    pending::{
+        Cell, Dialect, PENDING_COLUMNS, PendingUpdate, Write, in_order, organization_columns,
+        record,
+    },
     row::{self, Keys},
     update,
 };
@@ -151,7 +154,7 @@ pub(crate) async fn write(
     };
     let (now, now_in_seconds) = (clock::now(), clock::now_in_seconds());
     let mut query = sqlx::query(statement);
-    for (_, cell) in ASKED.iter() {
+    for (_, cell) in PENDING_COLUMNS.iter() {
         query = match *cell {
             Cell::Id => query.bind(&ids),
             Cell::Sets(field) => query.bind(column(rows, |row| row.field(field).0)),
@@ -173,9 +176,9 @@ fn column<'a, T>(rows: &[&'a PendingUpdate], of: impl Fn(&'a PendingUpdate) -> T
 /// The statement that makes a change and records it: `WITH pending AS (…), changed AS (…), logged AS (…)
 /// SELECT …`.
 fn logged(change: fn(&Dialect) -> String) -> String {
-    let names: Vec<_> = ASKED.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<_> = PENDING_COLUMNS.iter().map(|(name, _)| name.as_str()).collect();
     let names = names.join(", ");
-    let given = (1..).zip(ASKED.iter()).map(|(at, (_, cell))| {
+    let given = (1..).zip(PENDING_COLUMNS.iter()).map(|(at, (_, cell))| {
         let kind = match cell {
             Cell::Id | Cell::Number(_) => "bigint",
             Cell::Sets(_) => "bool",
@@ -185,12 +188,12 @@ fn logged(change: fn(&Dialect) -> String) -> String {
         format!("${at}::{kind}[]")
     });
     let given = given.collect::<Vec<_>>().join(", ");
-    let now = format!("${}", ASKED.len() + 1);
+    let now = format!("${}", PENDING_COLUMNS.len() + 1);
     let change = change(&Dialect {
         pending: "pending".to_owned(),
         now_or_later: format!("GREATEST({now}, stored.date_modified)"),
         now,
-        now_in_seconds: format!("${}", ASKED.len() + 2),
+        now_in_seconds: format!("${}", PENDING_COLUMNS.len() + 2),
     });
     let record = record("changed AS stored JOIN pending ON pending.id = stored.id");
     // With a prefix, as the columns of `pending` have the same names.

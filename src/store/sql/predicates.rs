@@ -15,26 +15,26 @@ pub(crate) fn holds(now_in_seconds: &str) -> String {
 }
 
 /// The condition that a row of `organization_changes` is this caller's change under this key: a replay.
-fn made_under(subject: &str, key: &str) -> String {
+fn recorded_under(subject: &str, key: &str) -> String {
     format!(
         "organization_changes.subject = {subject} AND organization_changes.idempotency_key = {key}"
     )
 }
 
 /// The same condition, as a filter of a SeaORM query.
-pub(crate) fn is_made_under(backend: DbBackend, subject: &str, key: &str) -> Expr {
+pub(crate) fn is_recorded_under(backend: DbBackend, subject: &str, key: &str) -> Expr {
     let [first, second] = match backend {
         DbBackend::Sqlite => ["?", "?"],
         _ => ["$1", "$2"],
     };
-    Expr::cust_with_values(made_under(first, second), [subject, key])
+    Expr::cust_with_values(recorded_under(first, second), [subject, key])
 }
 
 /// The condition of every write: the caller's credential is still valid, with the role and organization that
 /// it had when the call was authenticated, and the caller made no change under the same key.
 pub(crate) fn may_write(Dialect { now_in_seconds, .. }: &Dialect) -> String {
     let holds = holds(now_in_seconds);
-    let made_under = made_under("pending.subject", "pending.idempotency_key");
+    let recorded_under = recorded_under("pending.subject", "pending.idempotency_key");
     format!(
         "(pending.credential IS NULL OR EXISTS ( \
            SELECT 1 FROM credentials WHERE credentials.digest = pending.credential \
@@ -42,7 +42,7 @@ pub(crate) fn may_write(Dialect { now_in_seconds, .. }: &Dialect) -> String {
              AND credentials.organization_id IS NOT DISTINCT FROM pending.member_of \
              AND {holds})) \
          AND (pending.idempotency_key IS NULL OR NOT EXISTS ( \
-           SELECT 1 FROM organization_changes WHERE {made_under}))"
+           SELECT 1 FROM organization_changes WHERE {recorded_under}))"
     )
 }
 

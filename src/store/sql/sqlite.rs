@@ -23,7 +23,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     create,
-    pending::{ASKED, Cell, Dialect, PendingUpdate, Write, in_order, organization_columns, record},
+    pending::{
+        Cell, Dialect, PENDING_COLUMNS, PendingUpdate, Write, in_order, organization_columns,
+        record,
+    },
     row::{self, Keys},
     update,
 };
@@ -134,7 +137,7 @@ pub(crate) fn immediate() -> TransactionOptions {
 
 /// The SQL of the relation `pending`. The first parameter is a JSON array with an array for each row.
 fn pending() -> String {
-    let columns = ASKED.iter().enumerate().map(|(index, (column, cell))| match cell {
+    let columns = PENDING_COLUMNS.iter().enumerate().map(|(index, (column, cell))| match cell {
         // JSON has no bytes, so they come as hexadecimal digits.
         Cell::Bytes(_) => format!("unhex(value ->> {index}) AS {column}"),
         _ => format!("value ->> {index} AS {column}"),
@@ -213,7 +216,7 @@ async fn take_ids(transaction: &DatabaseTransaction, count: i64, least: i64) -> 
     rows.first().map_or(Ok(0), |row| row.try_get("", "next_id"))
 }
 
-/// A row of the batch, in the order of [`ASKED`].
+/// A row of the batch, in the order of [`PENDING_COLUMNS`].
 fn as_array(id: i64, row: &PendingUpdate) -> Vec<serde_json::Value> {
     let cell = |(_, cell): &(String, Cell)| match *cell {
         Cell::Id => id.into(),
@@ -223,7 +226,7 @@ fn as_array(id: i64, row: &PendingUpdate) -> Vec<serde_json::Value> {
         Cell::Text(of) => of(row).into(),
         Cell::Bytes(of) => of(row).map(|bytes| HEXLOWER.encode(bytes)).into(),
     };
-    ASKED.iter().map(cell).collect()
+    PENDING_COLUMNS.iter().map(cell).collect()
 }
 
 /// The rows that have these keys.

@@ -55,7 +55,7 @@ impl Client {
     pub(super) async fn run(self) -> turmoil::Result {
         let mut connection = None;
         for round in 0..UPDATES {
-            while !self.is_acknowledged(&mut connection, round, self.any_door()).await? {
+            while !self.is_acknowledged(&mut connection, round, self.any_host()).await? {
                 self.failures.set(self.failures.get() + 1);
                 sleep(self.dice.time_ms(300)).await;
             }
@@ -74,7 +74,7 @@ impl Client {
         Ok(())
     }
 
-    fn any_door(&self) -> &'static str {
+    fn any_host(&self) -> &'static str {
         if self.dice.below(2) == 0 { SERVICE } else { GATEWAY }
     }
 

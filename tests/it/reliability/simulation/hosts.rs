@@ -194,7 +194,7 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
     let rest = rest(gateway::transport(standing.clone()));
     let grpc = Routes::new(standing).prepare().into_axum_router();
     let budget = Budget::new(limits.held_bytes_max);
-    let door = |name, protocol, router| ListenerContext {
+    let context = |name, protocol, router| ListenerContext {
         name,
         protocol,
         tls: None,
@@ -204,11 +204,11 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
         proxies: Networks::default(),
         stages: stages.clone(),
     };
-    let (grpc_door, rest_door) =
-        (door("grpc", Protocol::Http2, grpc), door("http", Protocol::Any, rest));
+    let (grpc_context, rest_context) =
+        (context("grpc", Protocol::Http2, grpc), context("http", Protocol::Any, rest));
     tokio::try_join!(
-        accept_loop(Simulated::bind(GRPC_PORT).await?, grpc_door, connections.clone()),
-        accept_loop(Simulated::bind(REST_PORT).await?, rest_door, connections.clone()),
+        accept_loop(Simulated::bind(GRPC_PORT).await?, grpc_context, connections.clone()),
+        accept_loop(Simulated::bind(REST_PORT).await?, rest_context, connections.clone()),
     )?;
     connections.close();
     connections.wait().await;
@@ -225,7 +225,7 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
     let endpoint = endpoint(Peer { uri: &uri, ca: None, ca_flag: "" })?;
     let transport = gateway::transport(endpoint.connect_with_connector_lazy(connector));
     let router = rest(transport);
-    let door = ListenerContext {
+    let context = ListenerContext {
         name: "http",
         protocol: Protocol::Any,
         tls: None,
@@ -235,7 +235,7 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
         proxies: Networks::default(),
         stages,
     };
-    accept_loop(Simulated::bind(REST_PORT).await?, door, connections.clone()).await?;
+    accept_loop(Simulated::bind(REST_PORT).await?, context, connections.clone()).await?;
     connections.close();
     connections.wait().await;
     Ok(())
