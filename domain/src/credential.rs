@@ -11,17 +11,25 @@ use super::{OrganizationId, Role};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CredentialDigest(pub [u8; 32]);
 
+/// Enough to tell a company's credentials apart.
+const SHORT_ID_BYTES: usize = 6;
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |half| char::from_digit(u32::from(half), 16);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).flatten().collect()
+}
+
 impl CredentialDigest {
     /// The id of the credential, by which people name it: the hexadecimal digits of the digest.
     #[must_use]
     pub fn id(&self) -> String {
-        self.0.iter().fold(String::new(), |id, byte| format!("{id}{byte:02x}"))
+        hexadecimal(&self.0)
     }
 
-    /// As many digits of the id as tell a company's credentials apart.
+    /// The start of the id, as people see it.
     #[must_use]
     pub fn short_id(&self) -> String {
-        self.id().chars().take(12).collect()
+        hexadecimal(self.0.get(..SHORT_ID_BYTES).unwrap_or_default())
     }
 }
 

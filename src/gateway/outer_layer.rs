@@ -32,8 +32,9 @@ pub(super) async fn outer_layer(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let record = RequestRecord::start();
     let request_id = request_id::of(request.headers());
+    let source = request.extensions().get::<Source>().copied();
+    let record = RequestRecord::start(request_id.clone(), source.map(|Source(source)| source));
     let method = method(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("", MatchedPath::as_str);
@@ -51,11 +52,11 @@ pub(super) async fn outer_layer(
         request_id: request_id.clone(),
         deadline: Instant::now() + limits.deadline,
         record: record.clone(),
-        source: request.extensions().get().copied(),
+        source,
         limit_status: Arc::default(),
     };
     let limit_status = context.limit_status.clone();
-    let source = context.source.zip(limits.sources.as_ref());
+    let source = source.zip(limits.sources.as_ref());
     let source = source.map(|(Source(address), limit)| limit.check(&address));
     let malformed = malformed(&request);
     let (is_malformed, is_http1) = (malformed.is_some(), request.version() < Version::HTTP_2);
@@ -83,6 +84,7 @@ pub(super) async fn outer_layer(
     if caller_budget.is_some_and(|caller_budget| caller_budget.take(&mut answer).is_err()) {
         answer = Problem::share_exhausted().into_response();
     }
+    let reason = Problem::reason(&answer);
     let mut answer = Problem::render(answer, &path, &request_id);
     let headers = answer.headers_mut();
     headers::document(headers);
@@ -98,7 +100,7 @@ pub(super) async fn outer_layer(
             headers.append(name.clone(), value.clone());
         }
     }
-    record.end_http(method, route, answer.status().as_u16(), &request_id, &span);
+    record.end_http(method, route, answer.status().as_u16(), reason, &span);
     answer.headers_mut().insert(request_id::HEADER, request_id);
     answer
 }

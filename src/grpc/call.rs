@@ -96,7 +96,10 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
     let record = request.extensions().get::<RequestRecord>().cloned();
     let (record, is_own) = match record {
         Some(record) => (record, false),
-        None => (RequestRecord::start(), true),
+        None => {
+            let client = request.extensions().get().map(|Source(source)| *source);
+            (RequestRecord::start(request_id.clone(), client), true)
+        }
     };
     let span = if is_own {
         TraceContext::request_span(format_args!("{method}"), &request_id, request.headers())
@@ -124,7 +127,7 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
     metrics::rpc_call(method, code, start.elapsed());
     TraceContext::note(&span, "rpc.response.status_code", code);
     if is_own {
-        record.end_rpc(method, code, &request_id, &span);
+        record.end_rpc(method, code, status::reason(response.headers()), &span);
     }
     response
 }
@@ -216,7 +219,7 @@ async fn admitted(
     let holder = source.map_or(Holder::Process, Holder::Source);
     let principal = authenticator.authenticate(&holder, &head.headers).await;
     let principal = principal.map_err(status::of)?;
-    record.set_subject(&principal.subject);
+    record.set_principal(&principal);
     if head.uri.path() == WHO_AM_I && !head.headers.contains_key(COUNTED) {
         // A gateway asks this before the call that is counted. The answer to that one reports the limits.
         return Ok((principal, Vec::new()));

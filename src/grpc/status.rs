@@ -3,7 +3,7 @@
 //! Every status carries an ErrorInfo, and a BadRequest where fields are at fault. Clients drop
 //! metadata over 8 KiB, so a status stays under 6 KiB.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::HeaderMap;
 use tonic::{Code, Status, metadata::MetadataMap};
@@ -168,6 +168,12 @@ pub(super) fn is_of_own_making(refusal: &Status) -> bool {
 /// The name of the code that an answer has; of one that streams, OK.
 pub(super) fn code_name(headers: &HeaderMap) -> &'static str {
     code::name(Status::from_header_map(headers).map_or(Code::Ok, |status| status.code()))
+}
+
+/// The reason of the refusal that an answer is.
+pub(super) fn reason(headers: &HeaderMap) -> Option<Cow<'static, str>> {
+    let info = Status::from_header_map(headers)?.get_details_error_info()?;
+    Some(info.reason.into())
 }
 
 pub(super) fn panicked() -> Status {

@@ -1,5 +1,6 @@
 //! Logs, metrics and traces. No secret, no body and no value of a field is in any of them.
 
+mod json;
 pub mod metrics;
 mod request;
 mod trace_context;
@@ -128,7 +129,7 @@ where
         LogFormat::Auto if stderr().is_terminal() => layer.boxed(),
         LogFormat::Text => layer.boxed(),
         LogFormat::Auto | LogFormat::Json => {
-            layer.json().flatten_event(true).with_span_list(false).boxed()
+            layer.fmt_fields(json::JsonMembers).event_format(json::JsonLine).boxed()
         }
     }
 }

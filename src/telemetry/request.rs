@@ -1,6 +1,8 @@
 //! What is known of one request, from its headers to its answer: its log line and its metrics.
 
 use std::{
+    borrow::Cow,
+    net::IpAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -9,6 +11,7 @@ use http::HeaderValue;
 use tracing::Span;
 
 use super::{TraceContext, metrics};
+use crate::domain::{CredentialDigest, Principal};
 
 /// A REST request and the gRPC call that it becomes in the same process share one record.
 #[derive(Clone, Debug)]
@@ -17,22 +20,36 @@ pub struct RequestRecord(Arc<Known>);
 #[derive(Debug)]
 struct Known {
     start: Instant,
-    subject: OnceLock<String>,
+    id: HeaderValue,
+    client: Option<IpAddr>,
+    principal: OnceLock<Arc<Principal>>,
     organization: OnceLock<i64>,
 }
 
+/// How a request was answered.
+enum Answer<'a> {
+    Http { route: &'a str, status: u16 },
+    Rpc { code: &'static str },
+}
+
+/// The reason of a refusal, as docs/ERRORS.md lists them.
+type Reason = Option<Cow<'static, str>>;
+
 impl RequestRecord {
+    /// The request with this id, which comes from the address `client`.
     #[must_use]
-    pub fn start() -> Self {
+    pub fn start(id: HeaderValue, client: Option<IpAddr>) -> Self {
         Self(Arc::new(Known {
             start: Instant::now(),
-            subject: OnceLock::new(),
+            id,
+            client,
+            principal: OnceLock::new(),
             organization: OnceLock::new(),
         }))
     }
 
-    pub fn set_subject(&self, subject: &str) {
-        let _ = self.0.subject.set(subject.to_owned());
+    pub fn set_principal(&self, principal: &Arc<Principal>) {
+        let _ = self.0.principal.set(principal.clone());
     }
 
     pub fn set_organization(&self, id: i64) {
@@ -44,45 +61,40 @@ impl RequestRecord {
         method: &'static str,
         route: &str,
         status: u16,
-        request_id: &HeaderValue,
+        reason: Reason,
         span: &Span,
     ) {
         let time = self.0.start.elapsed();
         metrics::http_request(method, route, status, time);
         TraceContext::note(span, "http.response.status_code", i64::from(status));
-        self.log(method, Some((route, status)), None, time, request_id, span);
+        self.log(method, &Answer::Http { route, status }, reason, time, span);
     }
 
-    pub fn end_rpc(
-        &self,
-        method: &'static str,
-        code: &'static str,
-        request_id: &HeaderValue,
-        span: &Span,
-    ) {
-        self.log(method, None, Some(code), self.0.start.elapsed(), request_id, span);
+    pub fn end_rpc(&self, method: &'static str, code: &'static str, reason: Reason, span: &Span) {
+        self.log(method, &Answer::Rpc { code }, reason, self.0.start.elapsed(), span);
     }
 
     /// The one line of a request. A field without a value is not in it.
-    fn log(
-        &self,
-        method: &str,
-        http: Option<(&str, u16)>,
-        code: Option<&str>,
-        time: Duration,
-        request_id: &HeaderValue,
-        span: &Span,
-    ) {
+    fn log(&self, method: &str, answer: &Answer<'_>, reason: Reason, time: Duration, span: &Span) {
+        let (route, status, code) = match *answer {
+            Answer::Http { route, status } => (Some(route), Some(status), None),
+            Answer::Rpc { code } => (None, None, Some(code)),
+        };
+        let principal = self.0.principal.get();
+        let credential = principal.and_then(|principal| principal.credential.as_ref());
         tracing::info!(
             target: "orgd::request",
             method,
-            route = http.map(|(route, _)| route),
-            status = http.map(|(_, status)| status),
+            route,
+            status,
             code,
-            subject = self.0.subject.get(),
+            reason = reason.as_deref(),
+            subject = principal.map(|principal| &*principal.subject),
+            credential = credential.map(CredentialDigest::short_id),
+            client = self.0.client.map(tracing::field::display),
             organization = self.0.organization.get(),
             latency_ms = time.as_secs_f64() * 1e3,
-            request_id = request_id.to_str().unwrap_or_default(),
+            request_id = self.0.id.to_str().unwrap_or_default(),
             trace_id = TraceContext::trace_id(span),
             "answered"
         );

@@ -69,6 +69,18 @@ async fn every_request_has_one_line_and_no_secret() {
             ]
         );
         assert_eq!(lines[0]["request_id"], "first");
+        let reasons: Vec<_> = lines.iter().map(|line| line["reason"].as_str()).collect();
+        let forbidden = Some("ORGANIZATION_FORBIDDEN");
+        let others = [Some("CREDENTIAL_MISSING"), Some("ROUTE_NOT_FOUND")];
+        assert_eq!(reasons, [None, forbidden, others[0], others[1], None, forbidden]);
+        let listed = orgd(service.database().url(), "credential list").stdout;
+        for line in &lines {
+            assert_eq!(line["client"], "127.0.0.1", "{line}");
+            let credential = line["credential"].as_str();
+            let named = credential.and_then(|id| listed.lines().find(|row| row.starts_with(id)));
+            assert_eq!(named.is_some(), !line["subject"].is_null(), "{line} in {listed}");
+            assert!(named.is_none_or(|row| row.contains("test-user")), "{line} is of {named:?}");
+        }
         let rpc = |line: &Value| {
             ["method", "code", "subject", "organization"].map(|key| line[key].to_string()).join(" ")
         };
@@ -111,7 +123,7 @@ async fn changes_and_refused_rights_are_audit_events() {
             ]
         );
         assert_eq!(events[0]["request_id"], "first");
-        assert_eq!(events[1]["span"]["request_id"], "second");
+        assert_eq!(events[1]["request_id"], "second");
         assert!(!service.log().contains("secret-handshake"));
 
         let issued = orgd(service.database().url(), "credential issue --role support --subject s");

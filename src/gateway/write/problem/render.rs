@@ -1,6 +1,6 @@
 //! A problem as its reader gets it: the members of RFC 9457, and ours beside them. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use axum::{
     body::Body,
@@ -55,6 +55,11 @@ pub(crate) struct Rendered<'a> {
 }
 
 impl Problem {
+    /// The reason of the refusal that an answer is, before it is rendered.
+    pub(crate) fn reason(answer: &Response) -> Option<Cow<'static, str>> {
+        answer.extensions().get().map(|problem: &Self| problem.reason.clone())
+    }
+
     /// The answer with its problem, where it is one, written into the body.
     pub(crate) fn render(mut answer: Response, path: &str, request_id: &HeaderValue) -> Response {
         let Some(problem) = answer.extensions_mut().remove::<Self>() else { return answer };
