@@ -1,7 +1,7 @@
 //! The outermost layer, which every request and answer passes: request id, source rate limit, deadline,
 //! documented headers, problems, metrics and the log line.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -24,6 +24,7 @@ use crate::{
         write::{headers, problem::Problem},
     },
     proto::{request_id, timeout},
+    rate_limit::RateLimitStatus,
     telemetry::{RequestRecord, TraceContext},
 };
 
@@ -48,33 +49,21 @@ pub(super) async fn outer_layer(
     );
     // Without the query, in which a client may have put a secret by mistake.
     let path = request.uri().path().to_owned();
-    let context = RequestContext {
-        request_id: request_id.clone(),
-        deadline: Instant::now() + limits.deadline,
-        record: record.clone(),
-        source,
-        limit_status: Arc::default(),
-    };
-    let limit_status = context.limit_status.clone();
-    let source = source.zip(limits.sources.as_ref());
-    let source = source.map(|(Source(address), limit)| limit.check(&address));
-    let malformed = malformed(&request);
-    let (is_malformed, is_http1) = (malformed.is_some(), request.version() < Version::HTTP_2);
-    let is_change = matches!(*request.method(), Method::PUT | Method::POST);
+    let limit_status = Arc::default();
     let caller_budget = request.extensions().get::<CallerBudget>().cloned();
-    let mut answer = match timeout::of(request.headers()) {
-        _ if caller_budget.as_ref().is_some_and(CallerBudget::is_exhausted) => {
-            Problem::share_exhausted().into_response()
-        }
-        _ if let Some(problem) = malformed => problem.into_response(),
-        _ if let Some(wait) = source.and_then(|source| source.wait) => {
-            Problem::rate_limited(wait).into_response()
-        }
-        Err(timeout::Malformed) => Problem::malformed_timeout().into_response(),
-        Ok(asked) => {
-            let time = asked.map_or(limits.deadline, |asked| asked.min(limits.deadline));
+    let Arrival { time, source_status, must_close } = Arrival::of(&request, source, &limits);
+    let mut answer = match time {
+        Err(problem) => problem.into_response(),
+        Ok(time) => {
+            let is_change = matches!(*request.method(), Method::PUT | Method::POST);
             let deadline = Instant::now() + time;
-            request.extensions_mut().insert(RequestContext { deadline, ..context });
+            request.extensions_mut().insert(RequestContext {
+                request_id: request_id.clone(),
+                deadline,
+                record: record.clone(),
+                source,
+                limit_status: Arc::clone(&limit_status),
+            });
             timeout_at(deadline, next.run(request))
                 .instrument(span.clone())
                 .await
@@ -88,21 +77,48 @@ pub(super) async fn outer_layer(
     let mut answer = Problem::render(answer, &path, &request_id);
     let headers = answer.headers_mut();
     headers::document(headers);
-    if is_malformed && is_http1 {
-        // The bytes after it may belong to its body, so they must not be read as the next request.
+    if must_close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if let Some(source) = source {
-        source.write(headers);
+    if let Some(source_status) = source_status {
+        source_status.write(headers);
     }
-    if let Some(limit_status) = limit_status.get() {
-        for (name, value) in limit_status {
-            headers.append(name.clone(), value.clone());
-        }
+    for (name, value) in limit_status.get().into_iter().flatten() {
+        headers.append(name.clone(), value.clone());
     }
+    headers.insert(request_id::HEADER, request_id);
     record.end_http(method, route, answer.status().as_u16(), reason, &span);
-    answer.headers_mut().insert(request_id::HEADER, request_id);
     answer
+}
+
+/// What is decided about a request before it is routed.
+struct Arrival {
+    /// How long it may take, or why it is refused.
+    time: Result<Duration, Problem>,
+    source_status: Option<RateLimitStatus>,
+    /// Whether its connection ends: the bytes after it may belong to its body, so they must not be read as the
+    /// next request.
+    must_close: bool,
+}
+
+impl Arrival {
+    fn of(request: &Request, source: Option<Source>, limits: &RequestLimits) -> Self {
+        let source = source.zip(limits.sources.as_ref());
+        let source_status = source.map(|(Source(address), limit)| limit.check(&address));
+        let wait = source_status.as_ref().and_then(|status| status.wait);
+        let malformed = malformed(request);
+        let must_close = malformed.is_some() && request.version() < Version::HTTP_2;
+        let time = match timeout::of(request.headers()) {
+            _ if request.extensions().get().is_some_and(CallerBudget::is_exhausted) => {
+                Err(Problem::share_exhausted())
+            }
+            _ if let Some(problem) = malformed => Err(problem),
+            _ if let Some(wait) = wait => Err(Problem::rate_limited(wait)),
+            Err(timeout::Malformed) => Err(Problem::malformed_timeout()),
+            Ok(asked) => Ok(asked.map_or(limits.deadline, |asked| asked.min(limits.deadline))),
+        };
+        Self { time, source_status, must_close }
+    }
 }
 
 /// The method as logs and metrics name it: one of a closed set, whatever clients send.
