@@ -69,7 +69,11 @@ impl Readiness {
             // A stopping process never becomes ready again.
             let changed = *state != next && *state != State::Stopping;
             if changed {
-                tracing::info!(ready, reason, "readiness has changed");
+                if ready {
+                    tracing::info!(ready, "readiness has changed");
+                } else {
+                    tracing::warn!(ready, reason, "readiness has changed");
+                }
                 metrics::ready(ready);
                 *state = next;
             }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use orgd::proto::v1::{Organization, UpdateOrganizationRequest};
+use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -70,6 +71,17 @@ async fn until_ready(service: &Service, status: u16) -> Duration {
     begin.elapsed()
 }
 
+/// Whether the last line on readiness is a warning that says why it was lost.
+fn is_warned_of_readiness(service: &Service) -> bool {
+    let log = service.log();
+    let mut lines = log.lines().rev();
+    let Some(line) = lines.find(|line| line.contains("readiness has changed")) else {
+        return false;
+    };
+    let line: Value = serde_json::from_str(line).unwrap();
+    line["level"] == "WARN" && line["ready"] == false && line["reason"] != ""
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_reported_in_time_and_recovery_is_automatic() {
     let database = Database::postgres().await;
@@ -87,6 +99,7 @@ async fn an_outage_is_reported_in_time_and_recovery_is_automatic() {
         proxy.set(fault);
         let first = assert_unavailable(&service, fault).await;
         let unready = until_ready(&service, 503).await;
+        assert!(is_warned_of_readiness(&service), "{fault:?}: {}", service.log());
         assert_eq!(service.get_ops("/livez").await.status(), 200);
         let second = assert_unavailable(&service, fault).await;
         proxy.set(Fault::Pass);

@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
+        header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE},
     },
     response::Response,
 };
@@ -67,6 +67,8 @@ impl Problem {
         let headers = answer.headers_mut();
         headers.extend(problem.headers);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // A cache may else store some refusals, such as 404, by itself (RFC 9111 §4.2.2).
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(CONTENT_LENGTH, bytes.len().into());
         *answer.body_mut() = Body::from(bytes);
         answer
