@@ -87,7 +87,7 @@ pub(super) async fn outer_layer(
         headers.append(name.clone(), value.clone());
     }
     headers.insert(request_id::HEADER, request_id);
-    record.end_http(method, route, answer.status().as_u16(), reason, &span);
+    record.end_http(method, route, answer.status().as_u16(), reason.as_deref(), &span);
     answer
 }
 

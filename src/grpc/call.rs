@@ -94,13 +94,11 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
     let method = method(request.uri().path());
     // The gateway within this process has a record already, and writes the request's log line.
     let record = request.extensions().get::<RequestRecord>().cloned();
-    let (record, is_own) = match record {
-        Some(record) => (record, false),
-        None => {
-            let client = request.extensions().get().map(|Source(source)| *source);
-            (RequestRecord::start(request_id.clone(), client), true)
-        }
-    };
+    let is_own = record.is_none();
+    let record = record.unwrap_or_else(|| {
+        let client = request.extensions().get().map(|Source(source)| *source);
+        RequestRecord::start(request_id.clone(), client)
+    });
     let span = if is_own {
         TraceContext::request_span(format_args!("{method}"), &request_id, request.headers())
     } else {
@@ -127,7 +125,7 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
     metrics::rpc_call(method, code, start.elapsed());
     TraceContext::note(&span, "rpc.response.status_code", code);
     if is_own {
-        record.end_rpc(method, code, status::reason(response.headers()), &span);
+        record.end_rpc(method, code, status::reason(response.headers()).as_deref(), &span);
     }
     response
 }

@@ -1,7 +1,6 @@
 //! What is known of one request, from its headers to its answer: its log line and its metrics.
 
 use std::{
-    borrow::Cow,
     net::IpAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -32,9 +31,6 @@ enum Answer<'a> {
     Rpc { code: &'static str },
 }
 
-/// The reason of a refusal, as docs/ERRORS.md lists them.
-type Reason = Option<Cow<'static, str>>;
-
 impl RequestRecord {
     /// The request with this id, which comes from the address `client`.
     #[must_use]
@@ -56,12 +52,13 @@ impl RequestRecord {
         let _ = self.0.organization.set(id);
     }
 
+    /// `reason` is that of a refusal, as docs/ERRORS.md lists them.
     pub fn end_http(
         &self,
         method: &'static str,
         route: &str,
         status: u16,
-        reason: Reason,
+        reason: Option<&str>,
         span: &Span,
     ) {
         let time = self.0.start.elapsed();
@@ -70,12 +67,26 @@ impl RequestRecord {
         self.log(method, &Answer::Http { route, status }, reason, time, span);
     }
 
-    pub fn end_rpc(&self, method: &'static str, code: &'static str, reason: Reason, span: &Span) {
-        self.log(method, &Answer::Rpc { code }, reason, self.0.start.elapsed(), span);
+    pub fn end_rpc(
+        &self,
+        method: &'static str,
+        code: &'static str,
+        reason: Option<&str>,
+        span: &Span,
+    ) {
+        let time = self.0.start.elapsed();
+        self.log(method, &Answer::Rpc { code }, reason, time, span);
     }
 
     /// The one line of a request. A field without a value is not in it.
-    fn log(&self, method: &str, answer: &Answer<'_>, reason: Reason, time: Duration, span: &Span) {
+    fn log(
+        &self,
+        method: &str,
+        answer: &Answer<'_>,
+        reason: Option<&str>,
+        time: Duration,
+        span: &Span,
+    ) {
         let (route, status, code) = match *answer {
             Answer::Http { route, status } => (Some(route), Some(status), None),
             Answer::Rpc { code } => (None, None, Some(code)),
@@ -88,7 +99,7 @@ impl RequestRecord {
             route,
             status,
             code,
-            reason = reason.as_deref(),
+            reason,
             subject = principal.map(|principal| &*principal.subject),
             credential = credential.map(CredentialDigest::short_id),
             client = self.0.client.map(tracing::field::display),
