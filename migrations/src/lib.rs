@@ -1,4 +1,4 @@
-//! The schema of orgd: one numbered, idempotent DDL statement a step, for SQLite and PostgreSQL.
+//! The schema of orgd: numbered steps for SQLite and PostgreSQL. Each can be run again wherever it was cut.
 //!
 //! Append-only: a released step is never edited, and one that removes something says so by its name ([`works_with`]).
 //! Several instances may migrate at once, under the lease of [`Migrator::up`].

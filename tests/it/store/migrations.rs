@@ -11,6 +11,7 @@ use std::{
 };
 
 use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm_migration::{prelude::*, schema::text_null};
 use tokio::task::JoinSet;
 
 use crate::harness::{ADMINISTRATOR, Database, FOREIGN, OWN, SERVE, Service, orgd};
@@ -201,6 +202,39 @@ async fn forget_last_step(database: &Database) {
     let forget =
         "DELETE FROM seaql_migrations WHERE version LIKE '%index_organization_changes_idempotency'";
     database.execute(forget).await;
+}
+
+/// A step as a new field has one: it adds a column to two tables.
+#[derive(DeriveMigrationName)]
+struct AddNote;
+
+#[async_trait::async_trait]
+impl MigrationTrait for AddNote {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in ["organizations", "organization_changes"] {
+            if !manager.has_column(table, "note").await? {
+                let column = Table::alter().table(table).add_column(text_null("note")).to_owned();
+                manager.alter_table(column).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_was_cut_is_completed() {
+    for database in Database::of_each_kind().await {
+        database.seed().await;
+        database.execute("ALTER TABLE organizations ADD COLUMN note text").await;
+        let connection = database.connect().await;
+        let manager = SchemaManager::new(&connection);
+        for run in ["after the cut", "once more"] {
+            AddNote.up(&manager).await.unwrap_or_else(|error| panic!("{run}: {error}"));
+        }
+        for table in ["organizations", "organization_changes"] {
+            assert!(manager.has_column(table, "note").await.unwrap(), "{table}");
+        }
+    }
 }
 
 /// SQLite has no locks of tables.
