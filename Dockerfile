@@ -9,10 +9,10 @@ COPY memory memory
 COPY migrations migrations
 COPY shares shares
 COPY src src
-RUN cargo build --release --locked
+RUN cargo build --profile dist --locked
 
 FROM gcr.io/distroless/cc-debian12:nonroot
-COPY --from=build /src/target/release/orgd /usr/local/bin/orgd
+COPY --from=build /src/target/dist/orgd /usr/local/bin/orgd
 USER nonroot
 # A container has an address of its own; who may reach it is the deployment's to say.
 ENV ORGD_GRPC_ADDR=0.0.0.0:50051 ORGD_HTTP_ADDR=0.0.0.0:8080 ORGD_OPS_ADDR=0.0.0.0:9090

@@ -57,15 +57,15 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 run:
-	cargo run --release -- demo
+	cargo run -- demo
 
 # Measures orgd beside its peer and beside floors; flags in BENCH, such as BENCH='--seconds 1'.
 bench: tools $(PEER)
-	cargo bench --locked --bench load -- $(BENCH)
+	cargo bench --profile dist --locked --bench load -- $(BENCH)
 
 # Compares a small database with a large one.
 bench-scale: tools
-	cargo bench --locked --bench load -- --scale $(BENCH)
+	cargo bench --profile dist --locked --bench load -- --scale $(BENCH)
 
 # Cargo's commands that are crates of their own, below target/.
 TOOLS := target/tools

@@ -78,6 +78,10 @@ fn instructions(Addresses { grpc, http, ops }: Addresses) -> String {
     format!(
         r#"orgd demo: a temporary database with organizations {USER_ORGANIZATION} and {ADMINISTRATOR_ORGANIZATION}. Ctrl-C ends it.
 
+Try it in a browser, with the token {USER_TOKEN}:
+
+  http://{http}/docs
+
 Update an organization as a user:
 
   curl -i -X PUT http://{http}/v1/organizations/{USER_ORGANIZATION} -H 'Authorization: Bearer {USER_TOKEN}' -H 'Content-Type: application/json' -d '{{"name": "Custom Name"}}'
@@ -88,7 +92,7 @@ Update an organization as a System Admin:
 
 The same service over gRPC, with reflection:
 
-  grpcurl -plaintext -H 'Authorization: Bearer {ADMINISTRATOR_TOKEN}' -d '{{"organization": {{"id": {ADMINISTRATOR_ORGANIZATION}, "subscription_id": "enterprise"}}, "update_mask": "subscriptionId"}}' {grpc} organization.v1.OrganizationService/Update
+  grpcurl -plaintext -H 'Authorization: Bearer {ADMINISTRATOR_TOKEN}' -d '{{"organization": {{"id": {ADMINISTRATOR_ORGANIZATION}, "subscription_id": "enterprise"}}}}' {grpc} organization.v1.OrganizationService/Update
 
 Readiness:
 

@@ -12,6 +12,7 @@ mod organization;
 mod output;
 mod remote;
 mod service;
+mod start;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -135,7 +136,8 @@ pub fn run(words: &[OsString]) -> ExitCode {
 
 fn run_command(words: &[OsString]) -> Result<ExitCode> {
     let settings = config::read(Cli::command(), words)?;
-    let Cli { log, command, .. } = Cli::from_arg_matches(&settings.matches)?;
+    let Cli { command, .. } = Cli::from_arg_matches(&settings.matches)?;
+    let log = log_of(&settings)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let code = {
         let _within = runtime.enter();
@@ -156,8 +158,16 @@ fn run_command(words: &[OsString]) -> Result<ExitCode> {
 }
 
 fn read_log(words: &[OsString]) -> Result<LogArgs> {
-    let settings = config::read(Cli::command(), words)?;
-    Ok(Cli::from_arg_matches(&settings.matches)?.log)
+    log_of(&config::read(Cli::command(), words)?)
+}
+
+/// The log's settings. Whoever sees the demo for the first time wants its examples, not a line a request.
+fn log_of(settings: &Settings) -> Result<LogArgs> {
+    let Cli { mut log, command, .. } = Cli::from_arg_matches(&settings.matches)?;
+    if matches!(command, Command::Demo(_)) && !settings.is_set("log") {
+        "warn".clone_into(&mut log.log);
+    }
+    Ok(log)
 }
 
 impl Command {
@@ -184,12 +194,17 @@ impl Command {
                     "--database-statement-timeout must be {STATEMENT_TIMEOUT_MAX:?} at most: a \
                      revocation waits until every statement that began before it is over"
                 );
+                start::version();
+                start::database(&database.database_url);
                 let listeners = Listeners::bind(&listen).await?;
                 let store = open_for_many(&database, &pool).await?;
+                start::credentials(&store).await;
                 server::serve(listeners, store, auth, serving).await?;
             }
             Self::Gateway(args) => {
                 let GatewayArgs { listen, upstream, serving } = *args;
+                start::version();
+                start::upstream(&upstream.upstream);
                 let listeners = HttpListeners::bind(&listen).await?;
                 server::serve_gateway(listeners, upstream, serving).await?;
             }

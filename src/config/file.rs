@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{
     Arg, ArgMatches, Command,
     error::{ContextKind, ContextValue},
+    parser::ValueSource,
 };
 use toml::Value;
 
@@ -25,6 +26,16 @@ pub struct Settings {
     pub matches: ArgMatches,
     /// The settings file and its keys, where there is one.
     pub file: Option<(PathBuf, BTreeMap<String, String>)>,
+}
+
+impl Settings {
+    /// Whether a flag, a variable or the file says it, and not its default alone.
+    #[must_use]
+    pub fn is_set(&self, key: &str) -> bool {
+        let is_in_file = self.file.as_ref().is_some_and(|(_, values)| values.contains_key(key));
+        let source = deepest(&self.matches).value_source(key);
+        is_in_file || source.is_some_and(|source| source != ValueSource::DefaultValue)
+    }
 }
 
 /// Mistakes in the command line or the environment, and help, are clap's errors.

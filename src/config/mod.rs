@@ -237,7 +237,7 @@ pub struct ServingArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]
 pub struct LogArgs {
-    /// What is logged: levels, and levels of targets; `orgd::request` has a line a request, `orgd::audit` who changed what
+    /// What is logged: levels, and levels of targets; `orgd::request` has a line a request, `orgd::audit` who changed what. `orgd demo` has warnings and errors alone, unless this is set
     #[arg(
         long,
         env = "ORGD_LOG",

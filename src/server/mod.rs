@@ -25,6 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
 
 pub use self::upstream::{Peer, endpoint};
 use self::{
@@ -34,7 +35,9 @@ use self::{
 use crate::{
     app::watch::Watches,
     auth::Authenticator,
-    config::{AuthArgs, HttpListenArgs, Limits, ListenArgs, ServingArgs, UpstreamArgs},
+    config::{
+        AuthArgs, HttpListenArgs, Limits, ListenArgs, RateLimitArgs, ServingArgs, UpstreamArgs,
+    },
     gateway::{self, RequestLimits},
     grpc::{self, CallLimits, OrganizationGrpc, PrincipalLimits},
     rate_limit::RateLimit,
@@ -101,18 +104,13 @@ pub async fn serve(
     serving: ServingArgs,
 ) -> Result<()> {
     let (limits, rates) = (serving.limits, serving.rates);
-    let addresses = listeners.addresses()?;
+    let (addresses, tls) = (listeners.addresses()?, serving.tls.tls_cert.is_some());
     let metrics = Metrics::start()?;
     let authenticator = Authenticator::new(store.clone(), auth.auth_cache_ttl);
     let operators = Operators::start().context("cannot start the operators' thread")?;
     let mut running = Running::start(serving, &operators).await?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
-    let of_role = |per_second| RateLimit::new(RateScope::Principal, per_second);
-    let principals = PrincipalLimits {
-        user: of_role(rates.rate_limit_user),
-        support: of_role(rates.rate_limit_support),
-        administrator: of_role(rates.rate_limit_administrator),
-    };
+    let principals = principal_limits(&rates);
     let watches =
         Watches::new(store.clone(), limits.watches_max, heartbeat(limits), running.stopping());
     let call_limits = CallLimits {
@@ -136,21 +134,9 @@ pub async fn serve(
     let counted = from_fn_with_state((sources.clone(), limits), count_other);
     let others = other_services.into_axum_router().fallback(grpc::unknown_service).layer(counted);
     let routes = Routes::from(others).add_service(organization(call_limits));
-    let probed = store.clone();
-    running.keep_probing(move || {
-        let store = probed.clone();
-        async move { Ok(store.check().await?) }
-    });
-    running.keep_reporting(health.clone());
-    let stopping = running.stopping();
-    running.keep(async move {
-        stopping.cancelled().await;
-        grpc::end_health_watches(health).await;
-        Ok(())
-    });
+    watch_store(&mut running, &store);
+    report_health(&mut running, health);
     running.keep(housekeeping(metrics.clone(), running.budget(), sources, principals));
-    let workers = store.clone();
-    running.keep(async move { Err(workers.failed().await.into()) });
     let observed = store.clone();
     let render = get(async move || {
         observed.observe().await;
@@ -162,11 +148,42 @@ pub async fn serve(
     running.accept("http", listeners.http.http, rest, Protocol::Any)?;
     running.accept_operators(listeners.http.ops, render)?;
     tracing::info!(
-        grpc = %addresses.grpc, http = %addresses.http, ops = %addresses.ops, "listening"
+        grpc = %addresses.grpc, http = %addresses.http, ops = %addresses.ops, tls, "listening"
     );
     let stopped = running.until_stopped().await;
     store.close().await.context("cannot close the database")?;
     stopped
+}
+
+fn principal_limits(rates: &RateLimitArgs) -> PrincipalLimits {
+    let of_role = |per_second| RateLimit::new(RateScope::Principal, per_second);
+    PrincipalLimits {
+        user: of_role(rates.rate_limit_user),
+        support: of_role(rates.rate_limit_support),
+        administrator: of_role(rates.rate_limit_administrator),
+    }
+}
+
+/// Readiness follows the database, and the process ends if the store's workers do.
+fn watch_store(running: &mut Running, store: &Store) {
+    let probed = store.clone();
+    running.keep_probing(move || {
+        let store = probed.clone();
+        async move { Ok(store.check().await?) }
+    });
+    let workers = store.clone();
+    running.keep(async move { Err(workers.failed().await.into()) });
+}
+
+/// gRPC health follows readiness, and its watches end when the process stops.
+fn report_health(running: &mut Running, health: HealthReporter) {
+    running.keep_reporting(health.clone());
+    let stopping = running.stopping();
+    running.keep(async move {
+        stopping.cancelled().await;
+        grpc::end_health_watches(health).await;
+        Ok(())
+    });
 }
 
 /// Serves the REST API alone, in front of a remote service, until a signal, then drains.
@@ -177,6 +194,7 @@ pub async fn serve_gateway(
 ) -> Result<()> {
     let (limits, rates) = (serving.limits, serving.rates);
     let (http, ops) = (listeners.http.local_addr()?, listeners.ops.local_addr()?);
+    let tls = serving.tls.tls_cert.is_some();
     let metrics = Metrics::start()?;
     let operators = Operators::start().context("cannot start the operators' thread")?;
     let mut running = Running::start(serving, &operators).await?;
@@ -194,7 +212,7 @@ pub async fn serve_gateway(
     running.keep(housekeeping(metrics.clone(), running.budget(), sources, no_principals));
     running.accept("http", listeners.http, rest, Protocol::Any)?;
     running.accept_operators(listeners.ops, get(async move || metrics.render()))?;
-    tracing::info!(%http, %ops, "listening");
+    tracing::info!(%http, %ops, tls, "listening");
     running.until_stopped().await
 }
 

@@ -6,7 +6,7 @@ use orgd_shares::Holder;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, SqlErr, Statement,
+    QuerySelect, QueryTrait, SqlErr, Statement, Value,
     sea_query::{Expr, Query},
 };
 use tokio::time::sleep;
@@ -99,8 +99,17 @@ impl Store {
     pub async fn has_credential(&self, subject: &str) -> Result<bool> {
         let holds = holds("$2");
         let held = format!("SELECT 1 FROM credentials WHERE subject = $1 AND {holds} LIMIT 1");
-        let values = [subject.into(), clock::now_in_seconds().into()];
-        let held = Statement::from_sql_and_values(self.pools.backend(), held, values);
+        self.finds(&held, vec![subject.into(), clock::now_in_seconds().into()]).await
+    }
+
+    /// Whether anybody has a credential that holds.
+    pub async fn has_credentials(&self) -> Result<bool> {
+        let held = format!("SELECT 1 FROM credentials WHERE {} LIMIT 1", holds("$1"));
+        self.finds(&held, vec![clock::now_in_seconds().into()]).await
+    }
+
+    async fn finds(&self, statement: &str, values: Vec<Value>) -> Result<bool> {
+        let held = Statement::from_sql_and_values(self.pools.backend(), statement, values);
         let found = self.retried(|| self.pools.reader.query_all_raw(held.clone())).await;
         found.map(|rows| !rows.is_empty()).map_err(failure)
     }

@@ -31,6 +31,7 @@ use std::sync::Arc;
 pub use clock::now;
 pub use migrate::MigrationStep;
 pub use options::{STATEMENT_TIMEOUT_MAX, StoreOptions};
+pub use url::Place;
 
 use self::{
     batch::{health::Health, lookups::Lookups, worker::Workers, writes::Writes},

@@ -60,6 +60,40 @@ const OF_LIBPQ: [&str; 16] = [
     "tcp_user_timeout",
 ];
 
+/// Which database a URL names: what of it anyone may see, so neither user nor password.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub kind: &'static str,
+    pub file: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    /// None: the one that is named as its user.
+    pub database: Option<String>,
+}
+
+impl Place {
+    /// None of a URL that is not plain, which may have a secret anywhere.
+    #[must_use]
+    pub fn of(url: &SecretString) -> Option<Self> {
+        check(url).ok()?;
+        let text = url.expose_secret();
+        if text.starts_with("sqlite:") {
+            let sqlite = text.parse::<SqliteConnectOptions>().ok()?;
+            let file = Some(sqlite.get_filename().display().to_string());
+            return Some(Self { kind: "SQLite", file, ..Self::default() });
+        }
+        let postgres = text.parse::<PgConnectOptions>().ok()?;
+        let socket = postgres.get_socket().map(|folder| folder.display().to_string());
+        Some(Self {
+            kind: "PostgreSQL",
+            file: None,
+            host: socket.or_else(|| Some(postgres.get_host().to_owned())),
+            port: Some(postgres.get_port()),
+            database: postgres.get_database().map(ToOwned::to_owned),
+        })
+    }
+}
+
 /// Refuses a URL that is not plain, in words that have nothing of it.
 pub(super) fn check(url: &SecretString) -> Result<(), DbErr> {
     let text = url.expose_secret();
@@ -113,6 +147,28 @@ fn check_postgres(text: &str, rest: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_url_anyone_may_see_the_place_alone() {
+        let shown = |url: &str| {
+            Place::of(&url.into()).map(|Place { kind, file, host, port, database }| {
+                let texts = [Some(kind.to_owned()), file, host, port.map(|port| port.to_string())];
+                texts.into_iter().chain([database]).flatten().collect::<Vec<_>>().join(" ")
+            })
+        };
+        for (url, place) in [
+            ("sqlite://folder/orgd.db?mode=rwc", Some("SQLite folder/orgd.db")),
+            ("postgres://odd:pw@db:6432/orgd?sslmode=disable", Some("PostgreSQL db 6432 orgd")),
+            ("postgres://odd:pw@db:5432", Some("PostgreSQL db 5432")),
+            (
+                "postgres:///orgd?host=/run/pg&port=5433&user=odd",
+                Some("PostgreSQL /run/pg 5433 orgd"),
+            ),
+            ("postgres://odd:2024/StormPetrel@localhost/orgd", None),
+        ] {
+            assert_eq!(shown(url).as_deref(), place, "{url}");
+        }
+    }
 
     #[test]
     fn only_a_plain_url_goes_on_and_nothing_is_repeated_of_another() {

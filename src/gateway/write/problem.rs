@@ -67,8 +67,8 @@ impl Problem {
     }
 
     pub(crate) fn route_not_found() -> Self {
-        let detail =
-            "There is nothing at this path. Paths have no trailing slash and are in lower case.";
+        let detail = "There is nothing at this path. Paths have no trailing slash and are in lower \
+                      case. The page at /docs lists them all.";
         Self::new(StatusCode::NOT_FOUND, Code::NotFound, "ROUTE_NOT_FOUND", detail)
     }
 

@@ -38,7 +38,7 @@ pub use self::{
     postgres::{Cluster, binaries},
     python::{interpreter, python},
     receiver::Receiver,
-    service::{ANY_PORT, SERVE, Service, authorized, reason},
+    service::{ANY_PORT, LOGGED, SERVE, Service, authorized, reason},
 };
 
 /// The tokens of the documented examples (docs/API.md): the user of organization 90, and an administrator.

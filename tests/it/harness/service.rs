@@ -29,6 +29,9 @@ use super::{Database, OWN, Request, USER, command, disclosure::Searched};
 /// How long a process may take to listen, on a machine that does much else.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The default of the other commands, for a demo whose log is read.
+pub const LOGGED: (&str, &str) = ("ORGD_LOG", "warn,orgd=info");
+
 /// A process of `orgd serve`, `orgd gateway` or `orgd demo`, killed with the value.
 pub struct Service {
     child: Child,

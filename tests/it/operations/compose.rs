@@ -295,9 +295,18 @@ async fn every_metric_of_alerts_and_dashboards_exists() {
 }
 
 #[test]
+fn pages_and_image_name_the_oldest_rust_that_builds_it() {
+    let text = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
+    let oldest = manifest["workspace"]["package"]["rust-version"].as_str().unwrap();
+    assert!(text("README.md").contains(&format!("Rust {oldest} or newer")));
+    assert!(text("Dockerfile").contains(&format!("FROM rust:{oldest}-")));
+}
+
+#[test]
 fn the_image_is_built_by_the_commands_that_the_tests_run() {
     let dockerfile = fs::read_to_string(root().join("Dockerfile")).unwrap();
-    assert!(dockerfile.contains("cargo build --release --locked"));
+    assert!(dockerfile.contains("cargo build --profile dist --locked"));
     assert!(dockerfile.contains("\nUSER nonroot"));
     assert!(dockerfile.contains("ENTRYPOINT [\"/usr/local/bin/orgd\"]"));
 

@@ -1,14 +1,18 @@
 //! `orgd demo`: its lines, pasted into a shell as a reader would, answer as docs/API.md says.
 
-use std::{io::BufRead, process::Command};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
 
-use crate::harness::{ADMINISTRATOR, DOCUMENTED_HEADERS, Service, python};
+use crate::harness::{
+    ADMINISTRATOR, ANY_PORT, DOCUMENTED_HEADERS, LOGGED, Request, Service, python,
+};
 
 #[tokio::test]
 async fn the_printed_curl_lines_answer_as_documented() {
-    let any = "127.0.0.1:0";
-    let mut demo =
-        Service::spawn(&["demo", "--grpc-addr", any, "--http-addr", any, "--ops-addr", any], &[]);
+    let words = ["demo", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT];
+    let mut demo = Service::spawn(&words, &[LOGGED]);
     let lines: Vec<String> = demo
         .stdout()
         .lines()
@@ -36,6 +40,38 @@ async fn the_printed_curl_lines_answer_as_documented() {
 
     demo.signal("INT");
     assert!(demo.ended().await.success());
+}
+
+/// As somebody sees it who starts it for the first time.
+#[tokio::test]
+async fn the_demo_prints_its_examples_and_the_page_to_try_and_logs_nothing() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_orgd"))
+        .args(["demo", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT])
+        .env("ORGD_LAME_DUCK_TIME", "0s")
+        .env_remove("ORGD_LOG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    assert!(first.starts_with("orgd demo: "), "{first}");
+    let page = lines.find_map(|line| Some(line.trim().strip_suffix("/docs")?.to_owned())).unwrap();
+    let addr = page.strip_prefix("http://").unwrap().parse().unwrap();
+    let answer = Request::new(addr, "GET", "/docs").send().await;
+    assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+    // Who opens the root is told where the page is.
+    let root = Request::new(addr, "GET", "/").send().await;
+    assert_eq!((root.status(), root.reason().as_str()), (404, "ROUTE_NOT_FOUND"));
+    assert!(root.json()["detail"].as_str().unwrap().contains("page at /docs"), "{}", root.text());
+    assert!(
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
+    );
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap().as_str()),
+        (Some(0), "")
+    );
 }
 
 #[test]

@@ -8,4 +8,5 @@ mod guide;
 mod remote;
 mod secrets;
 mod settings;
+mod start;
 mod telemetry;

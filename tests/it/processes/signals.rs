@@ -9,14 +9,14 @@ use std::{
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
-use crate::harness::{ANY_PORT, Database, OWN, SERVE, Service, USER, interpreter};
+use crate::harness::{ANY_PORT, Database, LOGGED, OWN, SERVE, Service, USER, interpreter};
 
 #[tokio::test]
 async fn other_signals_are_ignored_and_stop_signals_drain() {
     let service = Service::over_sqlite(&[]).await;
     let gateway = Service::start_gateway(&service).await;
     let demo_words = ["demo", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT];
-    let demo = Service::spawn(&[&demo_words[..], &["--ops-addr", ANY_PORT]].concat(), &[]);
+    let demo = Service::spawn(&[&demo_words[..], &["--ops-addr", ANY_PORT]].concat(), &[LOGGED]);
     for process in [gateway, service, demo] {
         for (signal, said) in [
             ("HUP", "SIGHUP: the log's filter was read again"),
@@ -136,7 +136,7 @@ fn closing_the_terminal_drains_and_ends_the_process() {
         } else {
             python.args(["--grpc-addr", ANY_PORT]);
         }
-        let output = python.env("ORGD_LAME_DUCK_TIME", "0s").output().unwrap();
+        let output = python.envs([("ORGD_LAME_DUCK_TIME", "0s"), LOGGED]).output().unwrap();
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         // By its own will: a signal would be the number.
         assert_eq!(printed.trim(), "0", "{command}: {}", String::from_utf8_lossy(&output.stderr));
