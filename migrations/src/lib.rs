@@ -1,10 +1,12 @@
-//! The schema of orgd: one numbered, idempotent DDL statement a step, for SQLite and PostgreSQL.
+//! The schema of orgd in numbered steps, for SQLite and PostgreSQL. A step is one idempotent DDL statement, or
+//! [`add_column`] for several tables: it is run again if it was cut before its record was written.
 //!
 //! Append-only: a released step is never edited, and one that removes something says so by its name ([`works_with`]).
 //! Several instances may migrate at once, under the lease of [`Migrator::up`].
 
 #![forbid(unsafe_code)]
 
+mod columns;
 mod lease;
 mod m20261123_000001_create_organizations;
 mod m20261123_000002_create_credentials;
@@ -15,6 +17,7 @@ mod refusal;
 
 use std::time::Duration;
 
+pub use columns::add_column;
 pub use sea_orm_migration::{Migration, MigrationStatus, MigratorTrait};
 use sea_orm_migration::{
     prelude::*,

@@ -7,7 +7,7 @@ pub(crate) struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
-    // One idempotent statement needs no transaction, and distributed engines refuse one that mixes
+    // An idempotent step needs no transaction, and distributed engines refuse one that mixes
     // DDL with the insert of the step's record.
     fn use_transaction(&self) -> Option<bool> {
         Some(false)

@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use orgd_migrations::{Migrator, add_column};
 use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm_migration::{prelude::*, schema::text_null};
 use tokio::task::JoinSet;
 
 use crate::harness::{ADMINISTRATOR, Database, FOREIGN, OWN, SERVE, Service, orgd};
@@ -236,6 +238,70 @@ async fn a_migration_that_waits_for_a_lock_does_not_block_others() {
     assert!(migrated.stderr.contains("waits for a transaction"), "{}", migrated.stderr);
     assert!(!orgd(database.url(), "migrate status").stdout.contains("pending"));
     assert_eq!(database.changes(FOREIGN).await.len(), answers.len() + 1);
+}
+
+/// A step for a new field.
+struct AddRegion;
+
+impl MigrationName for AddRegion {
+    fn name(&self) -> &'static str {
+        "m29990101_000901_add_region"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for AddRegion {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(false)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in TABLES_OF_FIELDS {
+            add_column(manager, table, text_null("region")).await?;
+        }
+        Ok(())
+    }
+}
+
+const TABLES_OF_FIELDS: [&str; 2] = ["organizations", "organization_changes"];
+
+struct NextRelease;
+
+#[async_trait::async_trait]
+impl MigratorTrait for NextRelease {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        let mut steps = Migrator::migrations();
+        steps.push(Box::new(AddRegion));
+        steps
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_was_cut_between_two_tables_is_completed_by_the_next_run() {
+    for database in Database::of_each_kind().await {
+        database.seed().await;
+        let connection = database.connect().await;
+        let manager = SchemaManager::new(&connection);
+        // The step ends between its tables, as the second is not there.
+        database.execute("ALTER TABLE organization_changes RENAME TO away").await;
+        NextRelease::up(&connection, None).await.unwrap_err();
+        database.execute("ALTER TABLE away RENAME TO organization_changes").await;
+        let mut has = Vec::new();
+        for table in TABLES_OF_FIELDS {
+            has.push(manager.has_column(table, "region").await.unwrap());
+        }
+        assert_eq!(has, [true, false], "{}", database.kind());
+
+        // The second time its record was lost.
+        for _ in 0..2 {
+            NextRelease::up(&connection, None).await.unwrap();
+            for table in TABLES_OF_FIELDS {
+                assert!(manager.has_column(table, "region").await.unwrap(), "{table}");
+            }
+            let forget = "DELETE FROM seaql_migrations WHERE version LIKE '%add_region'";
+            database.execute(forget).await;
+        }
+    }
 }
 
 #[tokio::test]
