@@ -56,12 +56,12 @@ pub(crate) struct Queue<W, A> {
 }
 
 /// A caller that waits for its answer. If it is dropped before the answer comes, the caller has given up.
-struct Asking<'a> {
+struct WaitingCaller<'a> {
     has_leavers: &'a AtomicBool,
     is_answered: bool,
 }
 
-impl Drop for Asking<'_> {
+impl Drop for WaitingCaller<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.has_leavers.store(true, Ordering::Relaxed);
@@ -72,19 +72,19 @@ impl Drop for Asking<'_> {
 #[derive(Debug)]
 struct State<W, A> {
     /// Work that may go into the next batch: at most one piece for each organization.
-    ready: Line<Holder, Waiting<W, A>>,
+    ready: Line<Holder, WaitingWork<W, A>>,
     /// Organizations that are locked, and the work that waits for each.
-    locked: BTreeMap<OrganizationId, Line<Holder, Waiting<W, A>>>,
+    locked: BTreeMap<OrganizationId, Line<Holder, WaitingWork<W, A>>>,
     /// Whether workers may take work: from the time that `hold` pieces wait until none waits.
-    is_let_go: bool,
+    is_released: bool,
     is_closed: bool,
 }
 
 #[derive(Debug)]
-struct Waiting<W, A> {
+struct WaitingWork<W, A> {
     work: W,
     organization: Option<OrganizationId>,
-    asker: oneshot::Sender<(A, OrganizationLock<W, A>)>,
+    reply: oneshot::Sender<(A, OrganizationLock<W, A>)>,
     /// Given back when a worker takes the work.
     _place: Share<Holder>,
 }
@@ -93,7 +93,7 @@ struct Waiting<W, A> {
 #[derive(Debug)]
 pub(crate) struct Job<W, A> {
     pub(crate) work: W,
-    asker: oneshot::Sender<(A, OrganizationLock<W, A>)>,
+    reply: oneshot::Sender<(A, OrganizationLock<W, A>)>,
     lock: OrganizationLock<W, A>,
 }
 
@@ -112,7 +112,7 @@ impl<W, A> Drop for OrganizationLock<W, A> {
 impl<W, A> Job<W, A> {
     /// Sends the answer. A caller that has given up does not get it.
     pub(crate) fn answer(self, answer: A) {
-        let _ = self.asker.send((answer, self.lock));
+        let _ = self.reply.send((answer, self.lock));
     }
 }
 
@@ -122,7 +122,7 @@ impl<W, A> Queue<W, A> {
             state: Mutex::new(State {
                 ready: Line::default(),
                 locked: BTreeMap::new(),
-                is_let_go: false,
+                is_released: false,
                 is_closed: false,
             }),
             places: Shares::new(limits.waiting_max, PARTS),
@@ -154,11 +154,11 @@ impl<W, A> Queue<W, A> {
         organization: Option<OrganizationId>,
         work: W,
     ) -> Result<(A, OrganizationLock<W, A>)> {
-        let (asker, answer) = oneshot::channel();
-        self.submit(holder, organization, work, asker)?;
-        let mut asking = Asking { has_leavers: &self.has_leavers, is_answered: false };
+        let (reply, answer) = oneshot::channel();
+        self.submit(holder, organization, work, reply)?;
+        let mut caller = WaitingCaller { has_leavers: &self.has_leavers, is_answered: false };
         let answer = answer.instrument(self.telemetry.span()).await;
-        asking.is_answered = true;
+        caller.is_answered = true;
         answer.map_err(|_| Error::Internal("a worker dropped its work".into()))
     }
 
@@ -167,7 +167,7 @@ impl<W, A> Queue<W, A> {
         holder: &Holder,
         organization: Option<OrganizationId>,
         work: W,
-        asker: oneshot::Sender<(A, OrganizationLock<W, A>)>,
+        reply: oneshot::Sender<(A, OrganizationLock<W, A>)>,
     ) -> Result<()> {
         let mut state = self.lock();
         if state.is_closed {
@@ -187,7 +187,7 @@ impl<W, A> Queue<W, A> {
             }
             refusal(over)
         })?;
-        let waiting = Waiting { work, organization, asker, _place: place };
+        let waiting = WaitingWork { work, organization, reply, _place: place };
         let behind = organization.and_then(|organization| state.locked.get_mut(&organization));
         if let Some(behind) = behind {
             behind.push(holder.clone(), waiting);
@@ -195,8 +195,8 @@ impl<W, A> Queue<W, A> {
             state.locked.extend(organization.map(|organization| (organization, Line::default())));
             self.make_ready(&mut state, holder.clone(), waiting);
         }
-        if !state.is_let_go && self.places.taken() >= self.limits.hold {
-            state.is_let_go = true;
+        if !state.is_released && self.places.taken() >= self.limits.hold {
+            state.is_released = true;
             self.arrived.notify_one();
         }
         Ok(())
@@ -217,7 +217,7 @@ impl<W, A> Queue<W, A> {
         self.places.take(holder, 1)
     }
 
-    fn make_ready(&self, state: &mut State<W, A>, holder: Holder, waiting: Waiting<W, A>) {
+    fn make_ready(&self, state: &mut State<W, A>, holder: Holder, waiting: WaitingWork<W, A>) {
         state.ready.push(holder, waiting);
         self.arrived.notify_one();
     }
@@ -225,11 +225,11 @@ impl<W, A> Queue<W, A> {
     /// Removes work whose caller has given up.
     fn drop_leavers(&self, state: &mut State<W, A>) {
         for behind in state.locked.values_mut() {
-            behind.retain(|waiting| !waiting.asker.is_closed());
+            behind.retain(|waiting| !waiting.reply.is_closed());
         }
         let mut ended = Vec::new();
         state.ready.retain(|waiting| {
-            let stays = !waiting.asker.is_closed();
+            let stays = !waiting.reply.is_closed();
             if !stays {
                 ended.extend(waiting.organization);
             }
@@ -255,25 +255,25 @@ impl<W, A> Queue<W, A> {
     fn take(self: &Arc<Self>) -> Option<Vec<Job<W, A>>> {
         let mut state = self.lock();
         let mut batch = Vec::new();
-        state.is_let_go |= state.is_closed;
-        while state.is_let_go
+        state.is_released |= state.is_closed;
+        while state.is_released
             && batch.len() < self.limits.batch_max
             && let Some((_, waiting)) = state.ready.pop()
         {
-            let Waiting { work, organization, asker, .. } = waiting;
-            if !asker.is_closed() {
-                batch.push(Job { work, asker, lock: self.organization_lock(organization) });
+            let WaitingWork { work, organization, reply, .. } = waiting;
+            if !reply.is_closed() {
+                batch.push(Job { work, reply, lock: self.organization_lock(organization) });
             } else if let Some(organization) = organization {
                 self.unlock(&mut state, organization);
             }
         }
-        if state.is_let_go && !state.ready.is_empty() {
+        if state.is_released && !state.ready.is_empty() {
             // More work is ready: wake another worker.
             self.arrived.notify_one();
         }
         let is_empty = self.places.taken() == 0;
         if is_empty {
-            state.is_let_go = false;
+            state.is_released = false;
             if state.is_closed {
                 self.arrived.notify_waiters();
             }
@@ -286,7 +286,8 @@ impl<W, A> Queue<W, A> {
     /// reached.
     pub(crate) fn take_all(self: &Arc<Self>) -> Vec<Job<W, A>> {
         let mut state = self.lock();
-        let job = |Waiting { work, asker, .. }: Waiting<W, A>, lock| Job { work, asker, lock };
+        let job =
+            |WaitingWork { work, reply, .. }: WaitingWork<W, A>, lock| Job { work, reply, lock };
         let ready = state.ready.drain();
         let mut all: Vec<_> = ready
             .map(|(_, waiting)| {
@@ -316,7 +317,7 @@ impl<W, A> Queue<W, A> {
     fn unlock(&self, state: &mut State<W, A>, organization: OrganizationId) {
         let Some(behind) = state.locked.get_mut(&organization) else { return };
         let mut waiting = iter::from_fn(|| behind.pop());
-        match waiting.find(|(_, waiting)| !waiting.asker.is_closed()) {
+        match waiting.find(|(_, waiting)| !waiting.reply.is_closed()) {
             Some((holder, next)) => self.make_ready(state, holder, next),
             None => drop(state.locked.remove(&organization)),
         }

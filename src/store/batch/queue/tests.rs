@@ -26,8 +26,8 @@ fn holder(name: &str) -> Holder {
 
 /// Submits a number for a caller; an organization of 0 is none.
 fn submit(queue: &Numbers, name: &str, organization: i64, work: u32) -> Result<Answer, Error> {
-    let (asker, answer) = oneshot::channel();
-    queue.submit(&holder(name), OrganizationId::new(organization), work, asker)?;
+    let (reply, answer) = oneshot::channel();
+    queue.submit(&holder(name), OrganizationId::new(organization), work, reply)?;
     Ok(answer)
 }
 
