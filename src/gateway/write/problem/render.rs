@@ -28,7 +28,7 @@ const INSTANCE_BYTES_MAX: usize = 256;
 pub(crate) struct Rendered<'a> {
     /// Names the kind of problem.
     r#type: String,
-    /// The kind of problem, in the words of the published page where it has some.
+    /// What the status means, in a few words.
     title: &'a str,
     /// The HTTP status.
     #[schema(value_type = i32)]
