@@ -112,17 +112,17 @@ pub(super) struct Database {
 /// The generated server, whose work on the database takes no simulated time; but before and after it
 /// passes some, in which the process may crash and the caller go away.
 #[derive(Clone)]
-struct Standing {
+struct DelayedServer {
     database: Database,
     organization: OrganizationGrpc,
     dice: Dice,
 }
 
-impl NamedService for Standing {
+impl NamedService for DelayedServer {
     const NAME: &'static str = OrganizationGrpc::NAME;
 }
 
-impl Service<Request<Body>> for Standing {
+impl Service<Request<Body>> for DelayedServer {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -137,7 +137,7 @@ impl Service<Request<Body>> for Standing {
     }
 }
 
-impl Standing {
+impl DelayedServer {
     async fn answer(self, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let Ok(body) = body.collect().await else {
@@ -158,7 +158,7 @@ impl Standing {
     }
 }
 
-impl Standing {
+impl DelayedServer {
     /// The update that is not to be stored asks for its answer alone.
     fn lie(&self, frame: Bytes) -> Bytes {
         let Some(round) = self.database.lie else { return frame };
@@ -190,9 +190,9 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
         ),
     };
     let organization = OrganizationGrpc::new(database.store.clone(), authenticator, call_limits);
-    let standing = Standing { database, organization, dice };
-    let rest = rest(gateway::transport(standing.clone()));
-    let grpc = Routes::new(standing).prepare().into_axum_router();
+    let server = DelayedServer { database, organization, dice };
+    let rest = rest(gateway::transport(server.clone()));
+    let grpc = Routes::new(server).prepare().into_axum_router();
     let budget = Budget::new(limits.held_bytes_max);
     let context = |name, protocol, router| ListenerContext {
         name,
