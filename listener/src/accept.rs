@@ -18,7 +18,7 @@ use crate::{
     forwarded::Source,
     linger::Lingering,
     metrics::ConnectionGauge,
-    seats::Seats,
+    slots::ConnectionSlots,
 };
 
 /// The pause after accepting has failed, for example because file descriptors have run out.
@@ -52,21 +52,21 @@ pub async fn accept_loop(
     connections: TaskTracker,
 ) -> Result<()> {
     let context = Arc::new(context);
-    let seats = Seats::new(context.name, context.limits.connections_max);
-    // Every connection is accepted, and closed if it has no place: in the kernel's queue honest clients would
+    let slots = ConnectionSlots::new(context.name, context.limits.connections_max);
+    // Every connection is accepted, and closed if it has no slot: in the kernel's queue honest clients would
     // wait behind the others.
     while let Some(accepted) = context.stages.stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
                 let is_proxy = context.proxies.contain(peer.ip());
                 let owner = (!is_proxy).then(|| Source::of(peer.ip()).0);
-                let Some(seat) = seats.admit(owner) else { continue };
+                let Some(slot) = slots.admit(owner) else { continue };
                 let context = context.clone();
                 connections.spawn(async move {
                     let _gauge = ConnectionGauge::start(context.name);
-                    let peer = Peer { address: peer.ip(), is_proxy, place: seat.place() };
+                    let peer = Peer { address: peer.ip(), is_proxy, slot: slot.handle() };
                     context.serve(Lingering::new(stream), peer).await;
-                    drop(seat);
+                    drop(slot);
                 });
             }
             // The socket listens no more, and never will.

@@ -1,6 +1,6 @@
 //! A connection from its first byte to its last: the handshake, its requests, and what ends it.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{fmt::Display, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -9,12 +9,13 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     attention::Reason,
     charge::ConnectionBudget,
     connection_state::ConnectionState,
-    context::{ListenerContext, Peer},
+    context::{ListenerContext, Peer, Stages},
     limits::Limits,
     metrics::{self, Closed},
     protocol::builder,
@@ -39,7 +40,7 @@ impl ListenerContext {
         let shaken = tokio::select! {
             shaken = handshake => shaken,
             // It is evicted before its first request, so it can end at once.
-            _ = peer.place.attention().next() => return,
+            _ = peer.slot.attention().next() => return,
         };
         match shaken {
             // Boxed, or every connection would have its size.
@@ -55,13 +56,9 @@ impl ListenerContext {
         peer: Peer,
     ) {
         let limits = self.limits;
-        let share = self.budget.max() / CONNECTION_PART;
-        let held_max = if peer.is_proxy { usize::MAX } else { share };
-        let attention = peer.place.attention().clone();
-        let budget = ConnectionBudget::new(held_max, attention.clone());
-        let state = ConnectionState::new(peer.place.clone(), budget);
-        let is_last = self.stages.leave.child_token();
-        let is_ending = self.stages.stop.child_token();
+        let attention = peer.slot.attention().clone();
+        let state = self.state_of(&peer);
+        let mut course = Course::new(&self.stages);
         // A token of its own: each poll of a connection locks the tokens that it checks.
         let end = self.stages.end.child_token();
         let io = TokioIo::new(WatchedIo::new(stream, state.clone()));
@@ -69,14 +66,13 @@ impl ListenerContext {
             context: self.clone(),
             peer: peer.clone(),
             state: state.clone(),
-            is_last: is_last.clone(),
-            is_ending: is_ending.clone(),
+            is_last: course.is_last.clone(),
+            is_ending: course.is_ending.clone(),
         };
         let service = service_fn(move |request| requests.clone().answer(request));
         let builder = builder(self.protocol, &limits, state.clone());
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut overdue = pin!(overdue(&state, &limits));
-        let mut age = Age::Young;
         // Spread, so that not all of one deployment's clients come back at once.
         let mut timer = pin!(sleep(spread(limits.connection_age_max, 0.9..1.1)));
         let mut is_stopping = false;
@@ -87,43 +83,37 @@ impl ListenerContext {
                 biased;
                 () = end.cancelled() => return,
                 () = &mut overdue => return self.note_end(&state),
-                () = is_ending.cancelled(), if !is_stopping => {
+                () = course.is_ending.cancelled(), if !is_stopping => {
                     is_stopping = true;
                     connection.as_mut().graceful_shutdown();
                     continue;
                 }
-                reason = attention.next() => interrupted(reason, age, &state, &limits),
-                () = &mut timer => aged(age, &state, &limits),
-                ended = &mut connection => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended with an error");
-                    }
-                    return;
-                }
+                reason = attention.next() => course.interrupted(reason, &state, &limits),
+                () = &mut timer => course.aged(&state, &limits),
+                ended = &mut connection => return note_error(ended),
                 // After each poll of the connection, as the next one might bring as much again.
                 () = poll_fn(|_| state.end_turn()) => return self.note_end(&state),
             };
-            let grace = match step {
-                Step::GoOn => continue,
+            let more_time = match step {
+                Step::GoOn => None,
                 Step::Close => return self.note_end(&state),
-                Step::Announce => {
-                    age = Age::Announced;
-                    Some(limits.connection_age_grace)
-                }
+                Step::Announce => Some(course.announce(&limits)),
                 Step::WindDown(grace) => {
                     connection.as_mut().graceful_shutdown();
-                    is_ending.cancel();
-                    if grace.is_some() {
-                        age = Age::Over;
-                    }
-                    grace
+                    course.wind_down(grace)
                 }
             };
-            is_last.cancel();
-            if let Some(grace) = grace {
-                timer.as_mut().reset(Instant::now() + grace);
+            if let Some(more_time) = more_time {
+                timer.as_mut().reset(Instant::now() + more_time);
             }
         }
+    }
+
+    fn state_of(&self, peer: &Peer) -> ConnectionState {
+        let share = self.budget.max() / CONNECTION_PART;
+        let held_max = if peer.is_proxy { usize::MAX } else { share };
+        let budget = ConnectionBudget::new(held_max, peer.slot.attention().clone());
+        ConnectionState::new(peer.slot.clone(), budget)
     }
 
     fn note_end(&self, state: &ConnectionState) {
@@ -133,6 +123,12 @@ impl ListenerContext {
         tracing::debug!(
             "a connection was idle, slow or old for too long, a flood, held too much, or made place"
         );
+    }
+}
+
+fn note_error(ended: Result<(), impl Display>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended with an error");
     }
 }
 
@@ -156,28 +152,60 @@ enum Step {
     Close,
 }
 
-fn interrupted(reason: Reason, age: Age, state: &ConnectionState, limits: &Limits) -> Step {
-    match reason {
-        Reason::Greedy => Step::Close,
-        Reason::Leave if state.is_idle() && !state.is_http2() => Step::Close,
-        Reason::Leave => Step::WindDown(state.is_idle().then_some(LEAVING_GRACE)),
-        Reason::Slow if age == Age::Over => Step::GoOn,
-        Reason::Slow => {
-            tracing::debug!("a request did not come in its time");
-            Step::WindDown(Some(limits.connection_age_grace))
-        }
-    }
+/// Decides what becomes of a connection, and tells its requests.
+struct Course {
+    age: Age,
+    /// The tokens of [`Requests`].
+    is_last: CancellationToken,
+    is_ending: CancellationToken,
 }
 
-/// The timer of a connection's age has fired.
-fn aged(age: Age, state: &ConnectionState, limits: &Limits) -> Step {
-    match age {
-        // HTTP/2 announces the end by GOAWAY. HTTP/1 can only announce it with an answer.
-        Age::Young if !state.is_http2() => Step::Announce,
-        // No request came since, so no answer could announce it. The idle timeout ends such a connection.
-        Age::Announced if state.is_idle_http1() => Step::Announce,
-        Age::Young | Age::Announced => Step::WindDown(Some(limits.connection_age_grace)),
-        Age::Over => Step::Close,
+impl Course {
+    fn new(stages: &Stages) -> Self {
+        let (is_last, is_ending) = (stages.leave.child_token(), stages.stop.child_token());
+        Self { age: Age::Young, is_last, is_ending }
+    }
+
+    fn interrupted(&self, reason: Reason, state: &ConnectionState, limits: &Limits) -> Step {
+        match reason {
+            Reason::Greedy => Step::Close,
+            Reason::Leave if state.is_idle() && !state.is_http2() => Step::Close,
+            Reason::Leave => Step::WindDown(state.is_idle().then_some(LEAVING_GRACE)),
+            Reason::Slow if self.age == Age::Over => Step::GoOn,
+            Reason::Slow => {
+                tracing::debug!("a request did not come in its time");
+                Step::WindDown(Some(limits.connection_age_grace))
+            }
+        }
+    }
+
+    /// The timer of the connection's age has fired.
+    fn aged(&self, state: &ConnectionState, limits: &Limits) -> Step {
+        match self.age {
+            // HTTP/2 announces the end by GOAWAY. HTTP/1 can only announce it with an answer.
+            Age::Young if !state.is_http2() => Step::Announce,
+            // No request came since, so no answer could announce it. The idle timeout ends such a connection.
+            Age::Announced if state.is_idle_http1() => Step::Announce,
+            Age::Young | Age::Announced => Step::WindDown(Some(limits.connection_age_grace)),
+            Age::Over => Step::Close,
+        }
+    }
+
+    /// Returns how long an answer has to announce the end.
+    fn announce(&mut self, limits: &Limits) -> Duration {
+        self.age = Age::Announced;
+        self.is_last.cancel();
+        limits.connection_age_grace
+    }
+
+    /// Returns the time after which the connection is closed, if it has one.
+    fn wind_down(&mut self, grace: Option<Duration>) -> Option<Duration> {
+        if grace.is_some() {
+            self.age = Age::Over;
+        }
+        self.is_ending.cancel();
+        self.is_last.cancel();
+        grace
     }
 }
 

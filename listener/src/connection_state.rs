@@ -9,7 +9,7 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use crate::{
     attention::Reason, charge::ConnectionBudget, flood::Flood, framing::Framing, limits::Limits,
-    seats::Place, under_way::UnderWay,
+    slots::SlotHandle, under_way::UnderWay,
 };
 
 /// Shared by a connection's bytes, its requests and its watch.
@@ -18,8 +18,8 @@ pub(crate) struct ConnectionState(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// The connection's place in its listener, which records whether it is idle.
-    place: Place,
+    /// The connection's slot in its listener, which records whether it is idle.
+    slot: SlotHandle,
     budget: ConnectionBudget,
     state: Mutex<State>,
 }
@@ -46,7 +46,7 @@ struct State {
 }
 
 impl ConnectionState {
-    pub(crate) fn new(place: Place, budget: ConnectionBudget) -> Self {
+    pub(crate) fn new(slot: SlotHandle, budget: ConnectionBudget) -> Self {
         let now = Instant::now();
         let state = State {
             under_way: UnderWay::default(),
@@ -60,7 +60,7 @@ impl ConnectionState {
             blocked_since: None,
             flood: Flood::new(now),
         };
-        Self(Arc::new(Shared { place, budget, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { slot, budget, state: Mutex::new(state) }))
     }
 
     pub(crate) fn budget(&self) -> &ConnectionBudget {
@@ -109,7 +109,7 @@ impl ConnectionState {
 
     /// The client has spent a request's whole time on sending it.
     pub(crate) fn note_slow(&self) {
-        self.0.place.attention().call(Reason::Slow);
+        self.0.slot.attention().call(Reason::Slow);
     }
 
     /// The stream of the request that has just started runs as this task.
@@ -147,7 +147,7 @@ impl ConnectionState {
             state.is_http1 = Some(is_http1);
             state.head_since = None;
             state.is_body_arriving = false;
-            self.0.place.busy();
+            self.0.slot.busy();
             state.under_way.start()
         });
         RequestGuard { state: self.clone(), id, is_answered: false }
@@ -163,7 +163,7 @@ impl ConnectionState {
             state.under_way.end(id);
             state.idle_since = Instant::now();
             if state.under_way.is_empty() {
-                self.0.place.idle();
+                self.0.slot.idle();
             }
             state.note_head();
             state.flood.request_ended(is_answered);

@@ -7,7 +7,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    budget::Budget, forwarded::Networks, limits::Limits, protocol::Protocol, seats::Place,
+    budget::Budget, forwarded::Networks, limits::Limits, protocol::Protocol, slots::SlotHandle,
 };
 
 /// The steps in which connections are told to end.
@@ -49,5 +49,5 @@ pub(crate) struct Peer {
     /// Whether it is a trusted proxy's: such a connection has many clients, and does not end for what one of
     /// them does.
     pub(crate) is_proxy: bool,
-    pub(crate) place: Place,
+    pub(crate) slot: SlotHandle,
 }

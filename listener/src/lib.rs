@@ -21,7 +21,7 @@ mod metrics;
 pub mod pem;
 mod protocol;
 mod requests;
-mod seats;
+mod slots;
 mod tls;
 mod under_way;
 mod watched;

@@ -1,32 +1,21 @@
-//! How a store comes to be: its pools, its queues, and the workers that do the work of these.
+//! How a store comes to be: its pools, and the connections of its workers.
 
 use sea_orm::{ConnectOptions, Database, DbErr};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Store,
-    batch::{
-        lookups,
-        queue::{Queue, QueueLimits},
-        worker::{Worker, Workers},
-        writes,
-    },
-    entity::ORGANIZATIONS,
+    batch::{queues::Queues, worker::Worker},
     files::Files,
     migrate,
     options::StoreOptions,
     pools::{ADMINISTRATORS, Pools, UPKEEP},
     renewal::Renewal,
     sql::{
-        pending::Write,
         postgres::{self, PinnedConnection},
         sqlite::{self, connect_when_free},
     },
     url,
-};
-use crate::{
-    domain::{CredentialDigest, OrganizationId},
-    telemetry::metrics::QueueTelemetry,
 };
 
 /// Callers that read on SQLite at once: each is a thread at work, and processors are few.
@@ -39,8 +28,6 @@ const POSTGRES_WRITERS: usize = 2;
 /// Connections of all workers on PostgreSQL: beside those that update, one creates, one looks up
 /// organizations and one credentials.
 const POSTGRES_WORKERS: u32 = 5;
-/// Keys that are looked up in one statement.
-const LOOKUP_BATCH_MAX: usize = 64;
 
 impl Store {
     /// Connects to the database that `url` names: `sqlite://FILE?mode=rwc` or `postgres://…`.
@@ -107,61 +94,14 @@ impl Store {
         renewal: Renewal,
         options: StoreOptions,
         writers: Vec<Worker>,
-        [creations_worker, organizations_worker, credentials_worker]: [Worker; 3],
+        others: [Worker; 3],
     ) -> Result<Self, DbErr> {
-        let system = pools.system();
-        let waiting_max = options.queue_max.max(1);
-        let limits = QueueLimits {
-            waiting_max,
-            batch_max: options.batch_max.max(1),
-            hold: options.batch_hold,
-        };
-        let updates =
-            Queue::new(limits, QueueTelemetry::new("updates", system, "UPDATE", ORGANIZATIONS));
-        let creations =
-            Queue::new(limits, QueueTelemetry::new("creations", system, "INSERT", ORGANIZATIONS));
-        let lookups = QueueLimits { waiting_max, batch_max: LOOKUP_BATCH_MAX, hold: 1 };
-        let select = |table| QueueTelemetry::new(table, system, "SELECT", table);
-        let organizations = Queue::new(lookups, select(ORGANIZATIONS));
-        let credentials = Queue::new(lookups, select("credentials"));
-        let (organizations_queue, credentials_queue) = (organizations.clone(), credentials.clone());
-        let (updates_queue, creations_queue) = (updates.clone(), creations.clone());
-        let workers =
-            writers.iter().chain([&creations_worker, &organizations_worker, &credentials_worker]);
-        let health = workers.map(|worker| worker.health.clone()).collect();
-        let workers = Workers::start(move |workers| {
-            for worker in writers {
-                workers.spawn(writes::serve(updates_queue.clone(), Write::Update, worker));
-            }
-            workers.spawn(writes::serve(creations_queue, Write::Create, creations_worker));
-            workers.spawn(lookups::serve(
-                organizations_queue,
-                organizations_worker,
-                Worker::organizations,
-                |row: &i64, id: OrganizationId| *row == id.get(),
-            ));
-            workers.spawn(lookups::serve(
-                credentials_queue,
-                credentials_worker,
-                Worker::credentials,
-                |row: &Vec<u8>, digest: CredentialDigest| *row == digest.0,
-            ));
-        });
-        let workers = workers.map_err(|error| {
+        let queues = Queues::new(&options, pools.system());
+        let health = writers.iter().chain(&others).map(|worker| worker.health.clone()).collect();
+        let workers = queues.clone().serve(writers, others).map_err(|error| {
             DbErr::Custom(format!("cannot start the thread of the workers: {error}"))
         })?;
-        Ok(Self {
-            pools,
-            updates,
-            creations,
-            organizations,
-            credentials,
-            workers,
-            health,
-            files,
-            renewal,
-            options,
-        })
+        Ok(Self { pools, queues, workers, health, files, renewal, options })
     }
 
     /// The pool of upkeep, of one connection like the others; it is made when it is first needed.

@@ -28,7 +28,7 @@ impl Store {
         holder: &Holder,
         digest: &CredentialDigest,
     ) -> Result<Option<Principal>> {
-        let found = lookups::find(&self.credentials, holder, *digest).await?;
+        let found = lookups::find(&self.queues.credentials, holder, *digest).await?;
         let Some(row) = found else { return Ok(None) };
         let state = CredentialState::at(clock::now(), row.expires_at, row.revoked_at);
         if state != CredentialState::Valid {

@@ -26,28 +26,23 @@ mod statements;
 mod upkeep;
 mod url;
 
-use std::sync::Arc;
-
 pub use clock::now;
 pub use migrate::MigrationStep;
 pub use options::{STATEMENT_TIMEOUT_MAX, StoreOptions};
 pub use url::Place;
 
 use self::{
-    batch::{health::Health, lookups::Lookups, worker::Workers, writes::Writes},
+    batch::{health::Health, queues::Queues, worker::Workers},
     files::Files,
     pools::Pools,
     renewal::Renewal,
 };
-use crate::domain::{self, CredentialDigest, OrganizationId, Result};
+use crate::domain::{self, Result};
 
 #[derive(Clone, Debug)]
 pub struct Store {
     pools: Pools,
-    updates: Arc<Writes>,
-    creations: Arc<Writes>,
-    organizations: Arc<Lookups<OrganizationId, entity::organizations::Model>>,
-    credentials: Arc<Lookups<CredentialDigest, entity::credentials::Model>>,
+    queues: Queues,
     /// What does the work of the queues, until [`Store::close`].
     workers: Workers,
     health: Vec<Health>,
@@ -67,10 +62,7 @@ impl Store {
     /// Ends the workers once they have done what waits, and every connection once its statement is
     /// done.
     pub async fn close(self) -> Result<()> {
-        self.updates.close();
-        self.creations.close();
-        self.organizations.close();
-        self.credentials.close();
+        self.queues.close();
         self.workers.ended().await;
         self.pools.close().await.map_err(error::failure)
     }

@@ -38,7 +38,7 @@ impl Store {
         principal: &Principal,
         id: OrganizationId,
     ) -> Result<Option<Organization>> {
-        let found = lookups::find(&self.organizations, &holder(principal), id).await?;
+        let found = lookups::find(&self.queues.organizations, &holder(principal), id).await?;
         found.map(Organization::try_from).transpose()
     }
 
@@ -200,8 +200,8 @@ impl Store {
         pending: &Arc<PendingUpdate>,
     ) -> Result<Option<organizations::Model>> {
         let queue = match write {
-            Write::Update => &self.updates,
-            Write::Create => &self.creations,
+            Write::Update => &self.queues.updates,
+            Write::Create => &self.queues.creations,
         };
         let (outcome, _lock) =
             queue.ask(&holder(&pending.call.principal), pending.id, pending.clone()).await?;
@@ -247,7 +247,8 @@ impl Store {
         let Some(row) = self.find_recorded(call, idempotency).await? else { return Ok(None) };
         let id = OrganizationId::new(row.organization_id)
             .ok_or_else(|| internal("a stored organization_id is out of range"))?;
-        let current = lookups::find(&self.organizations, &holder(&call.principal), id).await?;
+        let current =
+            lookups::find(&self.queues.organizations, &holder(&call.principal), id).await?;
         current.map(|current| as_recorded(current, &row)).transpose()
     }
 }

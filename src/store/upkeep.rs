@@ -38,10 +38,7 @@ impl Store {
 
     /// Sets the metrics that are states rather than events.
     pub async fn observe(&self) {
-        self.updates.observe();
-        self.creations.observe();
-        self.organizations.observe();
-        self.credentials.observe();
+        self.queues.observe();
         self.pools.observe();
         if let Ok(steps) = self.migration_steps().await {
             let unknown = steps.iter().filter(|step| !step.known).count();

@@ -3,5 +3,6 @@
 pub(super) mod health;
 pub(super) mod lookups;
 pub(super) mod queue;
+pub(super) mod queues;
 pub(super) mod worker;
 pub(super) mod writes;

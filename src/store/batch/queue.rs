@@ -56,12 +56,12 @@ pub(crate) struct Queue<W, A> {
 }
 
 /// A caller that waits for its answer. If it is dropped before the answer comes, the caller has given up.
-struct Caller<'a> {
+struct WaitingCaller<'a> {
     has_leavers: &'a AtomicBool,
     is_answered: bool,
 }
 
-impl Drop for Caller<'_> {
+impl Drop for WaitingCaller<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.has_leavers.store(true, Ordering::Relaxed);
@@ -72,16 +72,16 @@ impl Drop for Caller<'_> {
 #[derive(Debug)]
 struct State<W, A> {
     /// Work that may go into the next batch: at most one piece for each organization.
-    ready: Line<Holder, Waiting<W, A>>,
+    ready: Line<Holder, WaitingWork<W, A>>,
     /// Organizations that are locked, and the work that waits for each.
-    locked: BTreeMap<OrganizationId, Line<Holder, Waiting<W, A>>>,
+    locked: BTreeMap<OrganizationId, Line<Holder, WaitingWork<W, A>>>,
     /// Whether workers may take work: from the time that `hold` pieces wait until none waits.
     is_released: bool,
     is_closed: bool,
 }
 
 #[derive(Debug)]
-struct Waiting<W, A> {
+struct WaitingWork<W, A> {
     work: W,
     organization: Option<OrganizationId>,
     reply: oneshot::Sender<(A, OrganizationLock<W, A>)>,
@@ -156,7 +156,7 @@ impl<W, A> Queue<W, A> {
     ) -> Result<(A, OrganizationLock<W, A>)> {
         let (reply, answer) = oneshot::channel();
         self.submit(holder, organization, work, reply)?;
-        let mut caller = Caller { has_leavers: &self.has_leavers, is_answered: false };
+        let mut caller = WaitingCaller { has_leavers: &self.has_leavers, is_answered: false };
         let answer = answer.instrument(self.telemetry.span()).await;
         caller.is_answered = true;
         answer.map_err(|_| Error::Internal("a worker dropped its work".into()))
@@ -187,7 +187,7 @@ impl<W, A> Queue<W, A> {
             }
             refusal(over)
         })?;
-        let waiting = Waiting { work, organization, reply, _place: place };
+        let waiting = WaitingWork { work, organization, reply, _place: place };
         let behind = organization.and_then(|organization| state.locked.get_mut(&organization));
         if let Some(behind) = behind {
             behind.push(holder.clone(), waiting);
@@ -217,7 +217,7 @@ impl<W, A> Queue<W, A> {
         self.places.take(holder, 1)
     }
 
-    fn make_ready(&self, state: &mut State<W, A>, holder: Holder, waiting: Waiting<W, A>) {
+    fn make_ready(&self, state: &mut State<W, A>, holder: Holder, waiting: WaitingWork<W, A>) {
         state.ready.push(holder, waiting);
         self.arrived.notify_one();
     }
@@ -260,7 +260,7 @@ impl<W, A> Queue<W, A> {
             && batch.len() < self.limits.batch_max
             && let Some((_, waiting)) = state.ready.pop()
         {
-            let Waiting { work, organization, reply, .. } = waiting;
+            let WaitingWork { work, organization, reply, .. } = waiting;
             if !reply.is_closed() {
                 batch.push(Job { work, reply, lock: self.organization_lock(organization) });
             } else if let Some(organization) = organization {
@@ -286,7 +286,8 @@ impl<W, A> Queue<W, A> {
     /// reached.
     pub(crate) fn take_all(self: &Arc<Self>) -> Vec<Job<W, A>> {
         let mut state = self.lock();
-        let job = |Waiting { work, reply, .. }: Waiting<W, A>, lock| Job { work, reply, lock };
+        let job =
+            |WaitingWork { work, reply, .. }: WaitingWork<W, A>, lock| Job { work, reply, lock };
         let ready = state.ready.drain();
         let mut all: Vec<_> = ready
             .map(|(_, waiting)| {

@@ -25,12 +25,13 @@ use crate::{
 };
 
 pub(crate) struct Worker {
-    backend: Backend,
+    connection: Connection,
     /// The outcome of its last batch.
     pub(crate) health: Health,
 }
 
-enum Backend {
+/// What a worker has of the database.
+enum Connection {
     /// A connection of the worker's own.
     Postgres(PinnedConnection),
     /// A pool. The worker waits for its connection like everybody else.
@@ -39,11 +40,11 @@ enum Backend {
 
 impl Worker {
     pub(crate) fn postgres(pinned: PinnedConnection) -> Self {
-        Self { backend: Backend::Postgres(pinned), health: Health::new() }
+        Self { connection: Connection::Postgres(pinned), health: Health::new() }
     }
 
     pub(crate) fn sqlite(pool: &DatabaseConnection, files: &Files) -> Self {
-        Self { backend: Backend::Sqlite(pool.clone(), files.clone()), health: Health::new() }
+        Self { connection: Connection::Sqlite(pool.clone(), files.clone()), health: Health::new() }
     }
 
     /// Writes a batch, in which each organization occurs once, and records the changes: all of it or nothing.
@@ -72,11 +73,11 @@ impl Worker {
         write: Write,
         rows: &[&PendingUpdate],
     ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
-        match &mut self.backend {
-            Backend::Postgres(pinned) => {
+        match &mut self.connection {
+            Connection::Postgres(pinned) => {
                 pinned.run(async |connection| postgres::write(connection, write, rows).await).await
             }
-            Backend::Sqlite(pool, files) => files.around(sqlite::write(pool, write, rows)).await,
+            Connection::Sqlite(pool, files) => files.around(sqlite::write(pool, write, rows)).await,
         }
     }
 
@@ -95,11 +96,11 @@ impl Worker {
     }
 
     async fn look_up(&mut self, keys: Keys<'_>) -> Result<Vec<QueryResult>, DbErr> {
-        match &mut self.backend {
-            Backend::Postgres(pinned) => {
+        match &mut self.connection {
+            Connection::Postgres(pinned) => {
                 pinned.run(async |connection| postgres::look_up(connection, keys).await).await
             }
-            Backend::Sqlite(pool, files) => files.around(sqlite::look_up(pool, keys)).await,
+            Connection::Sqlite(pool, files) => files.around(sqlite::look_up(pool, keys)).await,
         }
     }
 }

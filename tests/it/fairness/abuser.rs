@@ -52,7 +52,7 @@ pub enum Abuser {
 
 impl Abuser {
     /// What each of its connections does.
-    fn begin(self, tally: &Tally, tasks: &mut JoinSet<()>) {
+    fn start(self, tally: &Tally, tasks: &mut JoinSet<()>) {
         match self {
             Self::Swarm(swarm) => {
                 for number in 0..swarm.connections {
@@ -133,7 +133,7 @@ impl Abuse {
             runtime.block_on(async {
                 let mut tasks = JoinSet::new();
                 for abuser in abusers {
-                    abuser.begin(&noted, &mut tasks);
+                    abuser.start(&noted, &mut tasks);
                 }
                 let _ = stopped.await;
             });

@@ -47,7 +47,7 @@ async fn others_are_answered_beside_ten_abusers() {
     let abusers = (0..ABUSERS).map(|number| abuser(&stage, number)).collect();
     let bystanders = Bystanders::of(&stage);
     let (alone, ()) = bystanders.beside(sleep(Duration::from_secs(2))).await;
-    let mut memory = Memory::begin(&stage);
+    let mut memory = Memory::start(&stage);
     let abuse = Abuse::start(abusers);
     let (beside, ()) = memory.beside(&stage, bystanders.beside(sleep(FOR))).await;
     let answered = abuse.stop().await;

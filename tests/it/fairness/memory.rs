@@ -14,7 +14,7 @@ const SAMPLES_EVERY: Duration = Duration::from_millis(100);
 
 struct Process {
     name: &'static str,
-    begin: f64,
+    start: f64,
     peak: f64,
     after: f64,
 }
@@ -31,10 +31,10 @@ fn megabytes(service: &Service) -> f64 {
 
 impl Memory {
     /// What the processes hold now.
-    pub fn begin(stage: &Stage) -> Self {
+    pub fn start(stage: &Stage) -> Self {
         let process = |(name, service)| {
-            let begin = megabytes(service);
-            Process { name, begin, peak: begin, after: begin }
+            let start = megabytes(service);
+            Process { name, start, peak: start, after: start }
         };
         Self { processes: stage.processes().map(process).collect(), back_after: Duration::ZERO }
     }
@@ -62,10 +62,10 @@ impl Memory {
 
     /// Waits until it is what it was, for as long as that may take.
     pub async fn settle(&mut self, stage: &Stage) {
-        let begin = Instant::now();
+        let start = Instant::now();
         loop {
             self.sample(stage);
-            self.back_after = begin.elapsed();
+            self.back_after = start.elapsed();
             if self.left() < BACK_WITHIN_MEGABYTES || self.back_after > BACK_AFTER {
                 return;
             }
@@ -75,12 +75,12 @@ impl Memory {
 
     /// By how much the process that grew most had grown at its highest.
     pub fn growth(&self) -> f64 {
-        self.most(|process| process.peak - process.begin)
+        self.most(|process| process.peak - process.start)
     }
 
     /// By how much one is still larger than it was.
     fn left(&self) -> f64 {
-        self.most(|process| process.after - process.begin)
+        self.most(|process| process.after - process.start)
     }
 
     fn most(&self, of: impl Fn(&Process) -> f64) -> f64 {
@@ -94,9 +94,9 @@ impl Memory {
 
 impl fmt::Display for Memory {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Process { name, begin, peak, after } in &self.processes {
-            let (peak, after) = (peak - begin, after - begin);
-            write!(formatter, "{name} {begin:.0} MB, at most +{peak:.0}, then +{after:.0}; ")?;
+        for Process { name, start, peak, after } in &self.processes {
+            let (peak, after) = (peak - start, after - start);
+            write!(formatter, "{name} {start:.0} MB, at most +{peak:.0}, then +{after:.0}; ")?;
         }
         write!(formatter, "looked at for {:.1?} afterwards", self.back_after)
     }

@@ -130,7 +130,7 @@ impl Swarm {
     async fn connection(&self, tally: &Tally) -> io::Result<std::convert::Infallible> {
         let mut stream = connect_from(self.from, self.to).await?;
         stream.set_nodelay(true)?;
-        let mut connection = Connection::begin(self, tally);
+        let mut connection = Connection::new(self, tally);
         let (mut read, mut write) = stream.split();
         loop {
             let due = connection.places.front().copied();
@@ -166,7 +166,7 @@ struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    fn begin(swarm: &'a Swarm, tally: &'a Tally) -> Self {
+    fn new(swarm: &'a Swarm, tally: &'a Tally) -> Self {
         let window = if swarm.reads { WINDOW_MAX } else { 0 };
         // No dynamic table, so that every status can be read by itself; then the window of streams.
         let settings = [&[0, 1, 0, 0, 0, 0, 0, 4][..], &window.to_be_bytes()].concat();

@@ -111,7 +111,7 @@ impl<'a> Trial<'a> {
         let bystanders = Bystanders::of(self.stage);
         bystanders.beside(sleep(ALONE / 4)).await;
         let (alone, ()) = bystanders.beside(sleep(ALONE)).await;
-        let memory = memory.get_or_insert_with(|| Memory::begin(self.stage));
+        let memory = memory.get_or_insert_with(|| Memory::start(self.stage));
         let abuse = Abuse::start(abusers);
         let trying = async {
             sleep(self.before).await;

@@ -45,7 +45,7 @@ fn watches(stage: &Stage) -> Vec<Abuser> {
 type Client = OrganizationServiceClient<Searched<Channel>>;
 
 /// A watch, which must begin.
-async fn begin(
+async fn start_watch(
     mut client: Client,
     token: &str,
     organization_ids: Vec<i64>,
@@ -87,7 +87,7 @@ async fn watch_beside(stage: &Stage) -> Vec<String> {
     // All at once, so that they also look at the same time.
     let asking = asked.into_iter().map(async |(who, client, token, ids)| {
         let id = ids[0];
-        match begin(client, token, ids).await {
+        match start_watch(client, token, ids).await {
             Ok(stream) => Ok((who, id, stream)),
             Err(fault) => Err(format!("{who} watch: {fault}")),
         }

@@ -165,22 +165,22 @@ pub fn memory(service: &Service, line: &str) -> u64 {
 
 /// By how many MB the memory of a service has grown at its highest.
 pub struct Growth {
-    begin: u64,
+    start: u64,
 }
 
 impl Growth {
     /// After enough honest requests that the process has what it always has.
-    pub async fn begin(service: &Service) -> Self {
+    pub async fn start(service: &Service) -> Self {
         let mut probe = Probe::new(service);
         for _ in 0..100 {
             probe.once().await;
         }
-        Self { begin: memory(service, "VmHWM") }
+        Self { start: memory(service, "VmHWM") }
     }
 
     pub fn megabytes(&self, service: &Service) -> f64 {
         // The kernel counts by processor, and reads a little less now and then.
-        let kib = memory(service, "VmHWM").saturating_sub(self.begin);
+        let kib = memory(service, "VmHWM").saturating_sub(self.start);
         let kib = u32::try_from(kib).unwrap();
         f64::from(kib) / 1024.0
     }

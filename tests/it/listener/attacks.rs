@@ -245,7 +245,7 @@ fn hpack_bombs(api: Api) -> Next {
 /// Every attack by four connections at once, one attack after the other on one process.
 async fn attacks_are_ended(api: Api) {
     let service = Service::over_sqlite(&[("ORGD_REQUEST_DEADLINE", "20s")]).await;
-    let growth = Growth::begin(&service).await;
+    let growth = Growth::start(&service).await;
     let mut broken = Vec::new();
     for Attack { name, first, next, goaway } in attacks(api) {
         let offender = Offender {
@@ -313,7 +313,7 @@ fn health(method: &str, stream: u32) -> Vec<u8> {
 /// behind all that it has begun, and deadlines may pass meanwhile.
 async fn are_not_held(name: &str, api: Api, next: Next, connections: usize) {
     let service = Service::over_sqlite(&[]).await;
-    let growth = Growth::begin(&service).await;
+    let growth = Growth::start(&service).await;
     let offender = |first: Vec<u8>| Offender {
         addr: api.addr(&service),
         first: [PREFACE, &first].concat(),
@@ -367,7 +367,7 @@ async fn a_service_without_file_descriptors_recovers() {
     let limited =
         std::process::Command::new("prlimit").args(["--pid", &pid, "--nofile=64:64"]).status();
     assert!(limited.unwrap().success());
-    let growth = Growth::begin(&service).await;
+    let growth = Growth::start(&service).await;
     let listeners = [service.grpc_addr(), service.http_addr(), service.ops_addr()];
     let silent = listeners.into_iter().flat_map(|addr| {
         let offender =

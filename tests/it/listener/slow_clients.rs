@@ -91,7 +91,7 @@ fn over_http2(listener: Listener) -> Vec<Slow> {
         Grpc => "/grpc.health.v1.Health/Watch",
         Rest | Operations => "/v1/organizations/90/changes",
     };
-    let begin = |frames: &[Vec<u8>]| [PREFACE, &frames.concat()].concat();
+    let with_preface = |frames: &[Vec<u8>]| [PREFACE, &frames.concat()].concat();
     let open = headers(listener, method, path, END_HEADERS, 1);
     // Of gRPC, the start of a message of 900 bytes.
     let long = frame(kind::DATA, 0, 1, &[0, 0, 0, 3, 132]);
@@ -120,51 +120,57 @@ fn over_http2(listener: Listener) -> Vec<Slow> {
             drip(&frame(kind::PING, 0, 0, &[0; 8])),
             true,
         ),
-        ("HEADERS without an end", listener, begin(&[not_complete(1)]), None, true),
+        ("HEADERS without an end", listener, with_preface(&[not_complete(1)]), None, true),
         (
             "HEADERS without an end, later",
             listener,
-            begin(&[answered.clone(), not_complete(3)]),
+            with_preface(&[answered.clone(), not_complete(3)]),
             None,
             true,
         ),
         (
             "CONTINUATION now and then",
             listener,
-            begin(&[not_complete(1)]),
+            with_preface(&[not_complete(1)]),
             drip(&continued(1)),
             true,
         ),
         (
             "CONTINUATION, later",
             listener,
-            begin(&[answered, not_complete(3)]),
+            with_preface(&[answered, not_complete(3)]),
             drip(&continued(3)),
             true,
         ),
-        ("DATA that does not come", listener, begin(std::slice::from_ref(&open)), None, true),
+        (
+            "DATA that does not come",
+            listener,
+            with_preface(std::slice::from_ref(&open)),
+            None,
+            true,
+        ),
         (
             "DATA by the byte",
             listener,
-            begin(&[open, long]),
+            with_preface(&[open, long]),
             drip(&frame(kind::DATA, 0, 1, b"a")),
             true,
         ),
         (
             "an answer without a window",
             listener,
-            begin(&[no_window.clone(), asked.clone()]),
+            with_preface(&[no_window.clone(), asked.clone()]),
             None,
             true,
         ),
         (
             "the same, and pings",
             listener,
-            begin(&[no_window, asked.clone()]),
+            with_preface(&[no_window, asked.clone()]),
             drip(&frame(kind::PING, 0, 0, &[0; 8])),
             true,
         ),
-        ("answers that are not read, nor pings", listener, begin(&[asked]), None, false),
+        ("answers that are not read, nor pings", listener, with_preface(&[asked]), None, false),
     ]
 }
 
@@ -210,7 +216,7 @@ async fn slow_clients_are_closed_within_ten_seconds() {
     let service = Service::over_sqlite(&[]).await;
     let slow = [over_http1(), over_http2(Grpc), over_http2(Rest)].concat();
     let clients = slow.len() * CLIENTS;
-    let growth = Growth::begin(&service).await;
+    let growth = Growth::start(&service).await;
     let mut probe = Probe::new(&service);
     probe.beside(all_are_closed(&service, slow)).await;
     let (megabytes, p99) = (growth.megabytes(&service), probe.p99());

@@ -1,4 +1,4 @@
-//! The places of a listener's connections. Each source has a share of them. A source over its share loses its
+//! The slots of a listener's connections. Each source has a share of them. A source over its share loses its
 //! own connection that has been idle for longest, so that nobody waits for another.
 
 use std::{
@@ -32,7 +32,7 @@ const BUSY: u64 = u64::MAX;
 type Owner = Option<IpAddr>;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Seats(Arc<Shared>);
+pub(crate) struct ConnectionSlots(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -47,16 +47,16 @@ struct Shared {
 /// looked at, and a number that tells them apart.
 #[derive(Debug, Default)]
 struct Lines {
-    of: BTreeMap<Owner, BTreeMap<(u64, u64), Place>>,
+    of: BTreeMap<Owner, BTreeMap<(u64, u64), SlotHandle>>,
     next: u64,
 }
 
 /// Shared by a connection and its entry in [`Lines`].
 #[derive(Clone, Debug)]
-pub(crate) struct Place(Arc<Known>);
+pub(crate) struct SlotHandle(Arc<SlotState>);
 
 #[derive(Debug)]
-struct Known {
+struct SlotState {
     start: Instant,
     idle_since: AtomicU64,
     /// The time in its key in [`Lines`]; changed under their lock.
@@ -64,34 +64,34 @@ struct Known {
     attention: Attention,
 }
 
-/// A connection's place, which is given back when the value is dropped.
+/// A connection's slot, which is given back when the value is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    seats: Seats,
+pub(crate) struct Slot {
+    slots: ConnectionSlots,
     owner: Owner,
     number: u64,
-    place: Place,
+    handle: SlotHandle,
     _share: Share<Owner>,
 }
 
-impl Seats {
-    /// Places for `max` connections.
+impl ConnectionSlots {
+    /// Slots for `max` connections.
     pub(crate) fn new(listener: &'static str, max: usize) -> Self {
         metrics::no_connections(listener);
         let (shares, start) = (Shares::new(max, PARTS), Instant::now());
         Self(Arc::new(Shared { listener, max, shares, start, lines: Mutex::default() }))
     }
 
-    /// A place for a new connection; none where it must be closed at once.
-    pub(crate) fn admit(&self, owner: Owner) -> Option<Seat> {
+    /// A slot for a new connection; none where it must be closed at once.
+    pub(crate) fn admit(&self, owner: Owner) -> Option<Slot> {
         let Shared { max, shares, .. } = &*self.0;
         let over = match owner {
             Some(_) => match shares.take(&owner, 1) {
-                Ok(share) => return Some(self.seat(owner, share)),
+                Ok(share) => return Some(self.slot(owner, share)),
                 Err(over) => over,
             },
             None if shares.taken() < *max => {
-                return Some(self.seat(owner, shares.count(&owner, 1)));
+                return Some(self.slot(owner, shares.count(&owner, 1)));
             }
             None => Over::Whole,
         };
@@ -102,23 +102,23 @@ impl Seats {
             return None;
         }
         metrics::connection_closed(self.0.listener, Closed::Idle);
-        Some(self.seat(owner, shares.count(&owner, 1)))
+        Some(self.slot(owner, shares.count(&owner, 1)))
     }
 
-    fn seat(&self, owner: Owner, share: Share<Owner>) -> Seat {
+    fn slot(&self, owner: Owner, share: Share<Owner>) -> Slot {
         let now = since(self.0.start);
-        let known = Known {
+        let state = SlotState {
             start: self.0.start,
             idle_since: AtomicU64::new(now),
             listed: AtomicU64::new(now),
             attention: Attention::default(),
         };
-        let place = Place(Arc::new(known));
+        let handle = SlotHandle(Arc::new(state));
         let mut lines = self.lines();
         lines.next += 1;
         let number = lines.next;
-        lines.of.entry(owner).or_default().insert((now, number), place.clone());
-        Seat { seats: self.clone(), owner, number, place, _share: share }
+        lines.of.entry(owner).or_default().insert((now, number), handle.clone());
+        Slot { slots: self.clone(), owner, number, handle, _share: share }
     }
 
     /// Tells the owner's connection that has been idle for longest to end. False if none is found.
@@ -126,17 +126,17 @@ impl Seats {
         let mut lines = self.lines();
         let Some(line) = lines.of.get_mut(&owner) else { return false };
         for _ in 0..LOOKS_MAX {
-            let Some(((listed, number), place)) = line.pop_first() else { return false };
-            let idle_since = place.0.idle_since.load(Ordering::Relaxed);
+            let Some(((listed, number), handle)) = line.pop_first() else { return false };
+            let idle_since = handle.0.idle_since.load(Ordering::Relaxed);
             if idle_since == listed {
-                place.0.attention.call(Reason::Leave);
+                handle.0.attention.call(Reason::Leave);
                 return true;
             }
             // It was used since: list it under the time since when it is idle now, or under this moment if it
             // is busy.
             let listed = if idle_since == BUSY { since(self.0.start) } else { idle_since };
-            place.0.listed.store(listed, Ordering::Relaxed);
-            line.insert((listed, number), place);
+            handle.0.listed.store(listed, Ordering::Relaxed);
+            line.insert((listed, number), handle);
         }
         false
     }
@@ -146,24 +146,24 @@ impl Seats {
     }
 }
 
-impl Seat {
-    pub(crate) fn place(&self) -> Place {
-        self.place.clone()
+impl Slot {
+    pub(crate) fn handle(&self) -> SlotHandle {
+        self.handle.clone()
     }
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
-        let mut lines = self.seats.lines();
+        let mut lines = self.slots.lines();
         let Some(line) = lines.of.get_mut(&self.owner) else { return };
-        line.remove(&(self.place.0.listed.load(Ordering::Relaxed), self.number));
+        line.remove(&(self.handle.0.listed.load(Ordering::Relaxed), self.number));
         if line.is_empty() {
             lines.of.remove(&self.owner);
         }
     }
 }
 
-impl Place {
+impl SlotHandle {
     /// Notes that a request is under way.
     pub(crate) fn busy(&self) {
         self.0.idle_since.store(BUSY, Ordering::Relaxed);
@@ -194,76 +194,76 @@ mod tests {
     const ONE: Owner = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
     const OTHER: Owner = Some(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST));
 
-    async fn admit(seats: &Seats, owner: Owner) -> Option<Seat> {
+    async fn admit(slots: &ConnectionSlots, owner: Owner) -> Option<Slot> {
         // Of two at one time neither is idle for longer.
         advance(Duration::from_millis(1)).await;
-        seats.admit(owner)
+        slots.admit(owner)
     }
 
-    fn told(seats: &[Option<Seat>]) -> Vec<usize> {
-        let is_told = |seat: &Option<Seat>| {
-            seat.as_ref().is_some_and(|seat| seat.place.0.attention.has(Reason::Leave))
+    fn told(slots: &[Option<Slot>]) -> Vec<usize> {
+        let is_told = |slot: &Option<Slot>| {
+            slot.as_ref().is_some_and(|slot| slot.handle.0.attention.has(Reason::Leave))
         };
-        (0..seats.len()).filter(|at| is_told(&seats[*at])).collect()
+        (0..slots.len()).filter(|at| is_told(&slots[*at])).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_one_that_is_idle_for_longest_makes_place() {
-        let seats = Seats::new("test", 16);
+        let slots = ConnectionSlots::new("test", 16);
         let mut held = Vec::new();
         for _ in 0..8 {
-            held.push(admit(&seats, ONE).await);
+            held.push(admit(&slots, ONE).await);
         }
         assert_eq!(told(&held), [0_usize; 0]);
         // The first is busy, the second was after all others, the third is the first that is idle.
-        held[0].as_ref().unwrap().place.busy();
-        held[1].as_ref().unwrap().place.busy();
+        held[0].as_ref().unwrap().handle.busy();
+        held[1].as_ref().unwrap().handle.busy();
         advance(Duration::from_secs(1)).await;
-        held[1].as_ref().unwrap().place.idle();
-        held.push(admit(&seats, ONE).await);
+        held[1].as_ref().unwrap().handle.idle();
+        held.push(admit(&slots, ONE).await);
         assert_eq!(told(&held), [2]);
         held[3] = None;
-        held.push(admit(&seats, ONE).await);
+        held.push(admit(&slots, ONE).await);
         assert_eq!(told(&held), [2, 4], "the one that goes gives its place when it has gone");
-        assert!(admit(&seats, OTHER).await.is_some());
+        assert!(admit(&slots, OTHER).await.is_some());
         drop(held);
-        assert!(seats.lines().of.is_empty());
-        assert_eq!(seats.0.shares.taken(), 0);
+        assert!(slots.lines().of.is_empty());
+        assert_eq!(slots.0.shares.taken(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_has_no_idle_one_gets_no_more() {
-        let seats = Seats::new("test", 8);
+        let slots = ConnectionSlots::new("test", 8);
         let mut held = Vec::new();
         for _ in 0..4 {
-            held.push(admit(&seats, ONE).await);
+            held.push(admit(&slots, ONE).await);
         }
-        for seat in held.iter().flatten() {
-            seat.place.busy();
+        for slot in held.iter().flatten() {
+            slot.handle.busy();
         }
-        assert!(admit(&seats, ONE).await.is_none());
-        assert!(admit(&seats, OTHER).await.is_some());
-        held[3].as_ref().unwrap().place.idle();
-        assert!(admit(&seats, ONE).await.is_some());
+        assert!(admit(&slots, ONE).await.is_none());
+        assert!(admit(&slots, OTHER).await.is_some());
+        held[3].as_ref().unwrap().handle.idle();
+        assert!(admit(&slots, ONE).await.is_some());
         assert_eq!(told(&held), [3]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_largest_holder_makes_place_where_the_whole_is_full() {
-        let seats = Seats::new("test", 4);
-        let mut held = vec![admit(&seats, ONE).await, admit(&seats, ONE).await];
+        let slots = ConnectionSlots::new("test", 4);
+        let mut held = vec![admit(&slots, ONE).await, admit(&slots, ONE).await];
         for _ in 0..2 {
-            held.push(admit(&seats, None).await);
+            held.push(admit(&slots, None).await);
         }
-        held[2].as_ref().unwrap().place.busy();
-        held.push(admit(&seats, OTHER).await);
+        held[2].as_ref().unwrap().handle.busy();
+        held.push(admit(&slots, OTHER).await);
         assert_eq!(told(&held).len(), 1, "one of two largest");
         assert!(held[4].is_some());
         // As many as may be about to go.
-        assert!(admit(&seats, OTHER).await.is_none());
-        held.retain(|seat| {
-            seat.as_ref().is_some_and(|seat| !seat.place.0.attention.has(Reason::Leave))
+        assert!(admit(&slots, OTHER).await.is_none());
+        held.retain(|slot| {
+            slot.as_ref().is_some_and(|slot| !slot.handle.0.attention.has(Reason::Leave))
         });
-        assert!(admit(&seats, None).await.is_some(), "a proxy has no share of its own");
+        assert!(admit(&slots, None).await.is_some(), "a proxy has no share of its own");
     }
 }
