@@ -123,7 +123,7 @@ const FIELDS: &str = "crate::domain::fields::";
 /// Words that only some files of the service and of `domain` may have: what the architecture's invariants say.
 const ONLY_IN: [(&str, &[&str]); 7] = [
     ("env = \"ORGD_", &["config"]),
-    ("spawn(", &["server/running.rs", "store/connect.rs", "store/batch/worker.rs"]),
+    ("spawn(", &["server/running.rs", "store/batch/queues.rs", "store/batch/worker.rs"]),
     (
         "Code::",
         &[
