@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command, sync::Arc};
 
 use serde_json::Value;
 
-use crate::harness::{Database, OWN, Service, USER, interpreter, orgd};
+use crate::harness::{Database, OWN, Service, USER, cargo, interpreter, orgd};
 
 /// What watches the service, started on demand.
 const OBSERVABILITY: [&str; 3] = ["grafana", "jaeger", "prometheus"];
@@ -324,7 +324,7 @@ fn the_image_is_built_by_the_commands_that_the_tests_run() {
             assert!(copy.status().unwrap().success(), "{source}");
         }
     }
-    let output = Command::new(env!("CARGO"))
+    let output = cargo()
         .args(["check", "--quiet", "--locked", "--target-dir"])
         .arg(root().join("target"))
         .current_dir(folder.path())

@@ -14,7 +14,7 @@ use sea_orm::{ConnectionTrait, TransactionTrait};
 use sea_orm_migration::{prelude::*, schema::text_null};
 use tokio::task::JoinSet;
 
-use crate::harness::{ADMINISTRATOR, Database, FOREIGN, OWN, SERVE, Service, orgd};
+use crate::harness::{ADMINISTRATOR, Database, FOREIGN, OWN, SERVE, Service, cargo, orgd};
 
 const ROUNDS: usize = 5;
 const INSTANCES: usize = 4;
@@ -275,7 +275,7 @@ async fn a_migration_that_waits_for_a_lock_does_not_block_others() {
 #[tokio::test]
 async fn the_migrations_own_command_line_brings_the_schema_up() {
     for database in Database::of_each_kind().await {
-        let output = Command::new(env!("CARGO"))
+        let output = cargo()
             .args(["run", "--quiet", "--package", "orgd-migrations", "--features", "cli"])
             .args(["--", "up"])
             .env("DATABASE_URL", database.url())
