@@ -27,7 +27,7 @@ use tracing::Instrument;
 use super::{limits::CallLimits, organization::OrganizationRpc, status};
 use crate::{
     auth::Authenticator,
-    domain::{Error, Principal},
+    domain::{CredentialDigest, Error, Principal},
     proto::{
         COUNTED, FILE_DESCRIPTOR_SET, request_id, timeout as grpc_timeout,
         v1::organization_service_server::{OrganizationServiceServer, SERVICE_NAME},
@@ -217,7 +217,8 @@ async fn admitted(
     let holder = source.map_or(Holder::Process, Holder::Source);
     let principal = authenticator.authenticate(&holder, &head.headers).await;
     let principal = principal.map_err(status::of)?;
-    record.set_principal(&principal);
+    let credential = principal.credential.as_ref().map(CredentialDigest::short_id);
+    record.set_caller(principal.subject.clone(), credential);
     if head.uri.path() == WHO_AM_I && !head.headers.contains_key(COUNTED) {
         // A gateway asks this before the call that is counted. The answer to that one reports the limits.
         return Ok((principal, Vec::new()));

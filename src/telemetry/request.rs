@@ -10,7 +10,6 @@ use http::HeaderValue;
 use tracing::Span;
 
 use super::{TraceContext, metrics};
-use crate::domain::{CredentialDigest, Principal};
 
 /// A REST request and the gRPC call that it becomes in the same process share one record.
 #[derive(Clone, Debug)]
@@ -21,8 +20,15 @@ struct Known {
     start: Instant,
     id: HeaderValue,
     client: Option<IpAddr>,
-    principal: OnceLock<Arc<Principal>>,
+    caller: OnceLock<Caller>,
     organization: OnceLock<i64>,
+}
+
+#[derive(Debug)]
+struct Caller {
+    subject: Arc<str>,
+    /// The start of the credential's id.
+    credential: Option<String>,
 }
 
 /// How a request was answered.
@@ -39,13 +45,13 @@ impl RequestRecord {
             start: Instant::now(),
             id,
             client,
-            principal: OnceLock::new(),
+            caller: OnceLock::new(),
             organization: OnceLock::new(),
         }))
     }
 
-    pub fn set_principal(&self, principal: &Arc<Principal>) {
-        let _ = self.0.principal.set(principal.clone());
+    pub fn set_caller(&self, subject: Arc<str>, credential: Option<String>) {
+        let _ = self.0.caller.set(Caller { subject, credential });
     }
 
     pub fn set_organization(&self, id: i64) {
@@ -91,8 +97,7 @@ impl RequestRecord {
             Answer::Http { route, status } => (Some(route), Some(status), None),
             Answer::Rpc { code } => (None, None, Some(code)),
         };
-        let principal = self.0.principal.get();
-        let credential = principal.and_then(|principal| principal.credential.as_ref());
+        let caller = self.0.caller.get();
         tracing::info!(
             target: "orgd::request",
             method,
@@ -100,8 +105,8 @@ impl RequestRecord {
             status,
             code,
             reason,
-            subject = principal.map(|principal| &*principal.subject),
-            credential = credential.map(CredentialDigest::short_id),
+            subject = caller.map(|caller| &*caller.subject),
+            credential = caller.and_then(|caller| caller.credential.as_deref()),
             client = self.0.client.map(tracing::field::display),
             organization = self.0.organization.get(),
             latency_ms = time.as_secs_f64() * 1e3,
