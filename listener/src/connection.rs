@@ -155,7 +155,7 @@ enum Step {
 /// Decides what becomes of a connection, and tells its requests.
 struct Course {
     age: Age,
-    /// The tokens of [`Requests`].
+    /// Both are given to the connection's requests, as [`Requests`] has them.
     is_last: CancellationToken,
     is_ending: CancellationToken,
 }

@@ -75,7 +75,6 @@ pub(crate) struct Slot {
 }
 
 impl ConnectionSlots {
-    /// Slots for `max` connections.
     pub(crate) fn new(listener: &'static str, max: usize) -> Self {
         metrics::no_connections(listener);
         let (shares, start) = (Shares::new(max, PARTS), Instant::now());

