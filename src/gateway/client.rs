@@ -1,9 +1,15 @@
 //! The generated client, and which parts of a REST request are sent with a gRPC call.
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body::Body as HttpBody;
 use tokio::time::{Instant, sleep};
 use tonic::{
@@ -11,7 +17,7 @@ use tonic::{
     body::Body,
     metadata::{MetadataMap, MetadataValue},
 };
-use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
+use tower::{BoxError, Service, ServiceExt};
 
 use crate::{
     gateway::context::RequestContext,
@@ -24,8 +30,35 @@ use crate::{
     telemetry::TraceContext,
 };
 
-/// The way to the service: the generated server in the same process, or a channel to a remote one.
-pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
+type Answer = BoxFuture<'static, Result<Response<Body>, Status>>;
+
+/// The way to the service: the generated server in the same process, or a channel to a remote one. A request
+/// clones it several times, so a clone allocates nothing.
+#[derive(Clone)]
+pub struct Transport(Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>);
+
+impl Transport {
+    pub fn new<F>(send: impl Fn(Request<Body>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Response<Body>, Status>> + Send + 'static,
+    {
+        Self(Arc::new(move |request| Box::pin(send(request))))
+    }
+}
+
+impl Service<Request<Body>> for Transport {
+    type Response = Response<Body>;
+    type Error = Status;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answer {
+        (self.0)(request)
+    }
+}
 
 /// Request headers that are sent on to the service; no others are.
 const FORWARDED: [HeaderName; 3] =
@@ -46,8 +79,10 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let service = service.map_response(|response| response.map(Body::new));
-    BoxCloneSyncService::new(service.map_err(|error| transport_status(error.into())))
+    Transport::new(move |request| {
+        let answer = service.clone().oneshot(request);
+        async { Ok(answer.await.map_err(|error| transport_status(error.into()))?.map(Body::new)) }
+    })
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

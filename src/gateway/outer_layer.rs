@@ -1,7 +1,7 @@
 //! The outermost layer, which every request and answer passes: request id, source rate limit, deadline,
 //! documented headers, problems, metrics and the log line.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -13,6 +13,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use orgd_listener::{CallerBudget, Source};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
@@ -55,7 +56,6 @@ pub(super) async fn outer_layer(
     let mut answer = match time {
         Err(problem) => problem.into_response(),
         Ok(time) => {
-            let is_change = matches!(*request.method(), Method::PUT | Method::POST);
             let deadline = Instant::now() + time;
             request.extensions_mut().insert(RequestContext {
                 request_id: request_id.clone(),
@@ -64,10 +64,7 @@ pub(super) async fn outer_layer(
                 source,
                 limit_status: Arc::clone(&limit_status),
             });
-            timeout_at(deadline, next.run(request))
-                .instrument(span.clone())
-                .await
-                .unwrap_or_else(|_| Problem::deadline_exceeded(is_change).into_response())
+            routed(request, next, deadline).instrument(span.clone()).await
         }
     };
     if caller_budget.is_some_and(|caller_budget| caller_budget.take(&mut answer).is_err()) {
@@ -89,6 +86,18 @@ pub(super) async fn outer_layer(
     headers.insert(request_id::HEADER, request_id);
     record.end_http(method, route, answer.status().as_u16(), reason.as_deref(), &span);
     answer
+}
+
+/// The answer of the request's route, or why it has none.
+async fn routed(request: Request, next: Next, deadline: Instant) -> Response {
+    let is_change = matches!(*request.method(), Method::PUT | Method::POST);
+    let answering = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match timeout_at(deadline, answering).await {
+        Ok(Ok(answer)) => answer,
+        // The panic hook has logged it.
+        Ok(Err(_)) => Problem::panicked().into_response(),
+        Err(_) => Problem::deadline_exceeded(is_change).into_response(),
+    }
 }
 
 /// What is decided about a request before it is routed.

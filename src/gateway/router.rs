@@ -8,7 +8,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, get},
 };
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 
 use crate::gateway::{
@@ -66,7 +65,6 @@ pub fn router(transport: Transport, limits: RequestLimits) -> Router {
         .fold(routes, |routes, (path, answer)| routes.route(&path, resource(READ, answer)))
         .fallback(unknown_route)
         .with_state(Gateway { transport, limits: limits.clone() })
-        .layer(CatchPanicLayer::custom(|_| Problem::panicked().into_response()))
         .layer(middleware::from_fn_with_state(limits, outer_layer::outer_layer))
 }
 

@@ -17,7 +17,7 @@ use moka::future::Cache;
 use orgd_listener::{Source, X_FORWARDED_FOR, secret};
 use orgd_shares::{Over, Share, Shares};
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
-use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower::ServiceExt;
 
 use crate::{
     gateway::{
@@ -67,10 +67,10 @@ pub fn in_shares(transport: Transport, calls_max: usize, streams_max: usize) -> 
         known: Cache::builder().max_capacity(KNOWN_MAX).time_to_idle(KNOWN_IDLE_TIME).build(),
         key: RandomState::new(),
     });
-    BoxCloneSyncService::new(service_fn(move |request| {
+    Transport::new(move |request| {
         let (callers, transport) = (callers.clone(), transport.clone());
         async move { callers.call(transport, request).await }
-    }))
+    })
 }
 
 /// Whether a call is answered by a stream, which goes on for as long as its client likes.

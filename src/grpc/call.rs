@@ -3,15 +3,16 @@
 //! counted and logged of it.
 
 use std::{
-    any::Any,
     convert::Infallible,
     net::IpAddr,
+    panic::AssertUnwindSafe,
     sync::{Arc, LazyLock},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Request, Response, header::CONTENT_TYPE, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
@@ -20,8 +21,7 @@ use orgd_shares::{Holder, patience};
 use prost_reflect::DescriptorPool;
 use tokio::time::{sleep, timeout_at};
 use tonic::{Status, body::Body, server::NamedService};
-use tower::{BoxError, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_http::catch_panic::CatchPanic;
+use tower::{BoxError, Service, ServiceExt};
 use tracing::Instrument;
 
 use super::{limits::CallLimits, organization::OrganizationRpc, status};
@@ -46,21 +46,10 @@ type Rpc = OrganizationServiceServer<OrganizationRpc>;
 
 /// The organization service as a tower service: behind the gRPC listener, and as the transport of
 /// the gateway's client within one process.
-#[derive(Clone, Debug)]
-pub struct OrganizationGrpc(BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>);
-
-impl OrganizationGrpc {
-    /// The service over a store, for callers that the authenticator knows.
-    #[must_use]
-    pub fn new(store: Store, authenticator: Authenticator, limits: CallLimits) -> Self {
-        let rpc = OrganizationServiceServer::new(OrganizationRpc::new(store, &limits))
-            .max_decoding_message_size(limits.message_bytes_max);
-        let shared = Arc::new(Shared { authenticator, limits });
-        Self(BoxCloneSyncService::new(service_fn(move |request| {
-            let (shared, rpc) = (shared.clone(), rpc.clone());
-            async move { Ok(answer(&shared, rpc, request).await) }
-        })))
-    }
+#[derive(Clone)]
+pub struct OrganizationGrpc {
+    rpc: Rpc,
+    shared: Arc<Shared>,
 }
 
 struct Shared {
@@ -68,19 +57,28 @@ struct Shared {
     limits: CallLimits,
 }
 
+impl OrganizationGrpc {
+    /// The service over a store, for callers that the authenticator knows.
+    #[must_use]
+    pub fn new(store: Store, authenticator: Authenticator, limits: CallLimits) -> Self {
+        let rpc = OrganizationServiceServer::new(OrganizationRpc::new(store, &limits))
+            .max_decoding_message_size(limits.message_bytes_max);
+        Self { rpc, shared: Arc::new(Shared { authenticator, limits }) }
+    }
+}
+
 impl Service<Request<Body>> for OrganizationGrpc {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = <BoxCloneSyncService<Request<Body>, Response<Body>, Infallible> as Service<
-        Request<Body>,
-    >>::Future;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.call(request)
+        let Self { rpc, shared } = self.clone();
+        Box::pin(async move { Ok(answer(&shared, rpc, request).await) })
     }
 }
 
@@ -106,7 +104,9 @@ async fn answer(shared: &Shared, rpc: Rpc, mut request: Request<Body>) -> Respon
         tracing::debug_span!("call", otel.name = method, otel.kind = "internal")
     };
     request.headers_mut().insert(request_id::HEADER, request_id.clone());
-    request.extensions_mut().insert(record.clone());
+    if is_own {
+        request.extensions_mut().insert(record.clone());
+    }
     let caller_budget = request.extensions().get::<CallerBudget>().cloned();
     let mut response = if is_grpc(request.headers()) {
         // In one expression: a future in a variable would be stored twice in this one.
@@ -173,11 +173,13 @@ async fn within_deadline(
     let is_change = matches!(rpc_name, Some("Update" | "Create"));
     head.extensions.insert(principal);
     let request = Request::from_parts(head, body);
-    let Ok(response) =
-        timeout_at(deadline.into(), CatchPanic::custom(rpc, on_panic).oneshot(request))
-            .await
-            .map_err(|_| status::deadline_exceeded(is_change))?;
-    let response = response.map(Body::new);
+    let calling = AssertUnwindSafe(rpc.oneshot(request)).catch_unwind();
+    let response = timeout_at(deadline.into(), calling)
+        .await
+        .map_err(|_| status::deadline_exceeded(is_change))?
+        // The panic hook has logged it; its text is not for the caller.
+        .unwrap_or_else(|_| Ok(status::panicked().into_http()));
+    let Ok(response) = response;
     let mut response = match Status::from_header_map(response.headers()) {
         Some(refusal) => {
             if status::is_of_own_making(&refusal) {
@@ -294,9 +296,4 @@ fn unsupported_media_type() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
     response
-}
-
-fn on_panic(_: Box<dyn Any + Send>) -> Response<Body> {
-    // The panic hook has logged it; its text is not for the caller.
-    status::panicked().into_http()
 }
