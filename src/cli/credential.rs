@@ -13,8 +13,7 @@ use clap::{
 use serde_json::{Value, json};
 
 use super::{
-    database::{StoreArgs, open, open_to_read},
-    organization::organization_id,
+    database::{StoreArgs, open, open_to_read, organization_id},
     output,
 };
 use crate::{

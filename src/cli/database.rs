@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     config::{DatabaseArgs, PoolArgs},
-    domain::{Call, Principal},
+    domain::{Call, OrganizationId, Principal},
     store::{Store, StoreOptions},
 };
 
@@ -18,6 +18,11 @@ pub(super) struct StoreArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+pub(super) fn organization_id(text: &str) -> Result<OrganizationId, String> {
+    let id = text.parse().ok().and_then(OrganizationId::new);
+    id.ok_or_else(|| format!("an id is a number from 1 to {}", OrganizationId::MAX))
 }
 
 pub(super) fn operator_call() -> Call {

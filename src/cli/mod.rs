@@ -13,6 +13,7 @@ mod output;
 mod remote;
 mod service;
 mod start;
+mod stored;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -56,9 +57,12 @@ enum Command {
     Config(Box<ConfigArgs>),
     /// Bring the database's schema up to date, or show its state
     Migrate(migrate::MigrateArgs),
-    /// Create, show, change and follow organizations
+    /// Create, show, change and follow organizations, by a running service
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
+    /// Create and show organizations, straight in the database
+    #[command(subcommand)]
+    Database(stored::DatabaseCommand),
     /// Show who the token's caller is and what it may change, by a running service
     #[command(after_help = remote::EXIT_CODES)]
     Whoami(remote::ServiceArgs),
@@ -211,7 +215,10 @@ impl Command {
             Self::Config(args) if args.page => output::text(&config::page(&settings.command)?)?,
             Self::Config(_) => output::text(&config::effective(settings)?)?,
             Self::Migrate(args) => migrate::run(args).await?,
-            Self::Organization(command) => return organization::run(command).await,
+            Self::Organization(command) => {
+                return remote::exit_code(organization::run(command).await);
+            }
+            Self::Database(command) => stored::run(command).await?,
             Self::Whoami(args) => return remote::exit_code(remote::whoami(args).await),
             Self::Completions { shell } => {
                 let mut completions = Vec::new();

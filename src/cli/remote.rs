@@ -1,4 +1,4 @@
-//! `orgd organization update|list|changes` and `orgd whoami`: calls of a running service, as any client's.
+//! `orgd organization` and `orgd whoami`: calls of a running service, as any client's.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -31,8 +31,27 @@ Exit codes:
   6  the service cannot be reached, is too busy or too slow; try again";
 
 #[derive(Args, Debug)]
+pub(super) struct CreateArgs {
+    #[command(flatten)]
+    fields: FieldArgs<true>,
+    /// Check everything, create nothing
+    #[arg(long)]
+    validate_only: bool,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GetArgs {
+    /// The organization's id
+    id: i64,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct UpdateArgs {
-    /// Which organization
+    /// The organization's id
     id: i64,
     #[command(flatten)]
     fields: FieldArgs<false>,
@@ -48,7 +67,7 @@ pub(super) struct UpdateArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct ChangesArgs {
-    /// Of which organization
+    /// The organization's id
     id: i64,
     /// Only those after this version
     #[arg(long, default_value_t = 0, value_name = "VERSION")]
@@ -96,6 +115,27 @@ fn sentence(status: &Status) -> String {
         let _ = write!(text, "\n  {}: {}", field.field, field.description);
     }
     text
+}
+
+pub(super) async fn create(args: CreateArgs) -> Result<()> {
+    let FieldArgs(fields) = args.fields;
+    let mut service = Service::connect(&args.service.server)?;
+    let request = service.request(v1::CreateOrganizationRequest {
+        // The id is the service's to choose.
+        organization: gateway::update_message(0, fields).organization,
+        validate_only: args.validate_only,
+        request_id: Uuid::new_v4().to_string(),
+        ..Default::default()
+    });
+    let created = service.client.create(request).await?.into_inner();
+    print_organizations(args.service.json, vec![created])
+}
+
+pub(super) async fn get(args: GetArgs) -> Result<()> {
+    let mut service = Service::connect(&args.service.server)?;
+    let request = service.request(v1::GetOrganizationRequest { id: args.id, ..Default::default() });
+    let found = service.client.get(request).await?.into_inner();
+    print_organizations(args.service.json, vec![found])
 }
 
 pub(super) async fn update(args: UpdateArgs) -> Result<()> {

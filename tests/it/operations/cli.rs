@@ -11,21 +11,25 @@ use crate::harness::{
 async fn organizations_are_created_and_shown() {
     for database in Database::of_each_kind().await {
         let url = database.url();
-        let first = orgd(url, "organization create --id 90 --name First --json").json();
+        let first = orgd(url, "database create-organization --id 90 --name First --json").json();
         assert_eq!(
             (&first["id"], &first["name"], &first["etag"]),
             (&90.into(), &"First".into(), &"\"1\"".into())
         );
-        let next = orgd(url, "organization create --name Next --subscription-id s --json").json();
+        let next =
+            orgd(url, "database create-organization --name Next --subscription-id s --json").json();
         assert_eq!((&next["id"], &next["subscriptionId"]), (&91.into(), &"s".into()));
-        assert_eq!(orgd(url, "organization get 91 --json").json(), next);
-        assert!(orgd(url, "organization get 91").stdout.contains("Next"));
+        assert_eq!(orgd(url, "database get-organization 91 --json").json(), next);
+        assert!(orgd(url, "database get-organization 91").stdout.contains("Next"));
 
         for (words, sentence) in [
-            ("organization create --id 90 --name Twice", "Organization 90 exists already."),
-            ("organization get 92", "Organization 92 does not exist."),
-            ("organization get 0", "an id is a number from 1 to 9007199254740991"),
-            ("organization create --name \t", "name must not be empty or blank."),
+            (
+                "database create-organization --id 90 --name Twice",
+                "Organization 90 exists already.",
+            ),
+            ("database get-organization 92", "Organization 92 does not exist."),
+            ("database get-organization 0", "an id is a number from 1 to 9007199254740991"),
+            ("database create-organization --name \t", "name must not be empty or blank."),
         ] {
             let refused = orgd(url, words);
             assert_ne!(refused.code, 0, "{words}");
@@ -101,7 +105,7 @@ async fn an_expired_credential_is_refused() {
 async fn a_secret_is_imported_from_standard_input_alone() {
     for database in Database::of_each_kind().await {
         let url = database.url();
-        assert_eq!(orgd(url, "organization create --id 90 --name Own").code, 0);
+        assert_eq!(orgd(url, "database create-organization --id 90 --name Own").code, 0);
         let import = "credential issue --role user --organization 90 --secret-stdin";
         let imported = orgd_with_input(url, import, &format!("{USER}\n"));
         assert_eq!(imported.code, 0, "{}", imported.stderr);
@@ -193,7 +197,9 @@ async fn a_closed_pipe_ends_a_command_without_a_failure() {
         "migrate",
         "migrate status",
         "migrate status --json",
+        "database get-organization 90",
         "organization get 90",
+        "organization create --name Unread",
         "organization list",
         "organization list --json",
         "organization changes 90",
@@ -201,7 +207,7 @@ async fn a_closed_pipe_ends_a_command_without_a_failure() {
         "organization update 90 --name Read",
         "whoami",
         "whoami --json",
-        "organization create --name Unread",
+        "database create-organization --name Unread",
         "credential list",
         "credential list --json",
         "demo --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0",

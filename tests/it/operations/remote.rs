@@ -1,4 +1,4 @@
-//! `orgd organization update|list|changes`, against a running service; completions and the manual.
+//! `orgd organization`, against a running service; completions and the manual.
 
 use std::{
     io::{BufRead, BufReader},
@@ -89,6 +89,48 @@ async fn organizations_are_changed_listed_and_followed() {
         following.wait().unwrap();
     })
     .await;
+}
+
+/// All commands of organizations have one source, even beside a database of the default's name.
+#[tokio::test]
+async fn organizations_are_created_and_shown_by_the_service_alone() {
+    on_both_databases(async |service| {
+        let words = "create --name Made --subscription-id s --json";
+        let checked = call(&service, ADMINISTRATOR, &format!("{words} --validate-only"));
+        assert_eq!(objects(&checked)[0]["name"], "Made");
+        let created = objects(&call(&service, ADMINISTRATOR, words)).remove(0);
+        assert_eq!((&created["name"], &created["subscriptionId"]), (&"Made".into(), &"s".into()));
+        let id = created["id"].as_i64().unwrap();
+        assert_eq!(service.database().name(id).await, "Made");
+        let got = call(&service, ADMINISTRATOR, &format!("get {id} --json"));
+        assert_eq!(objects(&got), std::slice::from_ref(&created));
+        let row = call(&service, USER, "get 90").stdout;
+        assert!(row.starts_with("ID  NAME") && row.contains("\n90  Organization 90"), "{row}");
+        for (token, words, code, sentence) in [
+            (USER, "create --name N", 4, "CREATION_FORBIDDEN"),
+            (USER, "get 94", 4, "ORGANIZATION_FORBIDDEN"),
+            (SUPPORT, "get 77", 3, "ORGANIZATION_NOT_FOUND"),
+            (ADMINISTRATOR, "create --name \t", 1, "FIELD_BLANK"),
+            (ADMINISTRATOR, "create --id 7 --name N", 2, "unexpected argument '--id'"),
+            (ADMINISTRATOR, "create", 2, "--name <NAME>"),
+        ] {
+            let refused = call(&service, token, words);
+            assert_eq!(refused.code, code, "{words}: {}", refused.stderr);
+            assert!(refused.stderr.contains(sentence), "{words}: {}", refused.stderr);
+        }
+    })
+    .await;
+    // Without a service nothing is read or made, in whichever folder.
+    let absent = crate::harness::Database::sqlite();
+    let url = ("ORGD_DATABASE_URL", absent.url());
+    let server = ("ORGD_SERVER", "http://127.0.0.1:1");
+    for words in ["create --name N", "get 90", "list", "changes 90", "update 90 --name N"] {
+        let words = format!("organization {words}");
+        let refused = orgd_with(&[url, server, ("ORGD_TOKEN", SUPPORT)], &words);
+        assert_eq!((refused.code, refused.stdout.as_str()), (6, ""), "{words}: {}", refused.stderr);
+    }
+    let file = absent.url().trim_start_matches("sqlite://").trim_end_matches("?mode=rwc");
+    assert!(!std::path::Path::new(file).exists(), "{file}");
 }
 
 #[tokio::test]

@@ -155,7 +155,7 @@ fn no_log_filter_hides_why_a_command_failed() {
             "migrate status",
             "serve --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0",
             "credential list",
-            "organization get 90",
+            "database get-organization 90",
             "organization list",
             "whoami",
             "healthcheck --ops-addr 127.0.0.1:1",
