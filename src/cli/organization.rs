@@ -3,7 +3,10 @@
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::remote::{self, ChangesArgs, CreateArgs, EXIT_CODES, GetArgs, ServiceArgs, UpdateArgs};
+use super::{
+    remote::{self, ChangesArgs, CreateArgs, GetArgs, ServiceArgs, UpdateArgs},
+    service::EXIT_CODES,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OrganizationCommand {
