@@ -32,7 +32,7 @@ where
     let mut is_waiting = false;
     while !take(db, &owner).await? {
         if !is_waiting {
-            tracing::info!("another instance is migrating; waiting for its lease");
+            tracing::warn!("another instance is migrating; waiting for its lease");
             is_waiting = true;
         }
         sleep(RETRY).await;

@@ -13,8 +13,7 @@ use clap::{
 use serde_json::{Value, json};
 
 use super::{
-    database::{StoreArgs, open, open_to_read},
-    organization::organization_id,
+    database::{StoreArgs, open, open_to_read, organization_id},
     output,
 };
 use crate::{
@@ -38,10 +37,10 @@ pub(super) enum CredentialCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct IssueArgs {
-    /// What kind of caller the holder is
+    /// The role of the holder
     #[arg(long, value_parser = named::<Role>(Role::ALL.map(Role::as_str)))]
     role: Role,
-    /// The organization that a user belongs to
+    /// The id of the organization that a user belongs to; the other roles belong to none
     #[arg(long, value_parser = organization_id, required_if_eq("role", "user"))]
     organization: Option<OrganizationId>,
     /// The form of the secret
@@ -51,19 +50,19 @@ pub(super) struct IssueArgs {
         default_value = CredentialKind::Bearer.as_str()
     )]
     kind: CredentialKind,
-    /// How long it holds, such as 30d or 12h; without it, until it is revoked
+    /// How long the credential is valid, such as 30d or 12h; without it, until it is revoked
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     expires_in: Option<std::time::Duration>,
     /// The holder's name, for logs and records
     #[arg(long)]
     subject: Option<String>,
-    /// What it is for
+    /// A note: what the credential is for
     #[arg(long)]
     description: Option<String>,
-    /// Import the secret that standard input holds instead of making one
+    /// Read the secret from standard input instead of making a new one
     #[arg(long)]
     secret_stdin: bool,
-    /// Do nothing where the subject has a credential that holds
+    /// Do nothing if the subject has a valid credential already
     #[arg(long, requires = "subject")]
     if_absent: bool,
     #[command(flatten)]
@@ -72,7 +71,7 @@ pub(super) struct IssueArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct RevokeArgs {
-    /// Its id, or the first 8 digits of it or more
+    /// The credential's id, or its first digits, 8 at least
     id: String,
     #[command(flatten)]
     store: StoreArgs,
@@ -103,7 +102,7 @@ async fn issue(args: IssueArgs) -> Result<()> {
     if let Some(subject) = args.subject.as_ref().filter(|_| args.if_absent)
         && store.has_credential(subject).await?
     {
-        tracing::info!(subject, "the subject has a credential; nothing was issued");
+        output::note(&format!("{subject} has a valid credential already; nothing was issued."));
         return Ok(store.close().await?);
     }
     let grant = Grant {
@@ -121,16 +120,23 @@ async fn issue(args: IssueArgs) -> Result<()> {
         members.insert("secret".to_owned(), secret.into());
     }
     let id = credential.digest.short_id();
-    let printed = output::value(args.store.json, &value, || match shown {
-        Some(secret) => format!(
-            "{secret}\nThis is the secret of credential {id}. Keep it: it is not shown again."
-        ),
-        None => format!("Imported as credential {id}."),
-    });
+    let printed = match shown {
+        Some(secret) if !args.store.json => output::line(secret),
+        None if !args.store.json => Ok(()),
+        _ => output::line(&value.to_string()),
+    };
     store.close().await?;
     if shown.is_some() && printed.is_err() {
         // Also where whoever reads has seen enough: this must be read.
         bail!("credential {id} was issued, but its secret could not be printed: revoke it");
+    }
+    if !args.store.json {
+        output::note(&match shown {
+            Some(_) => {
+                format!("Issued as credential {id}. Keep the secret: it is not shown again.")
+            }
+            None => format!("Imported as credential {id}."),
+        });
     }
     printed
 }
@@ -168,10 +174,12 @@ async fn list(args: StoreArgs) -> Result<()> {
 async fn revoke(args: RevokeArgs) -> Result<()> {
     let store = open(&args.store.database).await?;
     let revoked = credentials::revoke(&store, &args.id).await?.credential;
-    output::value(args.store.json, &as_json(&revoked), || {
+    if args.store.json {
+        output::line(&as_json(&revoked).to_string())?;
+    } else {
         let id = revoked.digest.short_id();
-        format!("Credential {id} of {} is revoked.", revoked.subject)
-    })?;
+        output::note(&format!("Credential {id} of {} is revoked.", revoked.subject));
+    }
     Ok(store.close().await?)
 }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     config::{DatabaseArgs, PoolArgs},
-    domain::{Call, Principal},
+    domain::{Call, OrganizationId, Principal},
     store::{Store, StoreOptions},
 };
 
@@ -16,8 +16,13 @@ pub(super) struct StoreArgs {
     #[command(flatten)]
     pub(super) database: DatabaseArgs,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, help_heading = None)]
     pub(super) json: bool,
+}
+
+pub(super) fn organization_id(text: &str) -> Result<OrganizationId, String> {
+    let id = text.parse().ok().and_then(OrganizationId::new);
+    id.ok_or_else(|| format!("an id is a number from 1 to {}", OrganizationId::MAX))
 }
 
 pub(super) fn operator_call() -> Call {
@@ -30,7 +35,7 @@ pub(super) fn operator_call() -> Call {
 }
 
 pub(super) async fn connect(database: &DatabaseArgs, options: StoreOptions) -> Result<Store> {
-    let store = Store::connect(&database.database_url, options).await;
+    let store = Store::connect(&database.url()?, options).await;
     store.context("cannot connect to the database")
 }
 
@@ -70,7 +75,7 @@ pub(super) async fn open_for_many(database: &DatabaseArgs, pool: &PoolArgs) -> R
 
 async fn up_to_date(database: &DatabaseArgs, options: StoreOptions) -> Result<Store> {
     let store = connect(database, options).await?;
-    let migrated = Store::migrate(&database.database_url).await;
+    let migrated = Store::migrate(&database.url()?).await;
     migrated.context("cannot bring the database's schema up to date")?;
     Ok(store)
 }

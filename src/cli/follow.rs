@@ -37,7 +37,7 @@ pub(super) async fn follow(
             Err(status) if following.has_begun && !is_refusal(&status) => {
                 sleep(retries.next().unwrap_or(REST_MAX)).await;
             }
-            Err(status) => return Err(status.into()),
+            Err(status) => return Err(following.service.failed(&status)),
         }
     }
 }

@@ -13,6 +13,7 @@ mod output;
 mod remote;
 mod service;
 mod start;
+mod stored;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -24,7 +25,7 @@ use self::{database::open_for_many, nudges::Nudges};
 use crate::{
     config::{
         self, AuthArgs, DatabaseArgs, FileArgs, HttpListenArgs, ListenArgs, LogArgs, OpsAddrArgs,
-        PoolArgs, ServingArgs, Settings, TraceArgs, UpstreamArgs,
+        PoolArgs, ServerArgs, ServingArgs, Settings, TraceArgs, UpstreamArgs,
     },
     server::{self, HttpListeners, Listeners},
     store::STATEMENT_TIMEOUT_MAX,
@@ -56,11 +57,14 @@ enum Command {
     Config(Box<ConfigArgs>),
     /// Bring the database's schema up to date, or show its state
     Migrate(migrate::MigrateArgs),
-    /// Create, show, change and follow organizations
-    #[command(subcommand)]
+    /// Create, show, change and follow organizations, by a running service
+    #[command(subcommand, after_help = service::EXIT_CODES)]
     Organization(organization::OrganizationCommand),
-    /// Show who the token's caller is and what it may change, by a running service
-    #[command(after_help = remote::EXIT_CODES)]
+    /// Create and show organizations, straight in the database
+    #[command(subcommand)]
+    Database(stored::DatabaseCommand),
+    /// Ask a running service who the holder of the token is, and what they may change
+    #[command(after_help = service::EXIT_CODES)]
     Whoami(remote::ServiceArgs),
     /// Issue, list and revoke credentials, straight in the database
     #[command(subcommand)]
@@ -123,6 +127,9 @@ struct ConfigArgs {
     /// A gateway's; no other command needs it.
     #[command(flatten)]
     upstream: Option<UpstreamArgs>,
+    /// Of the commands that ask a running service.
+    #[command(flatten)]
+    server: ServerArgs,
     /// Print the page that lists every setting
     #[arg(long, hide = true)]
     page: bool,
@@ -131,46 +138,66 @@ struct ConfigArgs {
 /// Runs a command. Why it failed is said on standard error, whatever is logged.
 #[must_use]
 pub fn run(words: &[OsString]) -> ExitCode {
-    run_command(words).unwrap_or_else(|error| output::failure(&error))
+    run_command(words).map_or_else(|error| output::failure(&error), |()| ExitCode::SUCCESS)
 }
 
-fn run_command(words: &[OsString]) -> Result<ExitCode> {
+fn run_command(words: &[OsString]) -> Result<()> {
     let settings = config::read(Cli::command(), words)?;
     let Cli { command, .. } = Cli::from_arg_matches(&settings.matches)?;
     let log = log_of(&settings)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let code = {
+    let done = {
         let _within = runtime.enter();
         // Before anything that takes time. Only who serves has traces.
         let nudges = command.traces().map(|_| Nudges::listen()).transpose();
         let nudges = nudges.context("cannot listen for signals")?;
         let telemetry = Telemetry::start(&log, command.traces())?;
+        warn_of_misspelt(&command);
         runtime.block_on(async {
             let Some(nudges) = nudges else { return command.run(&settings).await };
             tokio::select! {
-                code = command.run(&settings) => code,
+                done = command.run(&settings) => done,
                 never = nudges.heed(words, read_log, &telemetry) => match never {},
             }
         })
     };
     runtime.shutdown_timeout(SLOW_FILE_TIMEOUT);
-    code
+    done
 }
 
 fn read_log(words: &[OsString]) -> Result<LogArgs> {
     log_of(&config::read(Cli::command(), words)?)
 }
 
-/// The log's settings. Whoever sees the demo for the first time wants its examples, not a line a request.
+/// The log's settings. Only who serves logs by default what was done: a command says it by its output, and
+/// whoever sees the demo for the first time wants its examples, not a line a request.
 fn log_of(settings: &Settings) -> Result<LogArgs> {
     let Cli { mut log, command, .. } = Cli::from_arg_matches(&settings.matches)?;
-    if matches!(command, Command::Demo(_)) && !settings.is_set("log") {
+    if !command.serves() && !settings.is_set("log") {
         "warn".clone_into(&mut log.log);
     }
     Ok(log)
 }
 
+/// Says which variables have no effect: in the log of who serves, else to whoever runs the command.
+fn warn_of_misspelt(command: &Command) {
+    for (variable, nearest) in config::misspelt(&Cli::command()) {
+        if command.serves() {
+            tracing::warn!(variable, nearest, "a variable has no effect: there is no such setting");
+        } else {
+            output::note(&format!(
+                "warning: {variable} has no effect: there is no such setting. The nearest is {nearest}."
+            ));
+        }
+    }
+}
+
 impl Command {
+    /// Whether it runs until it is stopped, unlike the demo for people who operate it.
+    fn serves(&self) -> bool {
+        matches!(self, Self::Serve(_) | Self::Gateway(_))
+    }
+
     fn traces(&self) -> Option<&TraceArgs> {
         match self {
             Self::Serve(args) => Some(&args.serving.traces),
@@ -180,7 +207,7 @@ impl Command {
         }
     }
 
-    async fn run(self, settings: &Settings) -> Result<ExitCode> {
+    async fn run(self, settings: &Settings) -> Result<()> {
         match self {
             Self::Serve(args) => {
                 let ServeArgs { listen, database, pool, auth, serving } = *args;
@@ -195,7 +222,7 @@ impl Command {
                      revocation waits until every statement that began before it is over"
                 );
                 start::version();
-                start::database(&database.database_url);
+                start::database(&database.url()?);
                 let listeners = Listeners::bind(&listen).await?;
                 let store = open_for_many(&database, &pool).await?;
                 start::credentials(&store).await;
@@ -211,8 +238,9 @@ impl Command {
             Self::Config(args) if args.page => output::text(&config::page(&settings.command)?)?,
             Self::Config(_) => output::text(&config::effective(settings)?)?,
             Self::Migrate(args) => migrate::run(args).await?,
-            Self::Organization(command) => return organization::run(command).await,
-            Self::Whoami(args) => return remote::exit_code(remote::whoami(args).await),
+            Self::Organization(command) => organization::run(command).await?,
+            Self::Database(command) => stored::run(command).await?,
+            Self::Whoami(args) => remote::whoami(args).await?,
             Self::Completions { shell } => {
                 let mut completions = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "orgd", &mut completions);
@@ -229,6 +257,6 @@ impl Command {
                 demo::run(listen, auth, serving).await?;
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }

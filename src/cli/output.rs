@@ -11,16 +11,31 @@ use prost_types::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use unicode_width::UnicodeWidthStr;
 
 const HEADING: Style = Style::new().bold();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-const WRONG_WORDS: u8 = 2;
+pub(super) const WRONG_WORDS: u8 = 2;
 
 /// Whoever reads standard output has seen enough, as `head` has: the end of a command, and no failure.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads standard output")]
 struct SeenEnough;
+
+/// A failure whose exit code tells programs what it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{sentence}")]
+pub(super) struct Failed {
+    code: u8,
+    sentence: String,
+}
+
+impl Failed {
+    pub(super) fn new(code: u8, sentence: impl Into<String>) -> Self {
+        Self { code, sentence: sentence.into() }
+    }
+}
 
 pub(super) fn line(text: &str) -> Result<()> {
     // Takes the colours away where nobody sees them.
@@ -50,12 +65,16 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let lines: Vec<&Vec<String>> = std::iter::once(&headings).chain(rows).collect();
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|cells| cells.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        // As a terminal shows them: many characters of Asia take two columns.
+        cells.map(|cell| cell.width()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let aligned = |cells: &&Vec<String>| {
         let cells = cells.iter().zip(&widths);
-        let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        let padded = |(cell, width): (&String, &usize)| {
+            format!("{cell}{}", " ".repeat(width.saturating_sub(cell.width())))
+        };
+        let cells: Vec<String> = cells.map(padded).collect();
         cells.join("  ").trim_end().to_owned()
     };
     let mut lines = lines.iter().map(aligned);
@@ -68,13 +87,22 @@ pub(super) fn json_lines(mut values: impl Iterator<Item = impl Serialize>) -> Re
     values.try_for_each(|value| line(&serde_json::to_value(value)?.to_string()))
 }
 
+/// Says something to whoever runs the command: standard output has data alone.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
 /// Prints what went wrong to standard error; where that is closed, the exit code has to do.
-pub(super) fn error(text: &str) {
+fn error(text: &str) {
     let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {text}");
 }
 
 pub(super) fn failure(error: &Error) -> ExitCode {
     if let Some(error) = error.downcast_ref::<clap::Error>() {
+        if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            // clap prints help alone.
+            self::error("a command is missing\n");
+        }
         let _ = error.print();
         return if error.use_stderr() { ExitCode::from(WRONG_WORDS) } else { ExitCode::SUCCESS };
     }
@@ -82,7 +110,7 @@ pub(super) fn failure(error: &Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     self::error(&format!("{error:#}"));
-    ExitCode::FAILURE
+    error.downcast_ref().map_or(ExitCode::FAILURE, |Failed { code, .. }| ExitCode::from(*code))
 }
 
 /// A message's time, which prost writes as RFC 3339; empty where there is none.

@@ -1,43 +1,47 @@
-//! `orgd organization update|list|changes` and `orgd whoami`: calls of a running service, as any client's.
+//! `orgd organization` and `orgd whoami`: calls of a running service, as any client's.
 
-use std::{fmt::Write, process::ExitCode};
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
-use tonic::{Code, Status};
-use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use super::{fields::FieldArgs, follow::follow, output, service::Service};
-use crate::{
-    config::ServerArgs,
-    domain::Field,
-    gateway,
-    proto::{request_id, v1},
+use super::{
+    fields::FieldArgs,
+    follow::follow,
+    output::{self, Failed, WRONG_WORDS},
+    service::Service,
 };
+use crate::{config::ServerArgs, domain::Field, gateway, proto::v1};
 
 /// Entries of a page, the most that the service gives.
 const PAGE_SIZE: i32 = 1000;
 
-/// Exit codes beside 0, 1 for any other failure, and 2 for words that are wrong.
-pub(super) const EXIT_CODES: &str = "\
-Exit codes:
-  0  done
-  1  failed
-  2  the command line is wrong
-  3  there is no such organization
-  4  the token is missing, wrong, or without the right
-  5  the organization was changed since (--etag)
-  6  the service cannot be reached, is too busy or too slow; try again";
+#[derive(Args, Debug)]
+pub(super) struct CreateArgs {
+    #[command(flatten)]
+    fields: FieldArgs<true>,
+    /// Check everything, create nothing
+    #[arg(long)]
+    validate_only: bool,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GetArgs {
+    /// The organization's id
+    id: i64,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
 
 #[derive(Args, Debug)]
 pub(super) struct UpdateArgs {
-    /// Which organization
+    /// The organization's id
     id: i64,
     #[command(flatten)]
     fields: FieldArgs<false>,
-    /// Change it only if this is its etag, such as '"3"'
-    #[arg(long)]
+    /// Change it only if this is still its etag, such as 3 or '"3"'
+    #[arg(long, value_parser = etag)]
     etag: Option<String>,
     /// Check everything, change nothing
     #[arg(long)]
@@ -48,12 +52,12 @@ pub(super) struct UpdateArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct ChangesArgs {
-    /// Of which organization
+    /// The organization's id
     id: i64,
-    /// Only those after this version
+    /// Only the changes after this version
     #[arg(long, default_value_t = 0, value_name = "VERSION")]
     after: i64,
-    /// Go on with those that are made from now on, until interrupted
+    /// Then wait, and show each new change as it is made, until interrupted
     #[arg(long)]
     follow: bool,
     #[command(flatten)]
@@ -66,42 +70,45 @@ pub(super) struct ServiceArgs {
     #[command(flatten)]
     pub(super) server: ServerArgs,
     /// Print JSON, one object a line
-    #[arg(long)]
+    #[arg(long, help_heading = None)]
     pub(super) json: bool,
 }
 
-/// A refusal becomes a sentence and an exit code; anything else is an error of the command.
-pub(super) fn exit_code(done: Result<()>) -> Result<ExitCode> {
-    let Err(error) = done else { return Ok(ExitCode::SUCCESS) };
-    let Some(status) = error.downcast_ref::<Status>() else { return Err(error) };
-    output::error(&sentence(status));
-    Ok(ExitCode::from(match status.code() {
-        Code::NotFound => 3,
-        Code::Unauthenticated | Code::PermissionDenied => 4,
-        Code::Aborted => 5,
-        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => 6,
-        _ => 1,
-    }))
+/// An etag with its quotation marks, which a shell takes away.
+#[expect(clippy::unnecessary_wraps, reason = "the signature is clap's")]
+fn etag(text: &str) -> Result<String, std::convert::Infallible> {
+    let is_version = !text.is_empty() && text.bytes().all(|letter| letter.is_ascii_digit());
+    Ok(if is_version { format!("\"{text}\"") } else { text.to_owned() })
 }
 
-fn sentence(status: &Status) -> String {
-    let details = status.get_error_details();
-    let Some(info) = details.error_info() else {
-        return format!("the service cannot be reached ({:?})", status.code());
-    };
-    let id = status.metadata().get(request_id::HEADER.as_str());
-    let id = id.and_then(|id| id.to_str().ok()).unwrap_or("unknown");
-    let mut text = format!("{} ({}, request {id})", status.message(), info.reason);
-    for field in details.bad_request().iter().flat_map(|bad| &bad.field_violations) {
-        let _ = write!(text, "\n  {}: {}", field.field, field.description);
-    }
-    text
+pub(super) async fn create(args: CreateArgs) -> Result<()> {
+    let FieldArgs(fields) = args.fields;
+    let mut service = Service::connect(&args.service.server)?;
+    let request = service.request(v1::CreateOrganizationRequest {
+        // The id is the service's to choose.
+        organization: gateway::update_message(0, fields).organization,
+        validate_only: args.validate_only,
+        request_id: Uuid::new_v4().to_string(),
+        ..Default::default()
+    });
+    let answer = service.client.create(request).await;
+    let created = service.answer(answer)?;
+    print_organizations(args.service.json, vec![created])
+}
+
+pub(super) async fn get(args: GetArgs) -> Result<()> {
+    let mut service = Service::connect(&args.service.server)?;
+    let request = service.request(v1::GetOrganizationRequest { id: args.id, ..Default::default() });
+    let answer = service.client.get(request).await;
+    let found = service.answer(answer)?;
+    print_organizations(args.service.json, vec![found])
 }
 
 pub(super) async fn update(args: UpdateArgs) -> Result<()> {
     let FieldArgs(changes) = args.fields;
     if changes.is_empty() {
-        bail!("nothing to change: name a field, such as --name");
+        let sentence = "nothing to change: name a field, such as --name";
+        return Err(Failed::new(WRONG_WORDS, sentence).into());
     }
     let mut service = Service::connect(&args.service.server)?;
     let mut message = v1::UpdateOrganizationRequest {
@@ -114,7 +121,8 @@ pub(super) async fn update(args: UpdateArgs) -> Result<()> {
         organization.etag = args.etag.unwrap_or_default();
     }
     let request = service.request(message);
-    let updated = service.client.update(request).await?.into_inner();
+    let answer = service.client.update(request).await;
+    let updated = service.answer(answer)?;
     print_organizations(args.service.json, vec![updated])
 }
 
@@ -126,7 +134,8 @@ pub(super) async fn list(ServiceArgs { server, json }: ServiceArgs) -> Result<()
         let message =
             v1::ListOrganizationsRequest { page_size: PAGE_SIZE, page_token, ..Default::default() };
         let request = service.request(message);
-        let page = service.client.list(request).await?.into_inner();
+        let answer = service.client.list(request).await;
+        let page = service.answer(answer)?;
         page_token = page.next_page_token;
         if json {
             // Page by page: programs take the lines as they come.
@@ -155,7 +164,8 @@ pub(super) async fn changes(args: ChangesArgs) -> Result<()> {
         let message =
             v1::ListChangesRequest { organization_id: args.id, page_size: PAGE_SIZE, page_token };
         let request = service.request(message);
-        let page = service.client.list_changes(request).await?.into_inner();
+        let answer = service.client.list_changes(request).await;
+        let page = service.answer(answer)?;
         page_token = page.next_page_token;
         found.extend(page.changes.into_iter().filter(|change| change.version > args.after));
         if page_token.is_empty() {
@@ -168,7 +178,8 @@ pub(super) async fn changes(args: ChangesArgs) -> Result<()> {
 pub(super) async fn whoami(args: ServiceArgs) -> Result<()> {
     let mut service = Service::connect(&args.server)?;
     let request = service.request(v1::WhoAmIRequest {});
-    let caller = service.client.who_am_i(request).await?.into_inner();
+    let answer = service.client.who_am_i(request).await;
+    let caller = service.answer(answer)?;
     let value = serde_json::to_value(gateway::Caller::from(caller.clone()))?;
     output::value(args.json, &value, || {
         let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());

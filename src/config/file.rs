@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
+    env,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
 };
@@ -34,7 +35,7 @@ impl Settings {
     pub fn is_set(&self, key: &str) -> bool {
         let is_in_file = self.file.as_ref().is_some_and(|(_, values)| values.contains_key(key));
         let source = deepest(&self.matches).value_source(key);
-        is_in_file || source.is_some_and(|source| source != ValueSource::DefaultValue)
+        is_in_file || is_explicit(source)
     }
 }
 
@@ -46,21 +47,52 @@ pub fn read(command: Command, words: &[OsString]) -> Result<Settings> {
     let command =
         command.mut_subcommand(EVERY_SETTING, |inner| changed(inner, &|arg| arg.required(false)));
     // What is missing may be in the file. Any other mistake, and help, are the command's to say.
-    let first = changed(command.clone(), &|arg| arg.required(false)).try_get_matches_from(words);
-    let path = first.ok().and_then(|first| deepest(&first).get_one::<PathBuf>("config").cloned());
+    let first = matches(&changed(command.clone(), &|arg| arg.required(false)), words).ok();
+    let first = first.as_ref().map(deepest);
+    let path = first.and_then(|first| first.get_one::<PathBuf>("config").cloned());
     let Some(path) = path else {
-        let matches = command.clone().try_get_matches_from(words).map_err(discreet)?;
+        let matches = matches(&command, words)?;
         return Ok(Settings { command, matches, file: None });
     };
     let values = values(&path, &command)?;
-    let with_default = |arg: Arg| match is_setting(&arg).then(|| values.get(arg.get_id().as_str()))
-    {
+    // The file's `x_file` gives way to an `x` that comes before the file.
+    let is_said_otherwise = |key: &str| {
+        let base = key.strip_suffix("_file");
+        base.zip(first).is_some_and(|(base, first)| {
+            first.ids().any(|id| id == base) && is_explicit(first.value_source(base))
+        })
+    };
+    let in_file = |arg: &Arg| {
+        let key = arg.get_id().as_str();
+        (is_setting(arg) && !is_said_otherwise(key)).then(|| values.get(key))
+    };
+    let with_default = |arg: Arg| match in_file(&arg) {
         Some(Some(value)) => arg.required(false).default_value(value.clone()),
         _ => arg,
     };
     let command = changed(command, &with_default);
-    let matches = command.clone().try_get_matches_from(words).map_err(discreet)?;
+    let matches = matches(&command, words)?;
     Ok(Settings { command, matches, file: Some((path, values)) })
+}
+
+/// What the words and the environment say. An empty variable counts as not set: files of variables, as of
+/// containers, cannot leave a line out.
+fn matches(command: &Command, words: &[OsString]) -> Result<ArgMatches> {
+    let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
+    let without_empty = |arg: Arg| {
+        if arg.get_env().is_some_and(is_empty) { arg.env(None::<&str>) } else { arg }
+    };
+    let read = changed(command.clone(), &without_empty).try_get_matches_from(words);
+    let read = match read {
+        // Help names all variables, empty or not.
+        Err(error) if !error.use_stderr() => command.clone().try_get_matches_from(words),
+        read => read,
+    };
+    Ok(read.map_err(discreet)?)
+}
+
+fn is_explicit(source: Option<ValueSource>) -> bool {
+    source.is_some_and(|source| source != ValueSource::DefaultValue)
 }
 
 pub(super) fn command_with_every_setting(command: &Command) -> Result<&Command> {

@@ -9,7 +9,7 @@ use super::values::{TimeSpan, number, time_span_or_none};
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
-    /// Connections of one listener, of which one source address has half of what others leave; whoever has more loses the one that is idle for longest
+    /// Connections of one listener at most. One source address may have half of what others leave; if it opens more, its connection that is idle for longest is closed
     #[arg(
         long,
         env = "ORGD_CONNECTIONS_MAX",
@@ -46,7 +46,7 @@ pub struct Limits {
         value_parser = RangedU64ValueParser::<u32>::new().range(8192..=1_048_576)
     )]
     pub header_bytes_max: u32,
-    /// Bytes of a REST body, and of a gRPC message but for 1 KiB of mask, id and key
+    /// Bytes of a REST body at most; a gRPC message may have 1 KiB more, for mask, id and key
     #[arg(
         long,
         env = "ORGD_BODY_BYTES_MAX",
@@ -55,16 +55,16 @@ pub struct Limits {
         value_parser = RangedU64ValueParser::<u32>::new().range(1024..=16_777_216)
     )]
     pub body_bytes_max: u32,
-    /// From the first byte of a request, or from the begin of the connection for the first one, to the end of its headers
+    /// How long the headers of a request may take from its first byte on; for the first request, from the start of the connection on
     #[arg(long, env = "ORGD_HEADER_READ_TIMEOUT", default_value = "5s", value_name = "TIME")]
     pub header_read_timeout: TimeSpan,
-    /// How long a connection may be without a request after its first one; no other limit ends an idle one, and HTTP/1.1 cannot say it first: whoever keeps connections lets go of them sooner
+    /// How long a connection may stay open without a request after its first one. Clients that keep connections should close them sooner: over HTTP/1.1 the service cannot announce that it closes one
     #[arg(long, env = "ORGD_IDLE_TIMEOUT", default_value = "120s", value_name = "TIME")]
     pub idle_timeout: TimeSpan,
-    /// How long a client with a request under way may neither send nor take a byte, or leave an answer untaken, whose stream is then reset over HTTP/2; such connections are pinged after half of it
+    /// How long a client with a request under way may neither send nor take a byte; then its connection is closed. Over HTTP/2 an answer that is not taken for as long is reset, and such connections are pinged after half of this time
     #[arg(long, env = "ORGD_STALL_TIMEOUT", default_value = "8s", value_name = "TIME")]
     pub stall_timeout: TimeSpan,
-    /// How old a connection becomes, more or less a tenth, before it takes no new requests: clients then connect anew, and find new instances
+    /// How old a connection becomes, more or less a tenth, before it takes no new requests. Clients then connect again, and find new instances
     #[arg(long, env = "ORGD_CONNECTION_AGE_MAX", default_value = "15m", value_name = "TIME")]
     pub connection_age_max: TimeSpan,
     /// How long a connection that is old enough may still take for its requests

@@ -6,20 +6,23 @@
 mod file;
 mod filter;
 mod limits;
+mod misspelt;
 mod show;
 mod values;
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
+use anyhow::ensure;
 use clap::{ArgAction::Set, Args, ValueEnum, builder::RangedU64ValueParser};
 pub use file::{Settings, read};
 use http::Uri;
 pub use limits::Limits;
+pub use misspelt::misspelt;
 use orgd_listener::Networks;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 pub use show::{effective, page};
-pub use values::TimeSpan;
-use values::{number, receiver, secret, share, time_span_or_none, upstream};
+pub use values::{TimeSpan, secret_in_file};
+use values::{listen_addr, number, receiver, secret, share, time_span_or_none, token, upstream};
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Settings file")]
@@ -32,8 +35,14 @@ pub struct FileArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listeners")]
 pub struct HttpListenArgs {
-    /// Address of the REST listener
-    #[arg(long, env = "ORGD_HTTP_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    /// Address of the REST listener, such as `127.0.0.1:8080`, `localhost:8080`, or `:8080` for every IPv4 address
+    #[arg(
+        long,
+        env = "ORGD_HTTP_ADDR",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDR",
+        value_parser = listen_addr
+    )]
     pub http_addr: SocketAddr,
     #[command(flatten)]
     pub ops: OpsAddrArgs,
@@ -42,16 +51,28 @@ pub struct HttpListenArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listeners")]
 pub struct OpsAddrArgs {
-    /// Address of the operations listener (/livez, /readyz, /metrics)
-    #[arg(long, env = "ORGD_OPS_ADDR", default_value = "127.0.0.1:9090", value_name = "ADDR")]
+    /// Address of the operations listener (/livez, /readyz, /metrics), such as `127.0.0.1:9090`, `localhost:9090`, or `:9090` for every IPv4 address
+    #[arg(
+        long,
+        env = "ORGD_OPS_ADDR",
+        default_value = "127.0.0.1:9090",
+        value_name = "ADDR",
+        value_parser = listen_addr
+    )]
     pub ops_addr: SocketAddr,
 }
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listeners")]
 pub struct ListenArgs {
-    /// Address of the gRPC listener
-    #[arg(long, env = "ORGD_GRPC_ADDR", default_value = "127.0.0.1:50051", value_name = "ADDR")]
+    /// Address of the gRPC listener, such as `127.0.0.1:50051`, `[::1]:50051`, `localhost:50051` (this machine alone), or `:50051` (every IPv4 address)
+    #[arg(
+        long,
+        env = "ORGD_GRPC_ADDR",
+        default_value = "127.0.0.1:50051",
+        value_name = "ADDR",
+        value_parser = listen_addr
+    )]
     pub grpc_addr: SocketAddr,
     #[command(flatten)]
     pub http: HttpListenArgs,
@@ -80,6 +101,25 @@ pub struct DatabaseArgs {
         value_parser = secret
     )]
     pub database_url: SecretString,
+    /// File that holds the database's URL instead; white space around it does not count
+    #[arg(
+        long,
+        env = "ORGD_DATABASE_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "database_url"
+    )]
+    pub database_url_file: Option<PathBuf>,
+}
+
+impl DatabaseArgs {
+    /// The URL, from the file where one is named.
+    pub fn url(&self) -> anyhow::Result<SecretString> {
+        const FLAG: &str = "--database-url-file";
+        let Some(path) = &self.database_url_file else { return Ok(self.database_url.clone()) };
+        let url = secret_in_file(FLAG, path)?;
+        ensure!(!url.expose_secret().is_empty(), "{FLAG} {} is empty", path.display());
+        Ok(url)
+    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -142,7 +182,7 @@ pub struct PoolArgs {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Authentication")]
 pub struct AuthArgs {
-    /// How long a credential is remembered: until then a revoked one can still read, never write; 0s: not at all
+    /// How long a credential is remembered. Until then a revoked one can still read, but never write. 0s: not at all
     #[arg(
         long,
         env = "ORGD_AUTH_CACHE_TTL",
@@ -159,10 +199,10 @@ pub struct RateLimitArgs {
     /// Calls a second of one principal with the role user; twice as many may come at once. 0: no limit
     #[arg(long, env = "ORGD_RATE_LIMIT_USER", default_value = "200", value_name = "NUMBER")]
     pub rate_limit_user: u32,
-    /// The same of one with the role support
+    /// Calls a second of one principal with the role support; twice as many may come at once. 0: no limit
     #[arg(long, env = "ORGD_RATE_LIMIT_SUPPORT", default_value = "0", value_name = "NUMBER")]
     pub rate_limit_support: u32,
-    /// The same of an administrator
+    /// Calls a second of one principal with the role administrator; twice as many may come at once. 0: no limit
     #[arg(long, env = "ORGD_RATE_LIMIT_ADMINISTRATOR", default_value = "0", value_name = "NUMBER")]
     pub rate_limit_administrator: u32,
     /// Requests a second from one source address (an IPv6 network of 64 bits is one); twice as many may come at once. 0: no limit. Behind a proxy that is not trusted all clients have the proxy's address
@@ -197,14 +237,14 @@ pub struct ServerArgs {
         value_parser = upstream
     )]
     pub server: Uri,
-    /// PEM file with the CA certificates to trust; needed for `https`
+    /// PEM file with the CA certificates to trust over `https`; without it, those of the system
     #[arg(long, env = "ORGD_SERVER_CA", value_name = "FILE")]
     pub server_ca: Option<PathBuf>,
-    /// File that holds the bearer token or API key; without it, the variable `ORGD_TOKEN` does
-    #[arg(long, value_name = "FILE")]
+    /// File that holds the bearer token or API key; without it, the variable `ORGD_TOKEN` does. White space around it does not count
+    #[arg(long, env = "ORGD_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// The bearer token or API key. Of the environment alone: arguments are seen by everyone on the machine
-    #[arg(long, env = "ORGD_TOKEN", hide = true, value_name = "TOKEN", value_parser = secret)]
+    /// The bearer token or API key. Set the variable, not a flag: everyone on the machine can see arguments
+    #[arg(long, env = "ORGD_TOKEN", hide = true, value_name = "TOKEN", value_parser = token)]
     pub token: Option<SecretString>,
 }
 
@@ -214,7 +254,7 @@ pub struct UpstreamArgs {
     /// The service's gRPC listener, such as `http://127.0.0.1:50051`, or `https://…` where that speaks TLS
     #[arg(long, env = "ORGD_UPSTREAM", value_name = "URL", value_parser = upstream)]
     pub upstream: Uri,
-    /// PEM file with the CA certificates to trust; needed for `https`
+    /// PEM file with the CA certificates to trust over `https`; without it, those of the system
     #[arg(long, env = "ORGD_UPSTREAM_CA", value_name = "FILE")]
     pub upstream_ca: Option<PathBuf>,
 }
@@ -237,7 +277,7 @@ pub struct ServingArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]
 pub struct LogArgs {
-    /// What is logged: levels, and levels of targets; `orgd::request` has a line a request, `orgd::audit` who changed what. `orgd demo` has warnings and errors alone, unless this is set
+    /// What is logged: levels, and levels of targets; `orgd::request` has a line a request, `orgd::audit` who changed what. Commands other than `serve` and `gateway` log warnings and errors alone, unless this is set
     #[arg(
         long,
         env = "ORGD_LOG",
@@ -247,7 +287,7 @@ pub struct LogArgs {
         global = true
     )]
     pub log: String,
-    /// For people, or for programs; auto: for people on a terminal
+    /// The form of log lines
     #[arg(
         long,
         env = "ORGD_LOG_FORMAT",
@@ -262,9 +302,9 @@ pub struct LogArgs {
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere
     Auto,
-    /// For people
+    /// Text, for people
     Text,
-    /// One object a line
+    /// JSON, one object a line, for programs
     Json,
 }
 
@@ -280,7 +320,7 @@ pub struct TraceArgs {
         value_parser = receiver
     )]
     pub otlp_endpoint: String,
-    /// The share of requests that are traced, from 0 to 1; that of a trusted caller is the caller's choice
+    /// The share of requests that are traced, from 0 to 1; a trusted caller decides for its own requests
     #[arg(
         long,
         env = "ORGD_TRACE_SAMPLE_RATIO",

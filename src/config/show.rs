@@ -43,7 +43,8 @@ pub fn page(command: &Command) -> Result<String> {
             next.clone_into(&mut heading);
             let _ = write!(text, "\n## {heading}\n\n{TABLE_HEAD}");
         }
-        let flag = arg.get_long().unwrap_or_default();
+        let flag = arg.get_long().filter(|_| !arg.is_hide_set());
+        let flag = flag.map_or("–".to_owned(), |flag| format!("`--{flag}`"));
         let variable = arg.get_env().unwrap_or_default().to_string_lossy();
         let default: Vec<_> =
             arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
@@ -53,11 +54,8 @@ pub fn page(command: &Command) -> Result<String> {
         };
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         let help = help.replace('|', "\\|");
-        let _ = writeln!(
-            text,
-            "| `{}` | `--{flag}` | `{variable}` | {default} | {help} |",
-            arg.get_id()
-        );
+        let _ =
+            writeln!(text, "| `{}` | {flag} | `{variable}` | {default} | {help} |", arg.get_id());
     }
     Ok(text)
 }
@@ -67,8 +65,9 @@ const PAGE_HEAD: &str = "# Settings
 Generated from `src/config` by `orgd config --page`; a test holds the page to it.
 
 A setting is a flag, a variable and a key of the settings file. A flag comes before a variable, a
-variable before the file, and the file before the default; the service runs with none set. The file is
-flat TOML and named by `--config` or `ORGD_CONFIG`. A key that is no setting is an error.
+variable before the file, and the file before the default; the service runs with none set. An empty variable
+counts as not set, and one that begins with `ORGD_` and is no setting is warned of. The file is flat TOML and named
+by `--config` or `ORGD_CONFIG`. A key that is no setting is an error.
 
 ```toml
 database_url = \"postgres://orgd:…@db/orgd\"
@@ -92,7 +91,8 @@ fn settings_of(command: &Command) -> Result<Vec<Arg>> {
     // Hands the arguments that all commands have to each of them.
     command.build();
     let all = command_with_every_setting(&command)?;
-    let is_shown = |arg: &&Arg| is_setting(arg) && !arg.is_hide_set();
+    // A hidden secret has no flag, and is a setting all the same.
+    let is_shown = |arg: &&Arg| is_setting(arg) && (!arg.is_hide_set() || is_secret(arg));
     Ok(all.get_arguments().filter(is_shown).cloned().collect())
 }
 

@@ -1,13 +1,43 @@
 //! How the values of settings are read.
 
-use std::{num::NonZeroUsize, str::FromStr, time::Duration};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::Path,
+    str::FromStr,
+    time::Duration,
+};
 
+use anyhow::Context;
 use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use http::{
     Uri,
     uri::{Authority, PathAndQuery},
 };
 use secrecy::SecretString;
+
+/// An address to listen on. Names are not looked up, as they may lead elsewhere tomorrow.
+pub(super) fn listen_addr(text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or_default();
+    let addr = match host {
+        "" => port.parse().ok().map(|port| (Ipv4Addr::UNSPECIFIED, port).into()),
+        "localhost" => port.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+        _ => text.parse().ok(),
+    };
+    addr.ok_or_else(|| {
+        "must be IP:PORT such as 127.0.0.1:8080 or [::1]:8080, localhost:8080 for this machine alone, \
+         or :8080 for every IPv4 address"
+            .to_owned()
+    })
+}
+
+/// The secret in a file, without the white space around it, which may be all that there is.
+pub fn secret_in_file(flag: &str, path: &Path) -> anyhow::Result<SecretString> {
+    let text = fs::read_to_string(path);
+    let text = text.with_context(|| format!("cannot read {flag} {}", path.display()))?;
+    Ok(text.trim().into())
+}
 
 /// A URL with other parts is refused: they would have no effect, and some are made for passwords.
 pub(super) fn upstream(text: &str) -> Result<Uri, String> {
@@ -36,6 +66,12 @@ pub(super) fn receiver(text: &str) -> Result<String, String> {
 /// Whether a text may be a URL, whose parts may be secrets.
 pub(super) fn may_be_url(text: &str) -> bool {
     text.contains('@') || text.contains("://")
+}
+
+/// A token without the white space around it, as a file has it.
+#[expect(clippy::unnecessary_wraps, reason = "the signature is clap's")]
+pub(super) fn token(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(text.trim().into())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature is clap's")]

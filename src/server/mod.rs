@@ -3,6 +3,7 @@
 mod readiness;
 mod running;
 mod signals;
+mod unreachable;
 mod upstream;
 
 use std::{
@@ -27,10 +28,13 @@ use tokio::{
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
-pub use self::upstream::{Peer, endpoint};
 use self::{
     running::{Operators, Running},
     upstream::Upstream,
+};
+pub use self::{
+    unreachable::{Flags, unreachable},
+    upstream::{Peer, endpoint},
 };
 use crate::{
     app::watch::Watches,
@@ -199,7 +203,8 @@ pub async fn serve_gateway(
     let operators = Operators::start().context("cannot start the operators' thread")?;
     let mut running = Running::start(serving, &operators).await?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
-    let peer = Peer { uri: &upstream, ca: upstream_ca.as_deref(), ca_flag: "--upstream-ca" };
+    let flags = Flags { uri: "--upstream", ca: "--upstream-ca" };
+    let peer = Peer { uri: &upstream, ca: upstream_ca.as_deref(), flags };
     let upstream = Arc::new(Upstream::new(peer, limits.watches_max)?);
     let transport = upstream.transport();
     let transport = gateway::in_shares(transport, Upstream::calls_max(), limits.watches_max);

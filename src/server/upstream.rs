@@ -2,7 +2,7 @@
 
 use std::{iter, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use http::{Request, Uri};
 use orgd_listener::pem;
 use tonic::{
@@ -14,6 +14,7 @@ use tonic_health::pb::{
 };
 use tower::{ServiceExt, service_fn};
 
+use super::unreachable::{Flags, unreachable};
 use crate::{
     gateway::{self, Transport},
     proto::v1::organization_service_server::SERVICE_NAME,
@@ -38,13 +39,14 @@ const CONNECTION_WINDOW_BYTES: u32 = 100 * STREAM_WINDOW_BYTES;
 pub struct Peer<'a> {
     /// Its listener, over `http` or `https`.
     pub uri: &'a Uri,
-    /// PEM file with the CA certificates to trust.
+    /// PEM file with the CA certificates to trust; none: those of the system.
     pub ca: Option<&'a Path>,
-    pub ca_flag: &'static str,
+    pub flags: Flags,
 }
 
 /// How to connect to a service.
-pub fn endpoint(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Endpoint> {
+pub fn endpoint(Peer { uri, ca, flags }: Peer<'_>) -> Result<Endpoint> {
+    let ca_flag = flags.ca;
     let mut endpoint = Endpoint::from(uri.clone());
     match (uri.scheme_str() == Some("https"), ca) {
         (true, Some(ca)) => {
@@ -54,7 +56,13 @@ pub fn endpoint(Peer { uri, ca, ca_flag }: Peer<'_>) -> Result<Endpoint> {
             endpoint =
                 endpoint.tls_config(tls).with_context(|| format!("{ca_flag} cannot be used"))?;
         }
-        (true, None) => bail!("{uri} needs {ca_flag}: who may have signed its certificate"),
+        (true, None) => {
+            let tls = ClientTlsConfig::new().with_native_roots();
+            // Only a system without any fails.
+            endpoint = endpoint.tls_config(tls).map_err(|_| {
+                anyhow!("{uri} needs CA certificates, and this system has none: set {ca_flag}")
+            })?;
+        }
         (false, _) => {}
     }
     Ok(endpoint
@@ -71,6 +79,8 @@ pub(super) struct Upstream {
     streams: Arc<Connections>,
     /// On a connection of its own: no client can make the gateway not ready.
     probe: Channel,
+    uri: Uri,
+    flags: Flags,
 }
 
 impl Upstream {
@@ -83,6 +93,8 @@ impl Upstream {
             calls: Arc::new(Connections::new(&endpoint, CALL_CONNECTIONS.into())),
             streams: Arc::new(Connections::new(&endpoint, for_streams)),
             probe: endpoint.connect_lazy(),
+            uri: peer.uri.clone(),
+            flags: peer.flags,
         })
     }
 
@@ -106,7 +118,9 @@ impl Upstream {
 
     pub(super) async fn probe(&self) -> Result<()> {
         let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
-        let answer = HealthClient::new(self.probe.clone()).check(request).await?;
+        let answer = HealthClient::new(self.probe.clone()).check(request).await;
+        let answer =
+            answer.map_err(|status| anyhow!(unreachable(&self.uri, self.flags, &status)))?;
         ensure!(answer.get_ref().status() == ServingStatus::Serving, "the service is not ready");
         Ok(())
     }

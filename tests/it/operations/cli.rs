@@ -4,28 +4,32 @@ use serde_json::Value;
 
 use crate::harness::{
     ADMINISTRATOR, Command, Database, OWN, Service, USER, ending_soon, on_both_databases, orgd,
-    orgd_to, orgd_with_input,
+    orgd_to, orgd_with, orgd_with_input,
 };
 
 #[tokio::test]
 async fn organizations_are_created_and_shown() {
     for database in Database::of_each_kind().await {
         let url = database.url();
-        let first = orgd(url, "organization create --id 90 --name First --json").json();
+        let first = orgd(url, "database create-organization --id 90 --name First --json").json();
         assert_eq!(
             (&first["id"], &first["name"], &first["etag"]),
             (&90.into(), &"First".into(), &"\"1\"".into())
         );
-        let next = orgd(url, "organization create --name Next --subscription-id s --json").json();
+        let next =
+            orgd(url, "database create-organization --name Next --subscription-id s --json").json();
         assert_eq!((&next["id"], &next["subscriptionId"]), (&91.into(), &"s".into()));
-        assert_eq!(orgd(url, "organization get 91 --json").json(), next);
-        assert!(orgd(url, "organization get 91").stdout.contains("Next"));
+        assert_eq!(orgd(url, "database get-organization 91 --json").json(), next);
+        assert!(orgd(url, "database get-organization 91").stdout.contains("Next"));
 
         for (words, sentence) in [
-            ("organization create --id 90 --name Twice", "Organization 90 exists already."),
-            ("organization get 92", "Organization 92 does not exist."),
-            ("organization get 0", "an id is a number from 1 to 9007199254740991"),
-            ("organization create --name \t", "name must not be empty or blank."),
+            (
+                "database create-organization --id 90 --name Twice",
+                "Organization 90 exists already.",
+            ),
+            ("database get-organization 92", "Organization 92 does not exist."),
+            ("database get-organization 0", "an id is a number from 1 to 9007199254740991"),
+            ("database create-organization --name \t", "name must not be empty or blank."),
         ] {
             let refused = orgd(url, words);
             assert_ne!(refused.code, 0, "{words}");
@@ -52,13 +56,20 @@ async fn an_issued_credential_works_until_it_is_revoked() {
             assert_eq!(state(&listed.json(), id), "valid");
 
             let revoke = format!("credential revoke {}", id.split_at(12).0);
-            let revoked = orgd(service.database().url(), &revoke);
+            let audited =
+                [("ORGD_DATABASE_URL", service.database().url()), ("ORGD_LOG", "orgd::audit=info")];
+            let revoked = orgd_with(&audited, &revoke);
             assert_eq!(revoked.code, 0);
             let events = |command: &Command| command.stderr.matches("credential.revoke").count();
             assert_eq!(events(&revoked), 1);
-            let again = orgd(service.database().url(), &revoke);
+            let again = orgd_with(&audited, &revoke);
             assert_eq!((again.code, &again.stdout), (0, &revoked.stdout), "as the first time");
             assert_eq!(events(&again), 0, "nothing was done: {}", again.stderr);
+            assert!(
+                revoked.stderr.contains(again.stderr.trim()),
+                "as the first time: {}",
+                again.stderr
+            );
             assert_eq!(put().send().await.status(), 401, "{words}");
             let listed = orgd(service.database().url(), "credential list --json").json();
             assert_eq!(state(&listed, id), "revoked");
@@ -101,7 +112,7 @@ async fn an_expired_credential_is_refused() {
 async fn a_secret_is_imported_from_standard_input_alone() {
     for database in Database::of_each_kind().await {
         let url = database.url();
-        assert_eq!(orgd(url, "organization create --id 90 --name Own").code, 0);
+        assert_eq!(orgd(url, "database create-organization --id 90 --name Own").code, 0);
         let import = "credential issue --role user --organization 90 --secret-stdin";
         let imported = orgd_with_input(url, import, &format!("{USER}\n"));
         assert_eq!(imported.code, 0, "{}", imported.stderr);
@@ -152,6 +163,36 @@ async fn a_seeding_command_can_run_again_and_prints_its_secret_once() {
         assert!(!first.stdout.is_empty());
         let second = orgd(database.url(), words);
         assert_eq!((second.code, second.stdout.as_str()), (0, ""));
+        assert_eq!(second.stderr, "demo has a valid credential already; nothing was issued.\n");
+    }
+}
+
+/// `TOKEN=$(orgd credential issue …)` works. Whatever else is said is for the terminal, and a log line is there
+/// only where the operator asks for the log.
+#[tokio::test]
+async fn standard_output_has_the_secret_alone_and_no_log_line_comes_uncalled() {
+    for database in Database::of_each_kind().await {
+        for kind in ["bearer", "api-key"] {
+            let words = format!("credential issue --role support --kind {kind}");
+            let issued = orgd(database.url(), &words);
+            let secret = issued.stdout.strip_suffix('\n').unwrap();
+            assert!(orgd::auth::Secret::parse(secret).is_some(), "{}", issued.stdout);
+            let (id, rest) = issued.stderr.split_at("Issued as credential 0123456789ab".len());
+            assert_eq!(rest, ". Keep the secret: it is not shown again.\n", "{}", issued.stderr);
+            let revoked = orgd(database.url(), &format!("credential revoke {}", id.split_at(21).1));
+            assert_eq!((revoked.code, revoked.stdout.as_str()), (0, ""), "{}", revoked.stderr);
+            assert!(revoked.stderr.starts_with("Credential "), "{}", revoked.stderr);
+            assert_eq!(revoked.stderr.lines().count(), 1, "{}", revoked.stderr);
+        }
+        let url = ("ORGD_DATABASE_URL", database.url());
+        let words = "credential issue --role support";
+        for log in ["info", "orgd::audit=info"] {
+            let audited = orgd_with(&[url, ("ORGD_LOG", log)], words);
+            assert!(audited.stderr.contains("credential.issue"), "{}", audited.stderr);
+            assert_eq!(audited.stdout.lines().count(), 1, "{}", audited.stdout);
+        }
+        let created = orgd(database.url(), "database create-organization --name Quiet");
+        assert_eq!((created.code, created.stderr.as_str()), (0, ""));
     }
 }
 
@@ -193,7 +234,9 @@ async fn a_closed_pipe_ends_a_command_without_a_failure() {
         "migrate",
         "migrate status",
         "migrate status --json",
+        "database get-organization 90",
         "organization get 90",
+        "organization create --name Unread",
         "organization list",
         "organization list --json",
         "organization changes 90",
@@ -201,7 +244,7 @@ async fn a_closed_pipe_ends_a_command_without_a_failure() {
         "organization update 90 --name Read",
         "whoami",
         "whoami --json",
-        "organization create --name Unread",
+        "database create-organization --name Unread",
         "credential list",
         "credential list --json",
         "demo --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0",

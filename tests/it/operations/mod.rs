@@ -10,3 +10,5 @@ mod secrets;
 mod settings;
 mod start;
 mod telemetry;
+mod unreachable;
+mod variables;

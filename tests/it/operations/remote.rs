@@ -1,4 +1,4 @@
-//! `orgd organization update|list|changes`, against a running service; completions and the manual.
+//! `orgd organization`, against a running service; completions and the manual.
 
 use std::{
     io::{BufRead, BufReader},
@@ -48,6 +48,8 @@ async fn organizations_are_changed_listed_and_followed() {
         let words = r#"update 90 --handshake Secret --etag "2" --json"#;
         let updated = objects(&call(&service, ADMINISTRATOR, words));
         assert_eq!(updated[0]["etag"], "\"3\"");
+        let checked = "update 90 --name Checked --etag 3 --validate-only --json";
+        assert_eq!(objects(&call(&service, ADMINISTRATOR, checked))[0]["name"], "Checked");
         let checked =
             call(&service, ADMINISTRATOR, "update 90 --name Checked --validate-only --json");
         assert_eq!(objects(&checked)[0]["name"], "Checked");
@@ -91,6 +93,48 @@ async fn organizations_are_changed_listed_and_followed() {
     .await;
 }
 
+/// All commands of organizations have one source, even beside a database of the default's name.
+#[tokio::test]
+async fn organizations_are_created_and_shown_by_the_service_alone() {
+    on_both_databases(async |service| {
+        let words = "create --name Made --subscription-id s --json";
+        let checked = call(&service, ADMINISTRATOR, &format!("{words} --validate-only"));
+        assert_eq!(objects(&checked)[0]["name"], "Made");
+        let created = objects(&call(&service, ADMINISTRATOR, words)).remove(0);
+        assert_eq!((&created["name"], &created["subscriptionId"]), (&"Made".into(), &"s".into()));
+        let id = created["id"].as_i64().unwrap();
+        assert_eq!(service.database().name(id).await, "Made");
+        let got = call(&service, ADMINISTRATOR, &format!("get {id} --json"));
+        assert_eq!(objects(&got), std::slice::from_ref(&created));
+        let row = call(&service, USER, "get 90").stdout;
+        assert!(row.starts_with("ID  NAME") && row.contains("\n90  Organization 90"), "{row}");
+        for (token, words, code, sentence) in [
+            (USER, "create --name N", 4, "CREATION_FORBIDDEN"),
+            (USER, "get 94", 4, "ORGANIZATION_FORBIDDEN"),
+            (SUPPORT, "get 77", 3, "ORGANIZATION_NOT_FOUND"),
+            (ADMINISTRATOR, "create --name \t", 1, "must not be empty or blank"),
+            (ADMINISTRATOR, "create --id 7 --name N", 2, "unexpected argument '--id'"),
+            (ADMINISTRATOR, "create", 2, "--name <NAME>"),
+        ] {
+            let refused = call(&service, token, words);
+            assert_eq!(refused.code, code, "{words}: {}", refused.stderr);
+            assert!(refused.stderr.contains(sentence), "{words}: {}", refused.stderr);
+        }
+    })
+    .await;
+    // Without a service nothing is read or made, in whichever folder.
+    let absent = crate::harness::Database::sqlite();
+    let url = ("ORGD_DATABASE_URL", absent.url());
+    let server = ("ORGD_SERVER", "http://127.0.0.1:1");
+    for words in ["create --name N", "get 90", "list", "changes 90", "update 90 --name N"] {
+        let words = format!("organization {words}");
+        let refused = orgd_with(&[url, server, ("ORGD_TOKEN", SUPPORT)], &words);
+        assert_eq!((refused.code, refused.stdout.as_str()), (6, ""), "{words}: {}", refused.stderr);
+    }
+    let file = absent.url().trim_start_matches("sqlite://").trim_end_matches("?mode=rwc");
+    assert!(!std::path::Path::new(file).exists(), "{file}");
+}
+
 #[tokio::test]
 async fn exit_codes_tell_programs_what_went_wrong() {
     on_both_databases(async |service| {
@@ -100,13 +144,13 @@ async fn exit_codes_tell_programs_what_went_wrong() {
             (USER, "update 90 --subscription-id s", 4, "FIELD_FORBIDDEN"),
             ("no-token", "list", 4, "CREDENTIAL_INVALID"),
             (SUPPORT, r#"update 90 --name N --etag "9""#, 5, "ETAG_MISMATCH"),
-            (SUPPORT, "update 90 --name N --server http://127.0.0.1:1", 6, "cannot be reached"),
-            (SUPPORT, "update 90", 1, "nothing to change"),
+            (SUPPORT, "update 90 --name N --etag 9", 5, "ETAG_MISMATCH"),
+            (SUPPORT, "update 90", 2, "nothing to change"),
+            ("to\u{1}ken", "list", 4, "characters that no token has"),
             (SUPPORT, "update 0 --name N", 1, "organization.id"),
             (SUPPORT, "update 90 --subscription-id s --clear-subscription-id", 2, "cannot be used"),
             (SUPPORT, "update ninety --name N", 2, "invalid value"),
             (SUPPORT, "list --server ftp://x", 2, "invalid value"),
-            (SUPPORT, "list --token-file nowhere", 1, "cannot read --token-file"),
         ] {
             let refused = call(&service, token, words);
             assert_eq!(refused.code, code, "{words}: {}", refused.stderr);
@@ -114,8 +158,18 @@ async fn exit_codes_tell_programs_what_went_wrong() {
             assert!(!refused.stderr.contains(token), "{words}: {}", refused.stderr);
             assert_eq!(refused.stdout, "", "{words}");
         }
-        let without = orgd_with(&[], "organization list");
-        assert!(without.stderr.contains("ORGD_TOKEN"), "{}", without.stderr);
+        // The sentence is its own, and not the system's, which no client may see.
+        let variables = [("ORGD_TOKEN", SUPPORT), ("ORGD_SERVER", "http://127.0.0.1:1")];
+        let unreachable = orgd_with(&variables, "organization update 90 --name N");
+        assert_eq!(unreachable.code, 6, "{}", unreachable.stderr);
+        let unread = orgd_with(&[], "organization list --token-file nowhere");
+        assert_eq!(unread.code, 1, "{}", unread.stderr);
+        assert!(unread.stderr.contains("cannot read --token-file nowhere"), "{}", unread.stderr);
+        for variables in [&[][..], &[("ORGD_TOKEN", "")], &[("ORGD_TOKEN", " \n")]] {
+            let without = orgd_with(variables, "organization list");
+            assert!(without.stderr.contains("a token is needed"), "{}", without.stderr);
+            assert_eq!(without.code, 4, "{variables:?}");
+        }
         assert_eq!(service.database().organization(FOREIGN).await.etag.version(), 1);
     })
     .await;
@@ -159,5 +213,9 @@ fn shells_complete_and_the_manual_has_a_page_for_each_command() {
         assert!(text.contains(".SH NAME"), "{page}");
     }
     let update = folder.path().join("orgd-organization-update.1");
-    assert!(std::fs::read_to_string(update).unwrap().contains("there is no such organization"));
+    let update = std::fs::read_to_string(update).unwrap();
+    assert!(update.contains("there is no such organization"));
+    for variable in ["ORGD_SERVER", "ORGD_SERVER_CA", "ORGD_TOKEN", "ORGD_TOKEN_FILE"] {
+        assert!(update.contains(variable), "{variable}");
+    }
 }

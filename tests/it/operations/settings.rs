@@ -105,9 +105,10 @@ fn wrong_settings_are_reported_and_nothing_starts() {
             ["--database-statement-timeout must be shorter", "--request-deadline"],
         ),
         (
-            "gateway --upstream https://127.0.0.1:1 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0"
+            "gateway --upstream https://127.0.0.1:1 --upstream-ca nowhere.pem --http-addr \
+             127.0.0.1:0 --ops-addr 127.0.0.1:0"
                 .to_owned(),
-            ["needs --upstream-ca", "who may have signed"],
+            ["cannot read --upstream-ca", "nowhere.pem"],
         ),
     ] {
         let refused = orgd_with(&[], &words);
@@ -155,11 +156,12 @@ fn no_log_filter_hides_why_a_command_failed() {
             "migrate status",
             "serve --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0",
             "credential list",
-            "organization get 90",
+            "database get-organization 90",
             "organization list",
             "whoami",
             "healthcheck --ops-addr 127.0.0.1:1",
-            "gateway --upstream https://127.0.0.1:1 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0",
+            "gateway --upstream https://127.0.0.1:1 --upstream-ca nowhere.pem --http-addr 127.0.0.1:0 \
+             --ops-addr 127.0.0.1:0",
             "man nowhere",
         ] {
             for format in ["text", "json"] {
@@ -169,7 +171,9 @@ fn no_log_filter_hides_why_a_command_failed() {
                     ("ORGD_DATABASE_URL", "sqlite://nowhere/orgd.db"),
                 ];
                 let failed = orgd_with(&variables, words);
-                assert_eq!(failed.code, 1, "{level} {words}: {}", failed.stderr);
+                let asks = ["organization list", "whoami"].contains(&words);
+                let code = if asks { 4 } else { 1 };
+                assert_eq!(failed.code, code, "{level} {words}: {}", failed.stderr);
                 let errors = failed.stderr.lines().filter(|line| line.starts_with("error: "));
                 assert_eq!(errors.count(), 1, "{level} {words}: {}", failed.stderr);
             }
@@ -177,11 +181,52 @@ fn no_log_filter_hides_why_a_command_failed() {
     }
 }
 
+/// By default a command that fails says nothing else, and no command says it in another shape.
+#[test]
+fn every_failure_is_one_error_on_standard_error() {
+    let url = ("ORGD_DATABASE_URL", "sqlite://nowhere/orgd.db");
+    for format in ["auto", "text", "json"] {
+        for words in [
+            "",
+            "credential",
+            "organization",
+            "database",
+            "nonsense",
+            "serve --nonsense",
+            "serve --idle-timeout 0s",
+            "serve --tls-cert x",
+            "gateway",
+            "migrate",
+            "credential list",
+            "credential issue --role nobody",
+            "database create-organization --name N",
+            "database get-organization 90",
+            "organization get 90",
+            "organization update 90",
+            "completions nonsense",
+            "config --config nowhere.toml",
+        ] {
+            let failed = orgd_with(&[url, ("ORGD_LOG_FORMAT", format)], words);
+            assert_eq!(failed.stdout, "", "{words}");
+            assert!(failed.stderr.starts_with("error: "), "{words}: {}", failed.stderr);
+            assert_eq!(failed.stderr.matches("error: ").count(), 1, "{words}: {}", failed.stderr);
+        }
+        // A service has logged by then that it starts, and over which database.
+        let words = "serve --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0";
+        let failed = orgd_with(&[url, ("ORGD_LOG_FORMAT", format)], words);
+        let last = failed.stderr.lines().last().unwrap();
+        assert!(last.starts_with("error: cannot connect to the database"), "{}", failed.stderr);
+        assert_eq!(failed.stderr.matches("error: ").count(), 1, "{}", failed.stderr);
+    }
+}
+
 #[test]
 fn a_meaningless_log_filter_is_refused() {
     let folder = TempDir::new().unwrap();
     for filter in ["", "inof", "ordg=info", "orgd::reqest=info", "warn,orgd=inof", "orgd="] {
-        for words in ["migrate status", "config", "serve"] {
+        // An empty variable is not set; an empty filter in the file is refused.
+        let words = ["migrate status", "config", "serve"];
+        for words in words.into_iter().filter(|_| !filter.is_empty()) {
             let refused = orgd_with(&[("ORGD_LOG", filter)], words);
             assert_eq!(refused.code, 2, "{filter}: {}", refused.stderr);
             assert!(refused.stderr.contains("for '--log <FILTER>'"), "{}", refused.stderr);

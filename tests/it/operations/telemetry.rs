@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::harness::{
     ADMINISTRATOR, Database, FOREIGN, OWN, PATIENCE, Receiver, SERVE, Service, USER, authorized,
-    on_both_databases, on_both_databases_with, orgd,
+    on_both_databases, on_both_databases_with, orgd, orgd_with,
 };
 
 const REMOTE_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -126,7 +126,9 @@ async fn changes_and_refused_rights_are_audit_events() {
         assert_eq!(events[1]["request_id"], "second");
         assert!(!service.log().contains("secret-handshake"));
 
-        let issued = orgd(service.database().url(), "credential issue --role support --subject s");
+        let audited =
+            [("ORGD_DATABASE_URL", service.database().url()), ("ORGD_LOG", "orgd::audit=info")];
+        let issued = orgd_with(&audited, "credential issue --role support --subject s");
         assert!(issued.stderr.contains("credential.issue"), "{}", issued.stderr);
         let secret = issued.stdout.split_whitespace().last().unwrap();
         assert!(!issued.stderr.contains(secret), "{}", issued.stderr);

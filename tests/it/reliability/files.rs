@@ -203,7 +203,7 @@ async fn legitimate_changes_to_a_database_file_in_use_do_not_stop_the_service() 
         }
         connection.close().await.unwrap();
         assert_eq!(put(&service, "Closed").await, 200);
-        for words in ["organization get 90", "credential list", "migrate"] {
+        for words in ["database get-organization 90", "credential list", "migrate"] {
             assert_eq!(orgd(database.url(), words).code, 0, "{words}");
             assert_eq!(put(&service, words).await, 200, "{words}");
         }

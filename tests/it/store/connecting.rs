@@ -14,7 +14,7 @@ async fn a_server_is_reached_by_its_address_of_ipv6() {
     let port = cluster.url.rsplit(':').next().unwrap();
     let parameters = format!("postgres://postgres@localhost/ipv6?host=[::1]&port={port}");
     for url in [format!("{bracketed}/ipv6"), format!("{named}/ipv6"), parameters] {
-        for words in ["migrate", "organization get 90"] {
+        for words in ["migrate", "database get-organization 90"] {
             let done = orgd(&url, words);
             assert_eq!(done.code, 0, "{url} {words}: {}", done.stderr);
         }

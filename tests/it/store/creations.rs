@@ -53,7 +53,8 @@ async fn create(service: &Service, number: usize, key: Option<&str>) -> i64 {
 /// Creates under an id by the command line.
 async fn create_under(service: &Service, id: i64) -> i32 {
     let url = service.database().url().to_owned();
-    let create = move || orgd(&url, &format!("organization create --id {id} --name Named")).code;
+    let create =
+        move || orgd(&url, &format!("database create-organization --id {id} --name Named")).code;
     tokio::task::spawn_blocking(create).await.unwrap()
 }
 

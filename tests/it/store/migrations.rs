@@ -163,7 +163,7 @@ async fn tables(database: &Database) -> usize {
 
 #[tokio::test]
 async fn commands_that_read_neither_create_nor_migrate_a_database() {
-    let reading = ["organization get 90", "credential list", "migrate status"];
+    let reading = ["database get-organization 90", "credential list", "migrate status"];
     let absent = Database::sqlite();
     for words in reading {
         let refused = orgd(absent.url(), words);

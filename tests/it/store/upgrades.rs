@@ -80,8 +80,8 @@ async fn assert_works(service: &Service) {
     let issue = "credential issue --role support --subject new --json";
     let issued = orgd(database.url(), issue).json();
     for words in [
-        format!("organization create --id {id} --name New"),
-        format!("organization get {id}"),
+        format!("database create-organization --id {id} --name New"),
+        format!("database get-organization {id}"),
         "credential issue --role support --subject new --if-absent".to_owned(),
         "credential list".to_owned(),
         format!("credential revoke {}", issued["id"].as_str().unwrap()),

@@ -24,7 +24,7 @@ use orgd::{
     gateway::{self, RequestLimits, Transport},
     grpc::{CallLimits, OrganizationGrpc, PrincipalLimits},
     proto::v1::UpdateOrganizationRequest,
-    server::{Peer, endpoint},
+    server::{Flags, Peer, endpoint},
     store::Store,
 };
 use orgd_listener::{Budget, Listener, ListenerContext, Networks, Protocol, Stages, accept_loop};
@@ -222,7 +222,8 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
     let connector = tower::service_fn(|_: http::Uri| async {
         Ok::<_, io::Error>(TokioIo::new(TcpStream::connect((SERVICE, GRPC_PORT)).await?))
     });
-    let endpoint = endpoint(Peer { uri: &uri, ca: None, ca_flag: "" })?;
+    let flags = Flags { uri: "", ca: "" };
+    let endpoint = endpoint(Peer { uri: &uri, ca: None, flags })?;
     let transport = gateway::transport(endpoint.connect_with_connector_lazy(connector));
     let router = rest(transport);
     let context = ListenerContext {

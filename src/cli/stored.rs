@@ -1,0 +1,64 @@
+//! `orgd database`: organizations, straight in the database, where no service need run.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use super::{
+    database::{StoreArgs, open, open_to_read, operator_call, organization_id},
+    fields::FieldArgs,
+    remote,
+};
+use crate::{
+    app::organizations,
+    domain::{Creation, Organization, OrganizationId, Principal},
+    grpc::convert,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DatabaseCommand {
+    /// Store a new organization, under an id of your choice
+    CreateOrganization(CreateArgs),
+    /// Show an organization; changes nothing
+    GetOrganization(GetArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CreateArgs {
+    /// Its id; without it, the one after the largest
+    #[arg(long, value_parser = organization_id)]
+    id: Option<OrganizationId>,
+    #[command(flatten)]
+    fields: FieldArgs<true>,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GetArgs {
+    /// The organization's id
+    #[arg(value_parser = organization_id)]
+    id: OrganizationId,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+pub(super) async fn run(command: DatabaseCommand) -> Result<()> {
+    match command {
+        DatabaseCommand::CreateOrganization(args) => {
+            let store = open(&args.store.database).await?;
+            let creation = Creation { id: args.id, patch: args.fields.0 };
+            let created = organizations::create(&store, &operator_call(), creation).await?;
+            print(args.store.json, created)?;
+            Ok(store.close().await?)
+        }
+        DatabaseCommand::GetOrganization(args) => {
+            let store = open_to_read(&args.store.database).await?;
+            print(args.store.json, store.get_organization(&Principal::operator(), args.id).await?)?;
+            Ok(store.close().await?)
+        }
+    }
+}
+
+fn print(json: bool, organization: Organization) -> Result<()> {
+    remote::print_organizations(json, vec![convert::organization(organization)])
+}

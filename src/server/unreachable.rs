@@ -1,0 +1,100 @@
+//! Why a service gave no answer of its own, in a sentence that names its address and what to set.
+
+use std::{
+    error::Error,
+    io::{self, ErrorKind},
+    iter,
+};
+
+use http::{Uri, uri::Authority};
+use tokio_rustls::rustls::{self, CertificateError};
+use tonic::{Status, TimeoutExpired};
+
+/// The flags that name a service and its CA, as an error says what to set.
+#[derive(Clone, Copy, Debug)]
+pub struct Flags {
+    pub uri: &'static str,
+    pub ca: &'static str,
+}
+
+/// For a call that failed without a refusal of the service, whose own words would be better.
+#[must_use]
+pub fn unreachable(uri: &Uri, flags: Flags, status: &Status) -> String {
+    let authority = uri.authority().map_or("", Authority::as_str);
+    let cause = Cause { authority, is_tls: uri.scheme_str() == Some("https"), flags };
+    // Whatever has no source came over the connection: it is an answer.
+    let sentence = status.source().map_or_else(|| cause.of_stranger(), |error| cause.of(error));
+    format!("{}://{authority}: {sentence}", uri.scheme_str().unwrap_or_default())
+}
+
+struct Cause<'a> {
+    authority: &'a str,
+    is_tls: bool,
+    flags: Flags,
+}
+
+impl Cause<'_> {
+    fn of(&self, error: &(dyn Error + 'static)) -> String {
+        let mut chain =
+            iter::successors(Some(error), |&error: &&(dyn Error + 'static)| error.source());
+        chain.find_map(|error| self.of_one(error)).unwrap_or_else(|| self.of_end())
+    }
+
+    fn of_one(&self, error: &(dyn Error + 'static)) -> Option<String> {
+        let uri = self.flags.uri;
+        if error.is::<TimeoutExpired>() {
+            return Some("no answer in time".to_owned());
+        }
+        // The resolver's error has no type of its own.
+        if error.to_string() == "dns error" {
+            return Some(format!("no address is known for this host name; set {uri}"));
+        }
+        let error = error.downcast_ref::<io::Error>()?;
+        if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            return Some(self.of_tls(error));
+        }
+        let sentence = match error.kind() {
+            ErrorKind::ConnectionRefused => "connection refused",
+            ErrorKind::TimedOut => "nobody takes the connection in time",
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "no way to this address",
+            _ => return None,
+        };
+        Some(format!("{sentence}; set {uri}"))
+    }
+
+    fn of_tls(&self, error: &rustls::Error) -> String {
+        let Flags { uri, ca } = self.flags;
+        let rustls::Error::InvalidCertificate(error) = error else {
+            return format!(
+                "it does not speak TLS as a service does; for plain text set {uri} to http://{}",
+                self.authority
+            );
+        };
+        match error {
+            // A CA of the same name with another key leads to a bad signature.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                format!("its certificate is not signed by a CA that is trusted; set {ca}")
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                format!("its certificate is for another host name; set {uri}")
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "its certificate has expired".to_owned()
+            }
+            _ => format!("its certificate cannot be accepted; set {ca}"),
+        }
+    }
+
+    /// The connection was made and ended.
+    fn of_end(&self) -> String {
+        let (other, what) = if self.is_tls { ("http", "plain text") } else { ("https", "TLS") };
+        let Self { authority, flags: Flags { uri, .. }, .. } = self;
+        format!(
+            "it ended the connection without an answer; if it speaks {what}, set {uri} to {other}://{authority}"
+        )
+    }
+
+    fn of_stranger(&self) -> String {
+        format!("what answers there is no gRPC listener of orgd; set {}", self.flags.uri)
+    }
+}

@@ -1,0 +1,105 @@
+//! Why a command or a gateway does not reach its service: the address, the cause, and what to set.
+
+use std::{fs, sync::Arc};
+
+use rcgen::CertifiedKey;
+use tempfile::TempDir;
+
+use crate::harness::{ADMINISTRATOR, ANY_PORT, Command, Database, Service, orgd_with};
+
+/// A certificate for a host name that is its own CA, and the paths of certificate and key.
+fn certificate(folder: &TempDir, host: &str) -> [String; 2] {
+    let CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
+    let folder = tempfile::tempdir_in(folder).unwrap().keep();
+    let file = |name: &str, text: String| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    [file("cert.pem", cert.pem()), file("key.pem", signing_key.serialize_pem())]
+}
+
+async fn over_tls([cert, key]: &[String; 2]) -> Service {
+    let database = Database::sqlite();
+    database.seed().await;
+    let settings = [("ORGD_TLS_CERT", cert.as_str()), ("ORGD_TLS_KEY", key.as_str())];
+    Service::start_with(Arc::new(database), &settings).await
+}
+
+fn list(variables: &[(&str, &str)]) -> Command {
+    let variables = [&[("ORGD_TOKEN", ADMINISTRATOR)], variables].concat();
+    orgd_with(&variables, "organization list")
+}
+
+#[tokio::test]
+async fn each_failure_to_reach_a_service_names_its_address_and_its_cause() {
+    let folder = TempDir::new().unwrap();
+    let [own, other] = ["localhost", "localhost"].map(|host| certificate(&folder, host));
+    let (plain, tls) = (Service::over_sqlite(&[]).await, over_tls(&own).await);
+    let (grpc, http, ops) = (plain.grpc_addr(), plain.http_addr(), plain.ops_addr());
+    let (tls_addr, port) = (tls.grpc_addr(), tls.grpc_addr().port());
+    let stranger = "what answers there is no gRPC listener of orgd; set --server";
+    let no_answer = "it ended the connection without an answer; if it speaks TLS, set --server to";
+    let no_tls = "it does not speak TLS as a service does; for plain text set --server to";
+    let no_ca = "its certificate is not signed by a CA that is trusted; set --server-ca";
+    for (address, ca, sentence) in [
+        ("http://127.0.0.1:1".to_owned(), "", "connection refused; set --server".to_owned()),
+        (
+            "http://nowhere.invalid:50051".to_owned(),
+            "",
+            "no address is known for this host name; set --server".to_owned(),
+        ),
+        (format!("http://{http}"), "", stranger.to_owned()),
+        (format!("http://{ops}"), "", stranger.to_owned()),
+        (format!("http://{tls_addr}"), "", format!("{no_answer} https://{tls_addr}")),
+        (format!("https://{grpc}"), &own[0], format!("{no_tls} http://{grpc}")),
+        (format!("https://localhost:{port}"), &other[0], no_ca.to_owned()),
+        (
+            format!("https://{tls_addr}"),
+            &own[0],
+            "its certificate is for another host name; set --server".to_owned(),
+        ),
+    ] {
+        let refused = list(&[("ORGD_SERVER", &address), ("ORGD_SERVER_CA", ca)]);
+        assert_eq!((refused.code, refused.stdout.as_str()), (6, ""), "{}", refused.stderr);
+        assert_eq!(refused.stderr, format!("error: {address}: {sentence}\n"));
+    }
+}
+
+/// The environment of the system's own TLS library says where these are, as elsewhere.
+#[tokio::test]
+async fn the_systems_ca_certificates_are_trusted_where_none_are_named() {
+    let folder = TempDir::new().unwrap();
+    let [own, other] = ["localhost", "localhost"].map(|host| certificate(&folder, host));
+    let tls = over_tls(&own).await;
+    let address = format!("https://localhost:{}", tls.grpc_addr().port());
+    let server = ("ORGD_SERVER", address.as_str());
+    let no_more = ("SSL_CERT_DIR", "");
+    let listed = list(&[server, no_more, ("SSL_CERT_FILE", &own[0])]);
+    assert_eq!((listed.code, listed.stderr.as_str()), (0, ""));
+    let refused = list(&[server, no_more, ("SSL_CERT_FILE", &other[0])]);
+    assert!(refused.stderr.contains("not signed by a CA that is trusted"), "{}", refused.stderr);
+    let none = folder.path().join("none.pem");
+    fs::write(&none, "").unwrap();
+    let none = ("SSL_CERT_FILE", none.to_str().unwrap());
+    let refused = list(&[server, no_more, none]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("this system has none: set --server-ca"), "{}", refused.stderr);
+
+    let words =
+        ["gateway", "--upstream", &address, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT];
+    let gateway = Service::spawn(&words, &[no_more, ("SSL_CERT_FILE", &own[0])]);
+    gateway.until_ready().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_not_ready_says_which_service_does_not_answer() {
+    let service = Service::over_sqlite(&[]).await;
+    let address = format!("http://{}", service.grpc_addr());
+    let words = ["gateway", "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT];
+    let gateway = Service::spawn(&words, &[("ORGD_UPSTREAM", &address)]);
+    gateway.until_ready().await;
+    drop(service);
+    gateway.until_logged(&format!("{address}: connection refused; set --upstream")).await;
+}
