@@ -100,11 +100,15 @@ impl Running {
         self.services.spawn_on(task, &self.operators);
     }
 
-    pub(super) fn keep_probing<F>(&mut self, probe: impl Fn() -> F + Send + 'static)
-    where
+    pub(super) fn keep_probing<F, W>(
+        &mut self,
+        probe: impl Fn() -> F + Send + 'static,
+        explain: impl Fn(Option<anyhow::Error>) -> W + Send + 'static,
+    ) where
         F: Future<Output = Result<()>> + Send + 'static,
+        W: Future<Output = String> + Send + 'static,
     {
-        self.keep_for_operators(self.readiness.clone().keep_probing(probe));
+        self.keep_for_operators(self.readiness.clone().keep_probing(probe, explain));
     }
 
     pub(super) fn keep_reporting(&mut self, health: HealthReporter) {

@@ -9,6 +9,7 @@
 mod batch;
 mod changes;
 mod clock;
+mod codes;
 mod connect;
 mod credentials;
 mod entity;
@@ -23,12 +24,14 @@ mod renewal;
 mod retry;
 mod sql;
 mod statements;
+mod trouble;
 mod upkeep;
 mod url;
 
 pub use clock::now;
 pub use migrate::MigrationStep;
 pub use options::{STATEMENT_TIMEOUT_MAX, StoreOptions};
+pub use trouble::Trouble;
 pub use url::Place;
 
 use self::{
@@ -49,6 +52,7 @@ pub struct Store {
     files: Files,
     renewal: Renewal,
     options: StoreOptions,
+    place: Place,
 }
 
 impl Store {
