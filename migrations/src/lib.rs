@@ -11,6 +11,7 @@ mod m20261123_000002_create_credentials;
 mod m20261123_000003_create_organization_changes;
 mod m20261123_000004_index_organization_changes_idempotency;
 mod m20261126_000005_create_organization_ids;
+mod m20261127_000006_add_credentials_last_used_time;
 mod refusal;
 
 use std::time::Duration;
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000003_create_organization_changes::Migration),
             Box::new(m20261123_000004_index_organization_changes_idempotency::Migration),
             Box::new(m20261126_000005_create_organization_ids::Migration),
+            Box::new(m20261127_000006_add_credentials_last_used_time::Migration),
         ]
     }
 

@@ -135,6 +135,11 @@ pub async fn serve(
     let others = other_services.into_axum_router().fallback(grpc::unknown_service).layer(counted);
     let routes = Routes::from(others).add_service(organization(call_limits));
     watch_store(&mut running, &store);
+    let used = store.clone();
+    running.keep(async move {
+        used.keep_writing_uses().await;
+        Ok(())
+    });
     report_health(&mut running, health);
     running.keep(housekeeping(metrics.clone(), running.budget(), sources, principals));
     let observed = store.clone();

@@ -17,6 +17,7 @@ use super::{
     },
     trouble::Trouble,
     url::{self, Place, reachable},
+    uses::Uses,
 };
 
 /// Callers that read on SQLite at once: each is a thread at work, and processors are few.
@@ -110,7 +111,8 @@ impl Store {
         let workers = queues.clone().serve(writers, others).map_err(|error| {
             DbErr::Custom(format!("cannot start the thread of the workers: {error}"))
         })?;
-        Ok(Self { pools, queues, workers, health, files, renewal, options, place })
+        let uses = Uses::default();
+        Ok(Self { pools, queues, workers, health, files, renewal, options, place, uses })
     }
 
     /// The pool of upkeep, of one connection like the others; it is made when it is first needed.

@@ -63,6 +63,7 @@ impl Store {
             revoked_at: NotSet,
             description: Set(credential.description.clone()),
             created_at: Set(clock::now()),
+            last_used_time: NotSet,
         };
         let insert = credentials::Entity::insert(row).into_query();
         let Err(error) = self.write(&insert).await else { return Ok(()) };

@@ -27,18 +27,21 @@ mod statements;
 mod trouble;
 mod upkeep;
 mod url;
+mod uses;
 
 pub use clock::now;
 pub use migrate::MigrationStep;
 pub use options::{STATEMENT_TIMEOUT_MAX, StoreOptions};
 pub use trouble::Trouble;
 pub use url::Place;
+pub use uses::is_noted;
 
 use self::{
     batch::{health::Health, queues::Queues, worker::Workers},
     files::Files,
     pools::Pools,
     renewal::Renewal,
+    uses::Uses,
 };
 use crate::domain::{self, Result};
 
@@ -53,6 +56,7 @@ pub struct Store {
     renewal: Renewal,
     options: StoreOptions,
     place: Place,
+    uses: Uses,
 }
 
 impl Store {
