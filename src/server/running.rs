@@ -138,7 +138,7 @@ impl Running {
             Protocol::Http2 => &["h2"],
             Protocol::Any => &["h2", "http/1.1"],
         };
-        context.tls = self.tls.as_ref().map(|tls| tls.acceptor(names)).transpose()?;
+        context.tls = self.tls.as_ref().map(|tls| tls.acceptor(name, names)).transpose()?;
         self.services.spawn(accept_loop(listener, context, self.connections.clone()));
         Ok(())
     }
