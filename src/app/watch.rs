@@ -193,7 +193,7 @@ impl Watch {
         let holder = Holder::Principal(self.principal.subject.clone());
         match self.store.find_principal(&holder, &digest).await {
             Ok(Some(proved)) if proved == *self.principal => {
-                self.store.note_use(digest, now.unix_timestamp());
+                let _ = self.store.note_use(digest, now.unix_timestamp());
                 Ok(())
             }
             Ok(Some(_)) => Err(Error::CredentialChanged),

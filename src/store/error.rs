@@ -16,11 +16,8 @@ use crate::domain::Error;
 
 /// What a failure is to a caller.
 pub(super) fn failure(error: DbErr) -> Error {
-    if is_unavailable(&error) {
-        Error::Unavailable(Trouble::of(&error).into())
-    } else {
-        Error::Internal(Trouble::of(&error).into())
-    }
+    let refused = if is_unavailable(&error) { Error::Unavailable } else { Error::Internal };
+    refused(Trouble::from(error).into())
 }
 
 /// A fault of ours, or of what is stored.

@@ -37,6 +37,12 @@ pub struct Trouble {
 
 impl std::error::Error for Trouble {}
 
+impl From<DbErr> for Trouble {
+    fn from(error: DbErr) -> Self {
+        Self::of(&error)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     /// `said` is the whole sentence, which names what it is of.

@@ -6,32 +6,19 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryTrait,
-    sea_query::{Expr, UpdateStatement},
-};
-use time::OffsetDateTime;
-use tokio::time::{MissedTickBehavior, interval};
-
-use super::{Store, clock, entity::credentials};
 use crate::domain::CredentialDigest;
 
 /// A use within so many seconds of one that is noted is not noted.
 const APART_SECONDS: u64 = 60;
-/// How often the task writes what is new.
-const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 /// Credentials that are noted at most; as many as authentication remembers. Further ones are noted later.
 const NOTED_MAX: usize = 10_000;
-/// Credentials in one statement. Shorter lists are filled up, so that there is one text to prepare.
-const STATEMENT_CREDENTIALS: usize = 64;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Uses(Arc<Mutex<BTreeMap<Digest, Use>>>);
 
-type Digest = [u8; 32];
+pub(super) type Digest = [u8; 32];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Use {
@@ -47,7 +34,8 @@ pub fn is_noted(noted_at: i64, at: i64) -> bool {
 }
 
 impl Uses {
-    fn note(&self, digest: CredentialDigest, at: i64) -> i64 {
+    /// Notes a use at a second. Answers the second that is noted.
+    pub(super) fn note(&self, digest: CredentialDigest, at: i64) -> i64 {
         let mut uses = self.lock();
         let is_full = uses.len() >= NOTED_MAX;
         match uses.get_mut(&digest.0) {
@@ -62,7 +50,7 @@ impl Uses {
     }
 
     /// What is to be written. Forgets what was written and is old.
-    fn unwritten(&self, now: i64) -> Vec<(Digest, i64)> {
+    pub(super) fn unwritten(&self, now: i64) -> Vec<(Digest, i64)> {
         let mut uses = self.lock();
         uses.retain(|_, noted| !noted.is_written || is_noted(noted.at, now));
         let unwritten = uses.iter().filter(|(_, noted)| !noted.is_written);
@@ -70,7 +58,7 @@ impl Uses {
     }
 
     /// Marks these as written, but for those that were used again meanwhile.
-    fn written(&self, written: &[(Digest, i64)]) {
+    pub(super) fn written(&self, written: &[(Digest, i64)]) {
         let mut uses = self.lock();
         for (digest, at) in written {
             if let Some(noted) = uses.get_mut(digest)
@@ -84,50 +72,6 @@ impl Uses {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Use>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Store {
-    /// Notes that a credential was used at a second. Answers the second that is noted, which does for every
-    /// use that [`is_noted`] says it does for.
-    pub fn note_use(&self, digest: CredentialDigest, at: i64) -> i64 {
-        self.uses.note(digest, at)
-    }
-
-    /// Writes what is noted, again and again. What is new at the end of the process is lost.
-    pub async fn keep_writing_uses(&self) {
-        let mut ticks = interval(WRITE_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.write_uses().await;
-        }
-    }
-
-    async fn write_uses(&self) {
-        let now = clock::now_in_seconds();
-        let unwritten = self.uses.unwritten(now.unix_timestamp());
-        for some in unwritten.chunks(STATEMENT_CREDENTIALS) {
-            if let Err(error) = self.write(&used(some, now)).await {
-                // Of a database that takes no writes others tell.
-                tracing::debug!(%error, "cannot write when credentials were used");
-                return;
-            }
-            self.uses.written(some);
-        }
-    }
-}
-
-/// The statement that notes a use of each of these, unless another instance has noted a later one.
-fn used(credentials: &[(Digest, i64)], now: OffsetDateTime) -> UpdateStatement {
-    let digests = credentials.iter().map(|(digest, _)| digest.to_vec());
-    let last = digests.clone().last().unwrap_or_default();
-    let filled = digests.chain(std::iter::repeat(last)).take(STATEMENT_CREDENTIALS);
-    let last_used = credentials::Column::LastUsedTime;
-    credentials::Entity::update_many()
-        .col_expr(last_used, Expr::value(now))
-        .filter(credentials::Column::Digest.is_in(filled))
-        .filter(Condition::any().add(last_used.is_null()).add(last_used.lt(now)))
-        .into_query()
 }
 
 #[cfg(test)]
