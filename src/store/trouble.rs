@@ -220,12 +220,13 @@ async fn reason_of_silence(postgres: &PgConnectOptions) -> Option<Trouble> {
     }
 }
 
-/// What the system says, without its number.
+/// What the system says, without its number, as the end of a sentence.
 fn io_words(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(_) => error.kind().to_string(),
-        None => error.to_string(),
-    }
+    let text = error.to_string();
+    let Some((said, _)) = text.split_once(" (os error") else { return text };
+    let mut letters = said.chars();
+    let first = letters.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
 }
 
 /// Why SQLite cannot open or write a file, where the file system can tell.

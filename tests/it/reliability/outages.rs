@@ -81,7 +81,9 @@ fn is_warned_of_readiness(service: &Service, fault: Fault) -> bool {
     let line: Value = serde_json::from_str(line).unwrap();
     let causes: &[&str] = match fault {
         // The proxy takes the connection and ends it; within it, the server may be in any state.
-        Fault::Refuse => &["connection refused", "connection reset", "got 0 bytes", "end of file"],
+        Fault::Refuse => {
+            &["connection refused", "connection reset by peer", "got 0 bytes", "end of file"]
+        }
         _ => &["it gave no answer in time", "no connection was free in time"],
     };
     let reason = line["reason"].as_str().unwrap();
