@@ -124,6 +124,8 @@ pub struct StoredCredential {
     pub credential: Credential,
     pub created_at: OffsetDateTime,
     pub revoked_at: Option<OffsetDateTime>,
+    /// To about a minute; none: never.
+    pub last_used_at: Option<OffsetDateTime>,
 }
 
 impl StoredCredential {

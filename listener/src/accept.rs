@@ -3,13 +3,18 @@
 //! Our own because neither `axum::serve` nor tonic's server ever closes a slow client, and tonic's
 //! drops the stream and reset limits that hyper has.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Result, anyhow};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +23,8 @@ use crate::{
     forwarded::Source,
     linger::Lingering,
     metrics::ConnectionGauge,
-    slots::ConnectionSlots,
+    proxied,
+    slots::{ConnectionSlots, Slot},
 };
 
 /// The pause after accepting has failed, for example because file descriptors have run out.
@@ -44,6 +50,49 @@ impl Listener for TcpListener {
     }
 }
 
+impl ListenerContext {
+    /// A slot for a connection from this address.
+    fn admit(&self, slots: &ConnectionSlots, address: IpAddr) -> Option<Slot> {
+        let owner = (!self.proxies.contain(address)).then(|| Source::of(address).0);
+        slots.admit(owner)
+    }
+
+    /// Serves a connection that has a slot. With slots, it begins with the PROXY protocol, and is its client's from
+    /// then on.
+    async fn serve_admitted(
+        self: Arc<Self>,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        mut address: IpAddr,
+        mut slot: Slot,
+        slots: Option<ConnectionSlots>,
+    ) {
+        if let Some(slots) = slots {
+            let handle = slot.handle();
+            let read = timeout(self.limits.header_read_timeout, proxied::read(&mut stream));
+            let read = tokio::select! {
+                read = read => read,
+                () = self.stages.end.cancelled() => return,
+                _ = handle.attention().next() => return,
+            };
+            match read {
+                Ok(Ok(client)) => address = client.unwrap_or(address),
+                Ok(Err(error)) => {
+                    return tracing::debug!(%error, "a connection did not begin as it must");
+                }
+                Err(_) => return tracing::debug!("the head of the PROXY protocol took too long"),
+            }
+            // The proxy's place is given back first: a connection has one.
+            drop(slot);
+            let Some(own) = self.admit(&slots, address) else { return };
+            slot = own;
+        }
+        let is_proxy = self.proxies.contain(address);
+        let peer = Peer { address, is_proxy, slot: slot.handle() };
+        self.serve(Lingering::new(stream), peer).await;
+        drop(slot);
+    }
+}
+
 /// Serves every connection of `listener` until `context.stages.stop`. Then each ends after its requests, and
 /// at `context.stages.end` at once. Fails if the listener can take no connections any more.
 pub async fn accept_loop(
@@ -58,15 +107,17 @@ pub async fn accept_loop(
     while let Some(accepted) = context.stages.stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let is_proxy = context.proxies.contain(peer.ip());
-                let owner = (!is_proxy).then(|| Source::of(peer.ip()).0);
-                let Some(slot) = slots.admit(owner) else { continue };
-                let context = context.clone();
+                let address = peer.ip();
+                if context.has_proxy_protocol && !context.proxies.contain(address) {
+                    tracing::debug!(%address, "a connection came from no trusted proxy");
+                    continue;
+                }
+                let Some(slot) = context.admit(&slots, address) else { continue };
+                let (context, slots) = (context.clone(), slots.clone());
                 connections.spawn(async move {
                     let _gauge = ConnectionGauge::start(context.name);
-                    let peer = Peer { address: peer.ip(), is_proxy, slot: slot.handle() };
-                    context.serve(Lingering::new(stream), peer).await;
-                    drop(slot);
+                    let proxied = context.has_proxy_protocol.then_some(slots);
+                    context.serve_admitted(stream, address, slot, proxied).await;
                 });
             }
             // The socket listens no more, and never will.

@@ -32,8 +32,10 @@ pub struct ListenerContext {
     pub limits: Limits,
     /// What clients hold, on this listener and on others with the same budget.
     pub budget: Budget,
-    /// The proxies whose X-Forwarded-For is trusted.
+    /// The proxies that are believed about whom they ask for.
     pub proxies: Networks,
+    /// Whether each connection begins with the PROXY protocol, so that only these proxies may connect.
+    pub has_proxy_protocol: bool,
     pub stages: Stages,
 }
 

@@ -1,10 +1,13 @@
 //! The metrics of listeners.
 
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 const CONNECTIONS: &str = "orgd_connections";
 const CONNECTIONS_CLOSED: &str = "orgd_connections_closed_total";
 const HELD_BYTES: &str = "orgd_held_bytes";
+const CERTIFICATE_EXPIRY: &str = "orgd_tls_certificate_expiry_timestamp_seconds";
 
 pub fn describe_metrics() {
     describe_gauge!(CONNECTIONS, "Connections of clients");
@@ -15,6 +18,11 @@ pub fn describe_metrics() {
     describe_gauge!(
         HELD_BYTES,
         "Bytes that clients hold: requests under way, and answers not taken"
+    );
+    describe_gauge!(
+        CERTIFICATE_EXPIRY,
+        Unit::Seconds,
+        "When a listener's certificate ends, in seconds since 1970"
     );
 }
 
@@ -67,6 +75,11 @@ impl Closed {
 
 pub(crate) fn connection_closed(listener: &'static str, closed: Closed) {
     counter!(CONNECTIONS_CLOSED, "listener" => listener, "reason" => closed.name()).increment(1);
+}
+
+/// When the certificate of a listener ends, since 1970.
+pub(crate) fn certificate_expiry(listener: &'static str, expiry: Duration) {
+    gauge!(CERTIFICATE_EXPIRY, "listener" => listener).set(expiry.as_secs_f64());
 }
 
 pub(crate) fn held_bytes(bytes: usize) {

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -20,8 +20,9 @@ use tokio_rustls::{
         sign::CertifiedKey,
     },
 };
+use x509_parser::parse_x509_certificate;
 
-use crate::pem;
+use crate::{metrics, pem};
 
 /// How often the files are looked at. They are compared as a whole, because those who renew
 /// certificates replace files, links or whole folders.
@@ -36,6 +37,8 @@ pub struct Tls {
     first: Files,
     provider: Arc<CryptoProvider>,
     current: Arc<Current>,
+    /// The listeners that have it, for their metrics.
+    listeners: Mutex<Vec<&'static str>>,
 }
 
 /// The certificate that the next connection gets.
@@ -68,11 +71,13 @@ impl Tls {
         let first = read(&paths).await?;
         let current = certified(&paths, &first, &provider)?;
         let current = Arc::new(Current(RwLock::new(current.into())));
-        Ok(Arc::new(Self { paths, first, provider, current }))
+        Ok(Arc::new(Self { paths, first, provider, current, listeners: Mutex::default() }))
     }
 
-    /// An acceptor that offers `protocols` to clients (ALPN).
-    pub fn acceptor(&self, protocols: &[&str]) -> Result<TlsAcceptor> {
+    /// The acceptor of a listener that offers `protocols` to clients (ALPN).
+    pub fn acceptor(&self, listener: &'static str, protocols: &[&str]) -> Result<TlsAcceptor> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+        self.tell_expiry();
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
@@ -80,6 +85,15 @@ impl Tls {
         config.alpn_protocols =
             protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(Arc::new(config).into())
+    }
+
+    /// Sets the metric of when the certificate ends.
+    fn tell_expiry(&self) {
+        let current = self.current.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(expiry) = expiry(&current) else { return };
+        for listener in &*self.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
+            metrics::certificate_expiry(listener, expiry);
+        }
     }
 
     /// Takes a new certificate for new connections whenever the files have one. What cannot be used
@@ -107,6 +121,7 @@ impl Tls {
                 Ok(certified) => {
                     *self.current.0.write().unwrap_or_else(PoisonError::into_inner) =
                         certified.into();
+                    self.tell_expiry();
                     tracing::info!("the certificate was replaced");
                 }
                 // Perhaps only one of the files was replaced yet. The next look finds the other.
@@ -117,6 +132,13 @@ impl Tls {
             last = files;
         }
     }
+}
+
+/// When a certificate ends, since 1970. None where it cannot be told.
+fn expiry(certified: &CertifiedKey) -> Option<Duration> {
+    let (_, certificate) = parse_x509_certificate(certified.end_entity_cert().ok()?).ok()?;
+    let seconds = certificate.validity().not_after.timestamp();
+    u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
 /// Reads both files on a thread for blocking work, for which a stop does not wait.

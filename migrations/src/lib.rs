@@ -11,6 +11,7 @@ mod m20261123_000002_create_credentials;
 mod m20261123_000003_create_organization_changes;
 mod m20261123_000004_index_organization_changes_idempotency;
 mod m20261126_000005_create_organization_ids;
+mod m20261127_000006_add_credentials_last_used_time;
 mod refusal;
 
 use std::time::Duration;
@@ -18,7 +19,7 @@ use std::time::Duration;
 pub use sea_orm_migration::{Migration, MigrationStatus, MigratorTrait};
 use sea_orm_migration::{
     prelude::*,
-    sea_orm::{DatabaseConnection, EntityTrait},
+    sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement},
     seaql_migrations,
 };
 use tokio::time::sleep;
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000003_create_organization_changes::Migration),
             Box::new(m20261123_000004_index_organization_changes_idempotency::Migration),
             Box::new(m20261126_000005_create_organization_ids::Migration),
+            Box::new(m20261127_000006_add_credentials_last_used_time::Migration),
         ]
     }
 
@@ -94,13 +96,25 @@ pub fn known_steps() -> Vec<String> {
 
 /// The steps that a database has, in the order of their names. Writes nothing.
 pub async fn applied_steps(db: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
-    if !SchemaManager::new(db).has_table("seaql_migrations").await? {
+    if !SchemaManager::new(db).has_table("seaql_migrations").await? && !is_hidden(db).await? {
         return Ok(Vec::new());
     }
     let applied = seaql_migrations::Entity::find().all(db).await?;
     let mut applied: Vec<_> = applied.into_iter().map(|step| step.version).collect();
     applied.sort();
     Ok(applied)
+}
+
+/// Whether the table of steps is there and this role has no right to it: the question of
+/// sea-orm-migration, to `information_schema`, finds only what a role may use.
+async fn is_hidden(db: &DatabaseConnection) -> Result<bool, DbErr> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Ok(false);
+    }
+    let seen = "SELECT relname FROM pg_catalog.pg_class \
+        WHERE relname = 'seaql_migrations' AND pg_catalog.pg_table_is_visible(oid)";
+    let seen = Statement::from_string(DbBackend::Postgres, seen);
+    Ok(!db.query_all_raw(seen).await?.is_empty())
 }
 
 /// Whether this version works on a database with a later version's step. Steps are additive, except those

@@ -192,7 +192,10 @@ impl Watch {
         self.check_at = Instant::now() + interval;
         let holder = Holder::Principal(self.principal.subject.clone());
         match self.store.find_principal(&holder, &digest).await {
-            Ok(Some(proved)) if proved == *self.principal => Ok(()),
+            Ok(Some(proved)) if proved == *self.principal => {
+                let _ = self.store.note_use(digest, now.unix_timestamp());
+                Ok(())
+            }
             Ok(Some(_)) => Err(Error::CredentialChanged),
             Ok(None) => Err(Error::CredentialInvalid),
             // The store has too much to do. The next check asks again.

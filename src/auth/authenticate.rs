@@ -1,7 +1,13 @@
 //! From a request's headers to a principal, mostly from a cache. Writes are safe, as each checks the credential
 //! again; reads see a revocation after the cache's time to live at the latest.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use http::HeaderMap;
 use moka::future::Cache;
@@ -10,7 +16,7 @@ use orgd_shares::Holder;
 use super::header::presented_secret;
 use crate::{
     domain::{CredentialDigest, Error, Principal, Result},
-    store::{Store, now},
+    store::{Store, is_noted, now},
     telemetry::metrics::{self, AuthMetrics},
 };
 
@@ -29,9 +35,17 @@ pub struct Authenticator {
 
 #[derive(Clone, Debug)]
 struct Caches {
-    known: Cache<CredentialDigest, Arc<Principal>>,
+    known: Cache<CredentialDigest, Arc<Known>>,
     unknown: Cache<CredentialDigest, ()>,
     metrics: AuthMetrics,
+}
+
+/// What is remembered of a credential that holds.
+#[derive(Debug)]
+struct Known {
+    principal: Arc<Principal>,
+    /// The second of its last use that was noted; a long time ago where none was.
+    noted_at: AtomicI64,
 }
 
 impl Authenticator {
@@ -56,16 +70,32 @@ impl Authenticator {
         headers: &HeaderMap,
     ) -> Result<Arc<Principal>> {
         let digest = presented_secret(headers)?.digest();
-        let Some(cache) = &self.cache else { return find(&self.store, holder, digest).await };
-        let principal = match cache.known.get(&digest).await {
-            Some(principal) => {
+        let Some(cache) = &self.cache else {
+            let known = find(&self.store, holder, digest).await?;
+            self.note_use(digest, &known, now().unix_timestamp());
+            return Ok(known.principal.clone());
+        };
+        let known = match cache.known.get(&digest).await {
+            Some(known) => {
                 cache.metrics.known.increment(1);
-                principal
+                known
             }
             None => Box::pin(self.look_up(cache, holder, digest)).await?,
         };
         // An expiry is exact also inside the cache.
-        if principal.holds(now()) { Ok(principal) } else { Err(Error::CredentialInvalid) }
+        let now = now();
+        if !known.principal.holds(now) {
+            return Err(Error::CredentialInvalid);
+        }
+        self.note_use(digest, &known, now.unix_timestamp());
+        Ok(known.principal.clone())
+    }
+
+    /// Most requests find here that another has noted it, without a lock.
+    fn note_use(&self, digest: CredentialDigest, known: &Known, at: i64) {
+        if !is_noted(known.noted_at.load(Ordering::Relaxed), at) {
+            known.noted_at.store(self.store.note_use(digest, at), Ordering::Relaxed);
+        }
     }
 
     /// Sets the metrics that are states rather than events.
@@ -82,7 +112,7 @@ impl Authenticator {
         cache: &Caches,
         holder: &Holder,
         digest: CredentialDigest,
-    ) -> Result<Arc<Principal>> {
+    ) -> Result<Arc<Known>> {
         if cache.unknown.contains_key(&digest) {
             cache.metrics.unknown.increment(1);
             return Err(Error::CredentialInvalid);
@@ -99,6 +129,7 @@ impl Authenticator {
     }
 }
 
-async fn find(store: &Store, holder: &Holder, digest: CredentialDigest) -> Result<Arc<Principal>> {
-    store.find_principal(holder, &digest).await?.map(Arc::new).ok_or(Error::CredentialInvalid)
+async fn find(store: &Store, holder: &Holder, digest: CredentialDigest) -> Result<Arc<Known>> {
+    let found = store.find_principal(holder, &digest).await?.ok_or(Error::CredentialInvalid)?;
+    Ok(Arc::new(Known { principal: Arc::new(found), noted_at: AtomicI64::new(i64::MIN) }))
 }

@@ -164,8 +164,17 @@ async fn list(args: StoreArgs) -> Result<()> {
     let value: Vec<Value> = credentials.iter().map(stored_as_json).collect();
     output::value(args.json, &value.into(), || {
         let rows: Vec<_> = credentials.iter().map(row).collect();
-        let headings =
-            ["ID", "KIND", "ROLE", "ORGANIZATION", "SUBJECT", "CREATED", "EXPIRES", "STATE"];
+        let headings = [
+            "ID",
+            "KIND",
+            "ROLE",
+            "ORGANIZATION",
+            "SUBJECT",
+            "CREATED",
+            "EXPIRES",
+            "LAST USED",
+            "STATE",
+        ];
         output::table(&headings, &rows)
     })?;
     Ok(store.close().await?)
@@ -193,6 +202,7 @@ fn row(stored: &StoredCredential) -> Vec<String> {
         credential.subject.clone(),
         output::time(stored.created_at),
         credential.expires_at.map_or_else(|| "-".to_owned(), output::time),
+        stored.last_used_at.map_or_else(|| "-".to_owned(), output::time),
         stored.state(now()).as_str().to_owned(),
     ]
 }
@@ -202,6 +212,7 @@ fn stored_as_json(stored: &StoredCredential) -> Value {
     if let Some(members) = value.as_object_mut() {
         members.insert("createdAt".to_owned(), output::time(stored.created_at).into());
         members.insert("revokedAt".to_owned(), stored.revoked_at.map(output::time).into());
+        members.insert("lastUsedAt".to_owned(), stored.last_used_at.map(output::time).into());
         members.insert("state".to_owned(), stored.state(now()).as_str().into());
     }
     value

@@ -12,7 +12,7 @@ pub(super) fn version() {
 /// Said before the connection is tried, so that it stands above the reason why there is none.
 pub(super) fn database(url: &SecretString) {
     // What cannot be read is refused when it is connected to.
-    let Some(Place { kind, file, host, port, database }) = Place::of(url) else { return };
+    let Some(Place { kind, file, host, port, database, .. }) = Place::of(url) else { return };
     tracing::info!(kind, file, host, port, database, "database");
 }
 

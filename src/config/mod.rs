@@ -213,7 +213,7 @@ pub struct RateLimitArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Proxies")]
 pub struct ProxyArgs {
-    /// Networks or addresses of proxies in front, comma-separated, such as `10.0.0.0/8,fd00::1`: what they ask counts for the address in their X-Forwarded-For. No other network may be able to connect with their addresses
+    /// Networks or addresses of proxies in front, comma-separated, such as `10.0.0.0/8,fd00::1`: what they ask counts for the address in their X-Forwarded-For or Forwarded. No other network may be able to connect with their addresses
     #[arg(
         long,
         env = "ORGD_TRUSTED_PROXIES",
@@ -222,6 +222,15 @@ pub struct ProxyArgs {
         value_parser = Networks::parse
     )]
     pub trusted_proxies: Networks,
+    /// Whether each connection to the gRPC and REST listeners begins with the PROXY protocol, version 1 or 2, which says for whom it is: only trusted proxies can connect then
+    #[arg(
+        long,
+        env = "ORGD_PROXY_PROTOCOL",
+        default_value = "false",
+        value_name = "BOOL",
+        action = Set
+    )]
+    pub proxy_protocol: bool,
 }
 
 /// Which running service a command calls, and as whom.

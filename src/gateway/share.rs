@@ -28,6 +28,7 @@ use crate::{
         COUNTED, timeout as grpc_timeout,
         v1::{self, organization_service_client::OrganizationServiceClient},
     },
+    telemetry::metrics::OpenWatch,
 };
 
 /// The call that is answered by a stream.
@@ -118,9 +119,9 @@ impl Callers {
             None => network(&head),
         };
         let place = if is_stream(&head.uri) {
-            self.stream_place(&holder, &head).await?
+            (self.stream_place(&holder, &head).await?, Some(OpenWatch::start()))
         } else {
-            self.call_place(&holder, &head).await?
+            (self.call_place(&holder, &head).await?, None)
         };
         let response = transport.oneshot(Request::from_parts(head, body)).await?;
         let refusal = Status::from_header_map(response.headers());

@@ -14,7 +14,7 @@ use crate::{
     domain::{self, Call, Error, EtagCondition, Organization, Principal},
     proto::{request_id, v1},
     store::Store,
-    telemetry::RequestRecord,
+    telemetry::{RequestRecord, metrics::OpenWatch},
 };
 
 #[derive(Debug)]
@@ -141,7 +141,11 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
             let changes = news.map_ok(convert::news).map_err(status::of);
             // A stream is read after its handler has returned, where nobody else catches a panic.
             let changes = AssertUnwindSafe(changes).catch_unwind();
-            let changes = changes.map(|change| change.unwrap_or_else(|_| Err(status::panicked())));
+            let open = OpenWatch::start();
+            let changes = changes.map(move |change| {
+                let _open = &open;
+                change.unwrap_or_else(|_| Err(status::panicked()))
+            });
             Ok(Response::new(changes.boxed()))
         })
         .await

@@ -139,6 +139,11 @@ pub async fn serve(
     let others = other_services.into_axum_router().fallback(grpc::unknown_service).layer(counted);
     let routes = Routes::from(others).add_service(organization(call_limits));
     watch_store(&mut running, &store);
+    let used = store.clone();
+    running.keep(async move {
+        used.keep_writing_uses().await;
+        Ok(())
+    });
     report_health(&mut running, health);
     running.keep(housekeeping(metrics.clone(), running.budget(), sources, principals));
     let observed = store.clone();
@@ -170,10 +175,17 @@ fn principal_limits(rates: &RateLimitArgs) -> PrincipalLimits {
 
 /// Readiness follows the database, and the process ends if the store's workers do.
 fn watch_store(running: &mut Running, store: &Store) {
-    let probed = store.clone();
-    running.keep_probing(move || {
+    let (probed, explaining) = (store.clone(), store.clone());
+    let probe = move || {
         let store = probed.clone();
         async move { Ok(store.check().await?) }
+    };
+    running.keep_probing(probe, move |failure| {
+        let store = explaining.clone();
+        async move {
+            let failure = failure.as_ref().and_then(|failure| failure.downcast_ref());
+            store.explain(failure).await.to_string()
+        }
     });
     let workers = store.clone();
     running.keep(async move { Err(workers.failed().await.into()) });
@@ -209,9 +221,13 @@ pub async fn serve_gateway(
     let transport = upstream.transport();
     let transport = gateway::in_shares(transport, Upstream::calls_max(), limits.watches_max);
     let rest = gateway::router(transport, request_limits(limits, sources.clone()));
-    running.keep_probing(move || {
+    let probe = move || {
         let upstream = upstream.clone();
         async move { upstream.probe().await }
+    };
+    running.keep_probing(probe, async |failure| {
+        let late = || "the service gave no answer in time".to_owned();
+        failure.map_or_else(late, |failure| format!("{failure:#}"))
     });
     let no_principals = PrincipalLimits::default();
     running.keep(housekeeping(metrics.clone(), running.budget(), sources, no_principals));

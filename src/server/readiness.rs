@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result};
 use axum::{Router, http::StatusCode, routing::get};
 use tokio::{
     sync::watch,
@@ -33,10 +33,12 @@ impl Readiness {
         Self(watch::Sender::new(State::NotReady))
     }
 
-    /// Asks `probe` again and again whether the service can do its work, until it is stopping.
-    pub(super) async fn keep_probing<F: Future<Output = Result<()>>>(
+    /// Asks `probe` again and again whether the service can do its work, until it is stopping. `explain` has
+    /// words for a failure, or for a probe without an answer in time.
+    pub(super) async fn keep_probing<F: Future<Output = Result<()>>, W: Future<Output = String>>(
         self,
         probe: impl Fn() -> F,
+        explain: impl Fn(Option<Error>) -> W,
     ) -> Result<()> {
         let mut ticks = interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,18 +49,20 @@ impl Readiness {
                 _ = ticks.tick() => {}
                 _ = changes.wait_for(|state| *state == State::Stopping) => return Ok(()),
             }
-            let probed = timeout(PROBE_TIMEOUT, probe()).await;
-            match probed.unwrap_or_else(|_| Err(anyhow!("the probe had no answer in time"))) {
-                Ok(()) => {
+            let failure = match timeout(PROBE_TIMEOUT, probe()).await {
+                Ok(Ok(())) => {
                     failures = 0;
                     self.set(State::Ready, "");
+                    continue;
                 }
-                Err(error) => {
-                    failures += 1;
-                    if failures >= FAILURES_MAX {
-                        self.set(State::NotReady, &format!("{error:#}"));
-                    }
-                }
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            };
+            failures += 1;
+            // To find the words takes a moment, so only where they are said.
+            if failures >= FAILURES_MAX && *self.0.borrow() == State::Ready {
+                let reason = explain(failure).await;
+                self.set(State::NotReady, &reason);
             }
         }
     }

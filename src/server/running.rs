@@ -2,9 +2,9 @@
 
 use std::{io, sync::Arc, thread, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use axum::{Router, routing::MethodRouter};
-use orgd_listener::{Budget, ListenerContext, Networks, Protocol, Stages, Tls, accept_loop};
+use orgd_listener::{Budget, ListenerContext, Protocol, Stages, Tls, accept_loop};
 use tokio::{
     net::TcpListener,
     runtime::{self, Handle},
@@ -19,7 +19,7 @@ use tonic_health::server::HealthReporter;
 
 use super::{readiness::Readiness, signals::Signals};
 use crate::{
-    config::{Limits, ServingArgs, TlsArgs},
+    config::{Limits, ProxyArgs, ServingArgs, TlsArgs},
     grpc,
 };
 
@@ -49,7 +49,7 @@ impl Operators {
 
 pub(super) struct Running {
     limits: Limits,
-    proxies: Networks,
+    proxies: ProxyArgs,
     tls: Option<Arc<Tls>>,
     /// What the clients of all listeners but the operators' hold.
     budget: Budget,
@@ -68,10 +68,14 @@ pub(super) struct Running {
 impl Running {
     pub(super) async fn start(serving: ServingArgs, operators: &Operators) -> Result<Self> {
         let ServingArgs { limits, proxies, tls, .. } = serving;
+        ensure!(
+            !proxies.proxy_protocol || !proxies.trusted_proxies.is_empty(),
+            "--proxy-protocol needs --trusted-proxies: nobody else could connect"
+        );
         let tls = certificate(tls).await?;
         let mut running = Self {
             limits,
-            proxies: proxies.trusted_proxies,
+            proxies,
             tls: tls.clone(),
             budget: Budget::new(limits.held_bytes_max),
             signals: Signals::listen().context("cannot listen for signals")?,
@@ -100,11 +104,15 @@ impl Running {
         self.services.spawn_on(task, &self.operators);
     }
 
-    pub(super) fn keep_probing<F>(&mut self, probe: impl Fn() -> F + Send + 'static)
-    where
+    pub(super) fn keep_probing<F, W>(
+        &mut self,
+        probe: impl Fn() -> F + Send + 'static,
+        explain: impl Fn(Option<anyhow::Error>) -> W + Send + 'static,
+    ) where
         F: Future<Output = Result<()>> + Send + 'static,
+        W: Future<Output = String> + Send + 'static,
     {
-        self.keep_for_operators(self.readiness.clone().keep_probing(probe));
+        self.keep_for_operators(self.readiness.clone().keep_probing(probe, explain));
     }
 
     pub(super) fn keep_reporting(&mut self, health: HealthReporter) {
@@ -134,7 +142,7 @@ impl Running {
             Protocol::Http2 => &["h2"],
             Protocol::Any => &["h2", "http/1.1"],
         };
-        context.tls = self.tls.as_ref().map(|tls| tls.acceptor(names)).transpose()?;
+        context.tls = self.tls.as_ref().map(|tls| tls.acceptor(name, names)).transpose()?;
         self.services.spawn(accept_loop(listener, context, self.connections.clone()));
         Ok(())
     }
@@ -147,6 +155,8 @@ impl Running {
         let router = self.readiness.router().route("/metrics", metrics);
         let mut context = self.context("ops", router, Protocol::Any);
         context.stages.stop = self.ops_stop.clone();
+        // Prometheus and those who ask for readiness come without a proxy.
+        context.has_proxy_protocol = false;
         context.budget = Budget::new(self.limits.held_bytes_max);
         let listener = listener.into_std()?;
         let within = self.operators.enter();
@@ -158,8 +168,17 @@ impl Running {
 
     fn context(&self, name: &'static str, router: Router, protocol: Protocol) -> ListenerContext {
         let (limits, stages) = (self.limits.of_listener(), self.stages.clone());
-        let (budget, proxies) = (self.budget.clone(), self.proxies.clone());
-        ListenerContext { name, protocol, tls: None, router, limits, budget, proxies, stages }
+        ListenerContext {
+            name,
+            protocol,
+            tls: None,
+            router,
+            limits,
+            budget: self.budget.clone(),
+            proxies: self.proxies.trusted_proxies.clone(),
+            has_proxy_protocol: self.proxies.proxy_protocol,
+            stages,
+        }
     }
 
     /// Waits for a signal, or for a failed task, which becomes the error. Then: not ready, lame-duck time, no

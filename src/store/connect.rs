@@ -15,7 +15,9 @@ use super::{
         postgres::{self, PinnedConnection},
         sqlite::{self, connect_when_free},
     },
-    url,
+    trouble::Trouble,
+    url::{self, Place, reachable},
+    uses::Uses,
 };
 
 /// Callers that read on SQLite at once: each is a thread at work, and processors are few.
@@ -32,7 +34,15 @@ const POSTGRES_WORKERS: u32 = 5;
 impl Store {
     /// Connects to the database that `url` names: `sqlite://FILE?mode=rwc` or `postgres://…`.
     /// The schema is not looked at; see [`Store::migrate`].
-    pub async fn connect(url: &SecretString, options: StoreOptions) -> Result<Self, DbErr> {
+    pub async fn connect(url: &SecretString, options: StoreOptions) -> Result<Self, Trouble> {
+        match Self::open(url, options).await {
+            Ok(store) => Ok(store),
+            Err(error) => Err(Trouble::at(&error, url).await),
+        }
+    }
+
+    async fn open(url: &SecretString, options: StoreOptions) -> Result<Self, DbErr> {
+        let place = Place::of(url).unwrap_or_default();
         let mut writer = Self::options(url, &options)?;
         if url.expose_secret().starts_with("sqlite:") {
             if !options.creates {
@@ -52,7 +62,7 @@ impl Store {
             let workers = vec![Worker::sqlite(&writer, &files)];
             let others = [&writer, &reader, &reader].map(|pool| Worker::sqlite(pool, &files));
             let pools = Pools::new([writer, reader, upkeep], SQLITE_CALLERS);
-            return Self::start(pools, files, Renewal::new(), options, workers, others);
+            return Self::start(pools, files, Renewal::new(), (options, place), workers, others);
         }
         let others = POSTGRES_WORKERS + UPKEEP + ADMINISTRATORS;
         let callers = options.connections_max.saturating_sub(others).max(1);
@@ -64,7 +74,7 @@ impl Store {
             .statement_timeout(options.statement_timeout)
             .map_sqlx_postgres_opts(move |postgres| {
                 let lock_timeout = format!("{}ms", options.lock_timeout.as_millis());
-                postgres::reachable(postgres).options([("lock_timeout", lock_timeout)])
+                reachable(postgres).options([("lock_timeout", lock_timeout)])
             });
         let mut workers = writer.clone();
         workers
@@ -85,14 +95,14 @@ impl Store {
         let others = [pinned(), pinned(), pinned()];
         let files = Files::default();
         let pools = Pools::new([pool.clone(), pool, upkeep], callers);
-        Self::start(pools, files, renewal.clone(), options, writers, others)
+        Self::start(pools, files, renewal.clone(), (options, place), writers, others)
     }
 
     fn start(
         pools: Pools,
         files: Files,
         renewal: Renewal,
-        options: StoreOptions,
+        (options, place): (StoreOptions, Place),
         writers: Vec<Worker>,
         others: [Worker; 3],
     ) -> Result<Self, DbErr> {
@@ -101,7 +111,8 @@ impl Store {
         let workers = queues.clone().serve(writers, others).map_err(|error| {
             DbErr::Custom(format!("cannot start the thread of the workers: {error}"))
         })?;
-        Ok(Self { pools, queues, workers, health, files, renewal, options })
+        let uses = Uses::default();
+        Ok(Self { pools, queues, workers, health, files, renewal, options, place, uses })
     }
 
     /// The pool of upkeep, of one connection like the others; it is made when it is first needed.
@@ -123,7 +134,7 @@ impl Store {
         options
             .acquire_timeout(store.acquire_timeout)
             .sqlx_logging(false)
-            .map_sqlx_postgres_opts(postgres::reachable)
+            .map_sqlx_postgres_opts(reachable)
             .map_sqlx_sqlite_opts(move |sqlite| sqlite_options(sqlite, lock_timeout))
             .map_sqlx_sqlite_pool_opts(sqlite::without_lost_transactions);
         Ok(options)
@@ -135,7 +146,11 @@ impl Store {
     ///
     /// Over connections of its own, without the time limits of calls but for locks: an index on a large
     /// table takes its time.
-    pub async fn migrate(url: &SecretString) -> Result<(), DbErr> {
-        migrate::up(Self::options(url, &StoreOptions::default())?).await
+    pub async fn migrate(url: &SecretString) -> Result<(), Trouble> {
+        let migrate = async { migrate::up(Self::options(url, &StoreOptions::default())?).await };
+        match migrate.await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Trouble::at(&error, url).await),
+        }
     }
 }

@@ -1,24 +1,31 @@
 //! The statements on credentials. A secret never comes here, only its digest.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
 
 use orgd_shares::Holder;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, SqlErr, Statement, Value,
-    sea_query::{Expr, Query},
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, SqlErr, Statement, Value,
+    sea_query::{Expr, Query, UpdateStatement},
 };
-use tokio::time::sleep;
+use time::OffsetDateTime;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{
     Store, batch::lookups, clock, entity::credentials, error::failure,
     options::STATEMENT_TIMEOUT_MAX, pools::holder, retry::ANSWER_TIME, sql::predicates::holds,
+    uses::Digest,
 };
 use crate::domain::{
     Call, Credential, CredentialDigest, CredentialState, Error, OrganizationId, Principal, Result,
     StoredCredential, reason,
 };
+
+/// How often the task writes what is new.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+/// Credentials in one statement. Shorter lists are filled up, so that there is one text to prepare.
+const STATEMENT_CREDENTIALS: usize = 64;
 
 impl Store {
     /// Who the credential with this digest proves its holder to be, while it holds. Looked up for whoever
@@ -63,6 +70,7 @@ impl Store {
             revoked_at: NotSet,
             description: Set(credential.description.clone()),
             created_at: Set(clock::now()),
+            last_used_time: NotSet,
         };
         let insert = credentials::Entity::insert(row).into_query();
         let Err(error) = self.write(&insert).await else { return Ok(()) };
@@ -149,6 +157,49 @@ impl Store {
             .into_query();
         self.write(&touch).await.map(drop).map_err(failure)
     }
+
+    /// Notes that a credential was used at a second. Answers the second that is noted, which does for every
+    /// use that [`is_noted`] says it does for.
+    #[must_use]
+    pub fn note_use(&self, digest: CredentialDigest, at: i64) -> i64 {
+        self.uses.note(digest, at)
+    }
+
+    /// Writes what is noted, again and again. What is new at the end of the process is lost.
+    pub async fn keep_writing_uses(&self) {
+        let mut ticks = interval(WRITE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.write_uses().await;
+        }
+    }
+
+    async fn write_uses(&self) {
+        let now = clock::now_in_seconds();
+        let unwritten = self.uses.unwritten(now.unix_timestamp());
+        for some in unwritten.chunks(STATEMENT_CREDENTIALS) {
+            if let Err(error) = self.write(&used(some, now)).await {
+                // Of a database that takes no writes others tell.
+                tracing::debug!(%error, "cannot write when credentials were used");
+                return;
+            }
+            self.uses.written(some);
+        }
+    }
+}
+
+/// The statement that notes a use of each of these, unless another instance has noted a later one.
+fn used(credentials: &[(Digest, i64)], now: OffsetDateTime) -> UpdateStatement {
+    let digests = credentials.iter().map(|(digest, _)| digest.to_vec());
+    let last = digests.clone().next_back().unwrap_or_default();
+    let filled = digests.chain(std::iter::repeat(last)).take(STATEMENT_CREDENTIALS);
+    let last_used = credentials::Column::LastUsedTime;
+    credentials::Entity::update_many()
+        .col_expr(last_used, Expr::value(now))
+        .filter(credentials::Column::Digest.is_in(filled))
+        .filter(Condition::any().add(last_used.is_null()).add(last_used.lt(now)))
+        .into_query()
 }
 
 fn stored(

@@ -8,30 +8,21 @@ use sea_orm::{
     sqlx::{self, error::DatabaseError, postgres::PgDatabaseError},
 };
 
+use super::{
+    codes::{of_sqlx, sqlite_code},
+    trouble::Trouble,
+};
 use crate::domain::Error;
 
 /// What a failure is to a caller.
 pub(super) fn failure(error: DbErr) -> Error {
-    if is_unavailable(&error) {
-        Error::Unavailable(error.into())
-    } else {
-        Error::Internal(error.into())
-    }
+    let refused = if is_unavailable(&error) { Error::Unavailable } else { Error::Internal };
+    refused(Trouble::from(error).into())
 }
 
 /// A fault of ours, or of what is stored.
 pub(super) fn internal(text: &'static str) -> Error {
     Error::Internal(text.into())
-}
-
-/// The error of sqlx's, where it is one.
-fn of_sqlx(error: &DbErr) -> Option<&sqlx::Error> {
-    match error {
-        DbErr::Conn(RuntimeErr::SqlxError(error))
-        | DbErr::Exec(RuntimeErr::SqlxError(error))
-        | DbErr::Query(RuntimeErr::SqlxError(error)) => Some(error),
-        _ => None,
-    }
 }
 
 /// What the database refused with, where it answered.
@@ -135,12 +126,6 @@ pub(super) fn is_locked(error: &DbErr) -> bool {
     let DbErr::Conn(RuntimeErr::SqlxError(error)) = error else { return false };
     let database_error = error.as_database_error();
     database_error.is_some_and(|error| matches!(sqlite_code(error), Some(5 | 6)))
-}
-
-/// The primary result code of an error of SQLite's, which is the low byte.
-fn sqlite_code(error: &dyn DatabaseError) -> Option<u32> {
-    let error = error.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
-    error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
 }
 
 /// `lock_timeout` or `statement_timeout` has passed.

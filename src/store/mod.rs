@@ -9,6 +9,7 @@
 mod batch;
 mod changes;
 mod clock;
+mod codes;
 mod connect;
 mod credentials;
 mod entity;
@@ -23,19 +24,24 @@ mod renewal;
 mod retry;
 mod sql;
 mod statements;
+mod trouble;
 mod upkeep;
 mod url;
+mod uses;
 
 pub use clock::now;
 pub use migrate::MigrationStep;
 pub use options::{STATEMENT_TIMEOUT_MAX, StoreOptions};
+pub use trouble::Trouble;
 pub use url::Place;
+pub use uses::is_noted;
 
 use self::{
     batch::{health::Health, queues::Queues, worker::Workers},
     files::Files,
     pools::Pools,
     renewal::Renewal,
+    uses::Uses,
 };
 use crate::domain::{self, Result};
 
@@ -49,6 +55,8 @@ pub struct Store {
     files: Files,
     renewal: Renewal,
     options: StoreOptions,
+    place: Place,
+    uses: Uses,
 }
 
 impl Store {

@@ -1,15 +1,19 @@
 //! What the process asks for itself, on a connection that no client can take: whether it can do its
 //! work, its metrics, and the state of the schema.
 
-use sea_orm::{DbErr, EntityTrait, QuerySelect};
+use sea_orm::{DbBackend, EntityTrait, QuerySelect};
 
 use super::{
     Store,
     entity::organizations,
     error::failure,
     migrate::{self, MigrationStep},
+    trouble::Trouble,
 };
-use crate::{domain::Result, telemetry::metrics};
+use crate::{
+    domain::{Error, Result},
+    telemetry::metrics,
+};
 
 impl Store {
     /// Whether the service can do its work: as each worker last found it, and whether the database
@@ -26,14 +30,38 @@ impl Store {
     }
 
     /// Fails where this version cannot work with the schema as it is; writes nothing.
-    pub async fn check_schema(&self) -> std::result::Result<(), DbErr> {
-        migrate::check(&self.migration_steps().await?)
+    pub async fn check_schema(&self) -> std::result::Result<(), Trouble> {
+        migrate::check(&self.migration_steps().await?).map_err(|error| Trouble::of(&error))
     }
 
     /// Every step in order, those of later versions last, and whether the database has it; writes
     /// nothing.
-    pub async fn migration_steps(&self) -> std::result::Result<Vec<MigrationStep>, DbErr> {
-        self.files.around(migrate::find(&self.pools.upkeep)).await
+    pub async fn migration_steps(&self) -> std::result::Result<Vec<MigrationStep>, Trouble> {
+        match self.files.around(migrate::find(&self.pools.upkeep)).await {
+            Ok(steps) => Ok(steps),
+            Err(error) => Err(self.found(Trouble::of(&error)).await),
+        }
+    }
+
+    /// Why [`Store::check`] has failed, in words for an operator; None where it gave no answer in time.
+    pub async fn explain(&self, failure: Option<&Error>) -> Trouble {
+        let cause = match failure {
+            Some(Error::Unavailable(cause) | Error::Internal(cause)) => cause,
+            Some(error) => return Trouble::whole(error),
+            None => return self.found(Trouble::silence()).await,
+        };
+        match cause.downcast_ref::<Trouble>() {
+            Some(trouble) => self.found(trouble.clone()).await,
+            None => Trouble::whole(&**cause),
+        }
+    }
+
+    async fn found(&self, trouble: Trouble) -> Trouble {
+        if self.pools.backend() == DbBackend::Sqlite {
+            return trouble.found(&self.place, None).await;
+        }
+        let postgres = self.pools.upkeep.get_postgres_connection_pool().connect_options();
+        trouble.found(&self.place, Some(&postgres)).await
     }
 
     /// Sets the metrics that are states rather than events.

@@ -4,6 +4,8 @@
 //! cannot read. An unescaped `/`, `?`, `#` or `@` in a password makes a part of it such a text. So
 //! only a URL that is plain goes on, and what is said of another repeats nothing of it.
 
+use std::fmt;
+
 use sea_orm::{
     DbErr,
     sqlx::{postgres::PgConnectOptions, sqlite::SqliteConnectOptions},
@@ -61,7 +63,7 @@ const OF_LIBPQ: [&str; 16] = [
 ];
 
 /// Which database a URL names: what of it anyone may see, so neither user nor password.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     pub kind: &'static str,
     pub file: Option<String>,
@@ -69,6 +71,27 @@ pub struct Place {
     pub port: Option<u16>,
     /// None: the one that is named as its user.
     pub database: Option<String>,
+    /// The user, for the statement that grants it a right and for no other words.
+    pub(super) role: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.kind)?;
+        if let Some(file) = &self.file {
+            write!(formatter, " in {file}")?;
+        }
+        if let Some(host) = &self.host {
+            write!(formatter, " at {host}")?;
+        }
+        if let Some(port) = self.port {
+            write!(formatter, ":{port}")?;
+        }
+        match &self.database {
+            Some(database) => write!(formatter, ", database {database}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Place {
@@ -90,7 +113,18 @@ impl Place {
             host: socket.or_else(|| Some(postgres.get_host().to_owned())),
             port: Some(postgres.get_port()),
             database: postgres.get_database().map(ToOwned::to_owned),
+            role: Some(postgres.get_username().to_owned()),
         })
+    }
+}
+
+/// Removes the brackets that an IPv6 address has in a URL: with them sqlx takes it for a host name.
+pub(super) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
+    let host = options.get_host();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match address.map(str::to_owned) {
+        Some(address) => options.host(&address),
+        None => options,
     }
 }
 
@@ -151,7 +185,7 @@ mod tests {
     #[test]
     fn of_a_url_anyone_may_see_the_place_alone() {
         let shown = |url: &str| {
-            Place::of(&url.into()).map(|Place { kind, file, host, port, database }| {
+            Place::of(&url.into()).map(|Place { kind, file, host, port, database, .. }| {
                 let texts = [Some(kind.to_owned()), file, host, port.map(|port| port.to_string())];
                 texts.into_iter().chain([database]).flatten().collect::<Vec<_>>().join(" ")
             })

@@ -26,6 +26,7 @@ const CHANGE_LOG_BYTES: &str = "orgd_change_log_bytes_total";
 const AUTH_LOOKUPS: &str = "orgd_auth_cache_lookups_total";
 const AUTH_ENTRIES: &str = "orgd_auth_cache_entries";
 const MIGRATIONS: &str = "orgd_migrations";
+const WATCHES: &str = "orgd_watches";
 const READY: &str = "orgd_ready";
 const BUILD: &str = "orgd_build_info";
 const DROPPED_LINES: &str = "orgd_log_lines_dropped_total";
@@ -97,9 +98,11 @@ fn describe() {
     describe_counter!(AUTH_LOOKUPS, "Credentials that were known, known to be none, or looked up");
     describe_gauge!(AUTH_ENTRIES, "Credentials that are remembered");
     describe_gauge!(MIGRATIONS, "Migrations: applied, pending, or unknown to this version");
+    describe_gauge!(WATCHES, "Watches of changes that are open; of a gateway: through it");
     describe_gauge!(READY, "1: the service can do its work");
     describe_gauge!(BUILD, "1, with the version");
     describe_counter!(DROPPED_LINES, "Log lines that nobody took in time");
+    gauge!(WATCHES).set(0.0);
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     // What may not happen for days is there from the start, so that its first time is a rise.
     for scope in [RateScope::Principal, RateScope::Source] {
@@ -284,6 +287,25 @@ impl Default for AuthMetrics {
 pub fn auth_entries(known: u64, unknown: u64) {
     for (cache, entries) in [("known", known), ("unknown", unknown)] {
         gauge!(AUTH_ENTRIES, "cache" => cache).set(number(entries));
+    }
+}
+
+/// A watch that is open, for as long as the value lives.
+#[derive(Debug)]
+pub struct OpenWatch(metrics::Gauge);
+
+impl OpenWatch {
+    #[must_use]
+    pub fn start() -> Self {
+        let gauge = gauge!(WATCHES);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 

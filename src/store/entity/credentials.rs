@@ -7,7 +7,7 @@ use crate::domain;
 /// The columns. By their names, as `*` would be others once a later version has added one, and a
 /// statement that is kept prepared has those of before.
 pub const CREDENTIAL: &str = "digest, kind, subject, role, organization_id, expires_at, \
-    revoked_at, description, created_at";
+    revoked_at, description, created_at, last_used_time";
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "credentials")]
@@ -26,6 +26,8 @@ pub struct Model {
     pub revoked_at: Option<TimeDateTimeWithTimeZone>,
     pub description: Option<String>,
     pub created_at: TimeDateTimeWithTimeZone,
+    /// When it was used last, in whole seconds, to about a minute.
+    pub last_used_time: Option<TimeDateTimeWithTimeZone>,
 }
 
 /// No relation is ever followed.
@@ -56,6 +58,7 @@ impl TryFrom<Model> for domain::StoredCredential {
             },
             created_at: model.created_at,
             revoked_at: model.revoked_at,
+            last_used_at: model.last_used_time,
         })
     }
 }

@@ -31,21 +31,12 @@ use crate::{
         options::StoreOptions,
         renewal::Renewal,
         retry::no_answer,
+        url::reachable,
     },
 };
 
 /// The age at which a pinned connection is replaced.
 const LIFETIME_MAX: Duration = Duration::from_mins(30);
-
-/// Removes the brackets that an IPv6 address has in a URL: with them sqlx takes it for a host name.
-pub(crate) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
-    let host = options.get_host();
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    match address.map(str::to_owned) {
-        Some(address) => options.host(&address),
-        None => options,
-    }
-}
 
 /// The settings that only the workers' connections have.
 ///

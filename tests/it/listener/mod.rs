@@ -3,6 +3,7 @@
 mod attacks;
 mod connections;
 mod keep_alive;
+mod proxied;
 mod requests;
 mod slow_clients;
 mod smuggling;

@@ -43,7 +43,19 @@ struct Signed {
 impl Signed {
     fn new() -> Self {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+        Self::of(rcgen::generate_simple_self_signed(names).unwrap())
+    }
+
+    /// One that ends with a year.
+    fn until_end_of(year: i32) -> Self {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
+        let signing_key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.self_signed(&signing_key).unwrap();
+        Self::of(CertifiedKey { cert, signing_key })
+    }
+
+    fn of(CertifiedKey { cert, signing_key }: CertifiedKey<rcgen::KeyPair>) -> Self {
         Self {
             certificate: cert.der().clone(),
             pem: cert.pem(),
@@ -187,6 +199,26 @@ async fn a_new_certificate_is_taken_and_a_bad_one_is_not() {
     // Connections go on with the certificate that they began with.
     let message = GetOrganizationRequest { id: OWN, ..GetOrganizationRequest::default() };
     kept.get(authorized(USER, message)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_metric_says_when_the_certificate_ends() {
+    let folder = TempDir::new().unwrap();
+    let [cert, key] = Signed::until_end_of(2031).write(folder.path());
+    let settings =
+        [("ORGD_TLS_CERT", cert.to_str().unwrap()), ("ORGD_TLS_KEY", key.to_str().unwrap())];
+    let service = Service::over_sqlite(&settings).await;
+    let tells = async |end: u64| {
+        let metrics = service.get_ops("/metrics").await;
+        ["grpc", "http"].into_iter().all(|listener| {
+            let name = "orgd_tls_certificate_expiry_timestamp_seconds";
+            let line = format!("{name}{{listener=\"{listener}\"}} {end}");
+            metrics.text().lines().any(|told| told == line)
+        })
+    };
+    assert!(tells(1_956_441_600).await, "2031-12-31");
+    Signed::until_end_of(2032).write(folder.path());
+    until("the new end is told", async || tells(1_988_064_000).await).await;
 }
 
 #[test]

@@ -1,11 +1,17 @@
 //! Commands that work on the database.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use crate::harness::{
-    ADMINISTRATOR, Command, Database, OWN, Service, USER, ending_soon, on_both_databases, orgd,
-    orgd_to, orgd_with, orgd_with_input,
+    ADMINISTRATOR, Command, Database, OWN, PATIENCE, Service, USER, ending_soon, on_both_databases,
+    on_both_databases_with, orgd, orgd_to, orgd_with, orgd_with_input,
 };
+
+/// More than the time after which the service writes when credentials were used.
+const WRITTEN: Duration = Duration::from_secs(6);
 
 #[tokio::test]
 async fn organizations_are_created_and_shown() {
@@ -88,6 +94,73 @@ fn state<'a>(list: &'a Value, id: &str) -> &'a str {
     text(&listed.unwrap()["state"])
 }
 
+/// When a credential was used last, by `orgd credential list`.
+fn last_used(database: &Database, subject: &str) -> Option<String> {
+    let listed = orgd(database.url(), "credential list --json").json();
+    let listed = listed.as_array().unwrap().iter().find(|one| one["subject"] == subject);
+    listed.unwrap()["lastUsedAt"].as_str().map(ToOwned::to_owned)
+}
+
+#[tokio::test]
+async fn a_list_of_credentials_says_when_each_was_used_last() {
+    for ttl in ["0s", "5s"] {
+        let settings = [("ORGD_AUTH_CACHE_TTL", ttl)];
+        on_both_databases_with(&settings, async |service| {
+            let database = service.database();
+            let table = orgd(database.url(), "credential list").stdout;
+            assert!(table.lines().next().unwrap().contains("EXPIRES  LAST USED  STATE"), "{table}");
+            assert_eq!(last_used(database, "test-user"), None);
+            // A write that fails harms no request, and is done once it can be.
+            let (forbid, allow) = if database.is_sqlite() {
+                (
+                    "CREATE TRIGGER forbid BEFORE UPDATE OF last_used_time ON credentials \
+                     BEGIN SELECT RAISE(ABORT, 'forbidden'); END",
+                    "DROP TRIGGER forbid",
+                )
+            } else {
+                (
+                    "ALTER TABLE credentials ADD CONSTRAINT forbid CHECK (last_used_time IS NULL)",
+                    "ALTER TABLE credentials DROP CONSTRAINT forbid",
+                )
+            };
+            let put = async || service.put(OWN, USER, "{}").send().await.status();
+            database.execute(forbid).await;
+            assert_eq!(put().await, 200);
+            sleep(WRITTEN).await;
+            assert_eq!((put().await, last_used(database, "test-user")), (200, None));
+            assert_eq!(service.get_ops("/readyz").await.status(), 200);
+            database.execute(allow).await;
+            let noted = timeout(PATIENCE, async {
+                loop {
+                    if let Some(noted) = last_used(database, "test-user") {
+                        return noted;
+                    }
+                    sleep(Duration::from_millis(200)).await;
+                }
+            });
+            let noted = noted.await.expect("it is written");
+            let table = orgd(database.url(), "credential list").stdout;
+            assert!(table.contains(&noted), "{table}");
+            // Once a minute at most, and never by what was refused.
+            sleep(WRITTEN).await;
+            assert_eq!(put().await, 200);
+            sleep(WRITTEN).await;
+            assert_eq!(last_used(database, "test-user").as_ref(), Some(&noted));
+            assert_eq!(last_used(database, "test-support"), None);
+            // Of several instances the latest wins.
+            let later = "2100-01-01 00:00:00+00:00";
+            let set = format!("UPDATE credentials SET last_used_time = '{later}'");
+            database.execute(&set).await;
+            let request = service.request("GET", "/v1/organizations/90").bearer(ADMINISTRATOR);
+            assert_eq!(request.send().await.status(), 200);
+            sleep(WRITTEN).await;
+            let kept = last_used(database, "test-administrator").unwrap();
+            assert!(kept.starts_with("2100-01-01T00:00:00"), "{kept}");
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn an_expired_credential_is_refused() {
     on_both_databases(async |service| {
@@ -97,10 +170,10 @@ async fn an_expired_credential_is_refused() {
         assert_eq!(before, 200);
         let expired = async {
             while put(&secret).await != 401 {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(30), expired).await.unwrap();
+        timeout(Duration::from_secs(30), expired).await.unwrap();
         let listed = orgd(url, "credential list --json").json();
         let its = listed.as_array().unwrap().iter().filter(|one| one["subject"] == "it");
         assert!(its.clone().count() > 0 && its.clone().all(|one| one["state"] == "expired"));

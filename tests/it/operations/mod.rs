@@ -5,6 +5,7 @@ mod compose;
 mod demo;
 mod extremes;
 mod guide;
+mod metrics;
 mod remote;
 mod secrets;
 mod settings;

@@ -202,6 +202,7 @@ pub(super) async fn serve(database: Database, process: Process, dice: Dice) -> t
         limits: limits.of_listener(),
         budget: budget.clone(),
         proxies: Networks::default(),
+        has_proxy_protocol: false,
         stages: stages.clone(),
     };
     let (grpc_context, rest_context) =
@@ -234,6 +235,7 @@ pub(super) async fn serve_gateway(process: Process) -> turmoil::Result {
         limits: limits().of_listener(),
         budget: Budget::new(limits().held_bytes_max),
         proxies: Networks::default(),
+        has_proxy_protocol: false,
         stages,
     };
     accept_loop(Simulated::bind(REST_PORT).await?, context, connections.clone()).await?;
