@@ -9,9 +9,9 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
-    DbErr, QueryResult, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait, Value,
+    ConnAcquireErr, ConnectOptions, ConnectionTrait, Database, DatabaseConnection,
+    DatabaseTransaction, DbBackend, DbErr, QueryResult, RuntimeErr, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait, Value,
     sqlx::{
         self, Connection, Sqlite,
         pool::PoolOptions,
@@ -253,11 +253,11 @@ pub(crate) async fn look_up(
             (CREDENTIALS.as_str(), json(&digests)?)
         }
     };
-    let mut connection = database
-        .get_sqlite_connection_pool()
-        .acquire()
-        .await
-        .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
+    let mut connection =
+        database.get_sqlite_connection_pool().acquire().await.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+            error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
+        })?;
     let rows = sqlx::query(text)
         .bind(keys)
         .fetch_all(&mut *connection)

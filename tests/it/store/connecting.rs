@@ -17,7 +17,7 @@ const COMMANDS: [&str; 5] = [
     "migrate",
     "migrate status",
     "credential list",
-    "organization get 90",
+    "database get-organization 90",
 ];
 
 /// Holds that an error is one line with this place and this cause, each of them once.
