@@ -77,7 +77,8 @@ fn expected(object: &Map<String, Value>, strict: bool) -> Option<v1::UpdateOrgan
         match path {
             "name" => organization.name = value,
             "subscription_id" => organization.subscription_id = value,
-            _ => organization.handshake = value,
+            "handshake" => organization.handshake = value,
+            other => panic!("{other} is not a field"),
         }
         paths.push(path.to_owned());
     }

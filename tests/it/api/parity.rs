@@ -214,7 +214,8 @@ async fn through_grpc(
         match *field {
             "name" => organization.name = value,
             "subscription_id" => organization.subscription_id = value,
-            _ => organization.handshake = value,
+            "handshake" => organization.handshake = value,
+            _ => unreachable!("{field}"),
         }
     }
     let paths: Vec<String> = case.fields.iter().map(|(field, _)| (*field).to_owned()).collect();
