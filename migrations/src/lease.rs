@@ -47,7 +47,7 @@ where
 }
 
 /// Creates the lease's table. Two `CREATE TABLE IF NOT EXISTS` at once can collide in PostgreSQL's
-/// catalogue, so a failure counts only when the table is still missing afterwards.
+/// catalogue, so a failure counts only when the table is still missing afterwards, and nobody is creating it.
 async fn create_table<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     let create = Table::create()
         .table(TABLE)
@@ -56,9 +56,17 @@ async fn create_table<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
         .col(text("owner"))
         .col(big_integer("expires_at_ms"))
         .to_owned();
-    let Err(error) = db.execute(&create).await else { return Ok(()) };
     let probe = Query::select().expr(Expr::val(1)).from(TABLE).limit(1).to_owned();
-    db.query_all(&probe).await.map(drop).map_err(|_| error)
+    loop {
+        let Err(error) = db.execute(&create).await else { return Ok(()) };
+        if db.query_all(&probe).await.is_ok() {
+            return Ok(());
+        }
+        if !is_lost_to_another(&error) {
+            return Err(error);
+        }
+        sleep(RETRY).await;
+    }
 }
 
 /// Takes the lease when nobody holds it, or when its holder let it run out.

@@ -1,5 +1,5 @@
 //! The migrations' own command line, as sea-orm-migration gives it:
-//! `DATABASE_URL=… cargo run -p orgd-migrations --features cli -- up`.
+//! `DATABASE_URL=… cargo run -p orgd-migrations -- up`.
 
 #![forbid(unsafe_code)]
 

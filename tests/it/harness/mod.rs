@@ -69,8 +69,7 @@ pub const PATIENT: [(&str, &str); 4] = [
 ];
 
 /// Runs a test against a service over SQLite and one over PostgreSQL, each with a fresh, seeded
-/// database. Where the process was given a strict PostgreSQL, that alone is of interest; where it was
-/// told to leave PostgreSQL out (`make quick`), SQLite alone is.
+/// database.
 pub async fn on_both_databases(test: impl AsyncFn(Service)) {
     on_both_databases_with(&[], test).await;
 }
@@ -82,10 +81,7 @@ pub async fn patiently_on_both_databases(settings: &[(&str, &str)], test: impl A
 
 /// The same with a service that has settings.
 pub async fn on_both_databases_with(settings: &[(&str, &str)], test: impl AsyncFn(Service)) {
-    let is_whole = strict::given().is_none();
-    let databases =
-        if is_whole { Database::of_each_kind().await } else { vec![Database::postgres().await] };
-    for database in databases {
+    for database in Database::of_each_kind().await {
         eprintln!("over {}", database.kind());
         database.seed().await;
         test(Service::start_with(Arc::new(database), settings).await).await;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
     thread,
@@ -18,6 +18,9 @@ use crate::harness::{ADMINISTRATOR, Database, FOREIGN, OWN, SERVE, Service, carg
 
 const ROUNDS: usize = 5;
 const INSTANCES: usize = 4;
+/// The table of the lease.
+const LEASE: &str = "CREATE TABLE migration_lease (id INTEGER PRIMARY KEY, owner TEXT NOT NULL, \
+    expires_at_ms BIGINT NOT NULL)";
 
 #[tokio::test]
 async fn four_instances_at_once_on_an_empty_database_all_succeed() {
@@ -93,9 +96,7 @@ async fn services_that_start_at_once_on_an_empty_database_all_serve_every_time()
 async fn a_lease_is_waited_for_while_it_holds_and_taken_when_it_has_run_out() {
     for database in Database::of_each_kind().await {
         let connection = database.connect().await;
-        let table = "CREATE TABLE migration_lease (id INTEGER PRIMARY KEY, owner TEXT NOT NULL, \
-            expires_at_ms BIGINT NOT NULL)";
-        connection.execute_unprepared(table).await.unwrap();
+        connection.execute_unprepared(LEASE).await.unwrap();
         let insert = "INSERT INTO migration_lease VALUES (1, 'somebody', 0)";
         connection.execute_unprepared(insert).await.unwrap();
         let migrated = orgd(database.url(), "migrate up --json");
@@ -121,6 +122,29 @@ async fn a_lease_is_waited_for_while_it_holds_and_taken_when_it_has_run_out() {
         let run_out = "UPDATE migration_lease SET expires_at_ms = 0";
         connection.execute_unprepared(run_out).await.unwrap();
         assert!(migrating.wait().unwrap().success());
+    }
+}
+
+/// As where several instances start on an empty database, and the one that is first is slow.
+#[tokio::test]
+async fn a_table_of_the_lease_that_another_is_creating_is_waited_for() {
+    for is_kept in [true, false] {
+        let database = Database::postgres().await;
+        let other = database.connect().await.begin().await.unwrap();
+        other.execute_unprepared(LEASE).await.unwrap();
+        let url = database.url().to_owned();
+        let migration = tokio::task::spawn_blocking(move || orgd(&url, "migrate up"));
+        // It waits for a lock 100 ms at a time.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let waits = !migration.is_finished();
+        if is_kept {
+            other.commit().await.unwrap()
+        } else {
+            other.rollback().await.unwrap()
+        }
+        let migrated = migration.await.unwrap();
+        assert_eq!(migrated.code, 0, "{}", migrated.stderr);
+        assert!(waits, "it was over before the name was free");
     }
 }
 
@@ -274,14 +298,15 @@ async fn a_migration_that_waits_for_a_lock_does_not_block_others() {
 
 #[tokio::test]
 async fn the_migrations_own_command_line_brings_the_schema_up() {
+    const NAME: &str = "orgd-migrations";
+    // With the features of dependencies that the tests were built with, so that the link alone is left.
+    let build = ["build", "--quiet", "--locked", "--workspace", "--examples", "--bin", NAME];
+    let output = cargo().args(build).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let program = Path::new(env!("CARGO_BIN_EXE_orgd")).with_file_name(NAME);
     for database in Database::of_each_kind().await {
-        let output = cargo()
-            .args(["run", "--quiet", "--package", "orgd-migrations", "--features", "cli"])
-            .args(["--", "up"])
-            .env("DATABASE_URL", database.url())
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .unwrap();
+        let mut command = Command::new(&program);
+        let output = command.arg("up").env("DATABASE_URL", database.url()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let status = orgd(database.url(), "migrate status");
         assert!(!status.stdout.contains("pending"), "{}", status.stdout);
