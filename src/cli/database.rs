@@ -65,10 +65,6 @@ pub(super) async fn open_for_many(database: &DatabaseArgs, pool: &PoolArgs) -> R
         creates: true,
         batch_max: pool.write_batch_max.get(),
         queue_max: pool.write_queue_max.get(),
-        #[cfg(debug_assertions)]
-        batch_hold: pool.write_batch_hold.get(),
-        #[cfg(not(debug_assertions))]
-        batch_hold: 1,
     };
     up_to_date(database, options).await
 }

@@ -166,17 +166,6 @@ pub struct PoolArgs {
         value_parser = number(1_000_000)
     )]
     pub write_queue_max: NonZeroUsize,
-    /// For tests: updates, or creations, that must wait before the first is done
-    #[cfg(debug_assertions)] // Not in a release: no test can hold a worker on PostgreSQL for longer than 1.4 s.
-    #[arg(
-        long,
-        env = "ORGD_WRITE_BATCH_HOLD",
-        default_value = "1",
-        value_name = "NUMBER",
-        value_parser = number(10_000),
-        hide = true
-    )]
-    pub write_batch_hold: NonZeroUsize,
 }
 
 #[derive(Args, Clone, Copy, Debug)]

@@ -43,6 +43,7 @@ pub fn page(command: &Command) -> Result<String> {
             next.clone_into(&mut heading);
             let _ = write!(text, "\n## {heading}\n\n{TABLE_HEAD}");
         }
+        // A secret's flag is hidden: other users of the machine would see it.
         let flag = arg.get_long().filter(|_| !arg.is_hide_set());
         let flag = flag.map_or("–".to_owned(), |flag| format!("`--{flag}`"));
         let variable = arg.get_env().unwrap_or_default().to_string_lossy();
@@ -91,9 +92,7 @@ fn settings_of(command: &Command) -> Result<Vec<Arg>> {
     // Hands the arguments that all commands have to each of them.
     command.build();
     let all = command_with_every_setting(&command)?;
-    // A hidden secret has no flag, and is a setting all the same.
-    let is_shown = |arg: &&Arg| is_setting(arg) && (!arg.is_hide_set() || is_secret(arg));
-    Ok(all.get_arguments().filter(is_shown).cloned().collect())
+    Ok(all.get_arguments().filter(|arg| is_setting(arg)).cloned().collect())
 }
 
 fn is_secret(arg: &Arg) -> bool {

@@ -27,8 +27,6 @@ pub struct StoreOptions {
     pub batch_max: usize,
     /// Updates, and lookups of each kind, that wait for a worker at most.
     pub queue_max: usize,
-    /// Updates that must wait before the first is done. More than one only in tests.
-    pub batch_hold: usize,
 }
 
 impl StoreOptions {
@@ -49,7 +47,6 @@ impl Default for StoreOptions {
             batch_max: 64,
             // A second's worth where each needs a commit of its own.
             queue_max: 1024,
-            batch_hold: 1,
         }
     }
 }

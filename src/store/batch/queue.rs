@@ -37,9 +37,6 @@ pub(crate) struct QueueLimits {
     pub(crate) waiting_max: usize,
     /// Pieces of work in one batch.
     pub(crate) batch_max: usize,
-    /// Pieces of work that must wait before a worker takes any. More than one only in tests, to be sure that
-    /// they share a batch.
-    pub(crate) hold: usize,
 }
 
 /// Work of the type `W` that waits for an answer of the type `A`.
@@ -75,8 +72,6 @@ struct State<W, A> {
     ready: Line<Holder, WaitingWork<W, A>>,
     /// Organizations that are locked, and the work that waits for each.
     locked: BTreeMap<OrganizationId, Line<Holder, WaitingWork<W, A>>>,
-    /// Whether workers may take work: from the time that `hold` pieces wait until none waits.
-    is_released: bool,
     is_closed: bool,
 }
 
@@ -122,7 +117,6 @@ impl<W, A> Queue<W, A> {
             state: Mutex::new(State {
                 ready: Line::default(),
                 locked: BTreeMap::new(),
-                is_released: false,
                 is_closed: false,
             }),
             places: Shares::new(limits.waiting_max, PARTS),
@@ -195,10 +189,6 @@ impl<W, A> Queue<W, A> {
             state.locked.extend(organization.map(|organization| (organization, Line::default())));
             self.make_ready(&mut state, holder.clone(), waiting);
         }
-        if !state.is_released && self.places.taken() >= self.limits.hold {
-            state.is_released = true;
-            self.arrived.notify_one();
-        }
         Ok(())
     }
 
@@ -255,9 +245,7 @@ impl<W, A> Queue<W, A> {
     fn take(self: &Arc<Self>) -> Option<Vec<Job<W, A>>> {
         let mut state = self.lock();
         let mut batch = Vec::new();
-        state.is_released |= state.is_closed;
-        while state.is_released
-            && batch.len() < self.limits.batch_max
+        while batch.len() < self.limits.batch_max
             && let Some((_, waiting)) = state.ready.pop()
         {
             let WaitingWork { work, organization, reply, .. } = waiting;
@@ -267,16 +255,13 @@ impl<W, A> Queue<W, A> {
                 self.unlock(&mut state, organization);
             }
         }
-        if state.is_released && !state.ready.is_empty() {
+        if !state.ready.is_empty() {
             // More work is ready: wake another worker.
             self.arrived.notify_one();
         }
         let is_empty = self.places.taken() == 0;
-        if is_empty {
-            state.is_released = false;
-            if state.is_closed {
-                self.arrived.notify_waiters();
-            }
+        if is_empty && state.is_closed {
+            self.arrived.notify_waiters();
         }
         let is_over = state.is_closed && is_empty && batch.is_empty();
         (!is_over).then_some(batch)

@@ -34,8 +34,8 @@ impl Queues {
     pub(crate) fn new(options: &StoreOptions, system: &'static str) -> Self {
         let waiting_max = options.queue_max.max(1);
         let batch_max = options.batch_max.max(1);
-        let writes = QueueLimits { waiting_max, batch_max, hold: options.batch_hold };
-        let lookups = QueueLimits { waiting_max, batch_max: LOOKUP_BATCH_MAX, hold: 1 };
+        let writes = QueueLimits { waiting_max, batch_max };
+        let lookups = QueueLimits { waiting_max, batch_max: LOOKUP_BATCH_MAX };
         let telemetry =
             |name, operation, table| QueueTelemetry::new(name, system, operation, table);
         Self {

@@ -8,8 +8,8 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, Statement, TransactionTrait};
 use tokio::time::{sleep, timeout};
 
 use crate::harness::{
-    Database, Fault, OWN, PATIENCE, PATIENT, Proxy, SUPPORT, Service, authorized, orgd,
-    patiently_on_both_databases, reason,
+    Database, Fault, OWN, PATIENCE, PATIENT, Proxy, SUPPORT, Service, authorized, hold_updates,
+    orgd, reason, unspoiled_on_both_databases,
 };
 
 /// Long enough for a request to be known as authenticated and to wait for the database.
@@ -169,35 +169,42 @@ async fn everything(service: &Service) -> (orgd::domain::Organization, usize, us
 #[tokio::test]
 async fn a_credential_that_ends_while_its_update_waits_writes_nothing() {
     // The first update waits until a second one comes, which is after the credential's end.
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "2"), ("ORGD_AUTH_CACHE_TTL", "1h")];
-    patiently_on_both_databases(&settings, async |service| {
+    unspoiled_on_both_databases(&[("ORGD_AUTH_CACHE_TTL", "1h")], async |service| {
         for seconds in [2, 4, 8, 16] {
             let words =
                 format!("credential issue --role administrator --expires-in {seconds}s --json");
             let issued = orgd(service.database().url(), &words).json();
             let text = |key: &str| issued[key].as_str().unwrap().to_owned();
             let secret = text("secret");
+            let format = &time::format_description::well_known::Rfc3339;
+            let end = time::OffsetDateTime::parse(&text("expiresAt"), format).unwrap();
+            let until = async |time: time::OffsetDateTime| {
+                sleep((time - orgd::store::now()).try_into().unwrap_or_default()).await;
+            };
+            // Workers are not held for longer than a second.
+            until(end - time::Duration::milliseconds(500)).await;
+            let held = hold_updates(&service).await;
             let mut writing = Box::pin(AdministratorOverGrpc.write(&service, &secret));
             tokio::select! {
                 early = &mut writing => {
+                    held.check()?;
                     // Its end was before that.
                     assert_eq!(early, Err("CREDENTIAL_INVALID".to_owned()));
+                    held.release().await;
                     continue;
                 }
-                () = service.until_waiting(1) => {}
+                waits = held.until_waiting(1) => waits?,
             }
-            let format = &time::format_description::well_known::Rfc3339;
-            let end = time::OffsetDateTime::parse(&text("expiresAt"), format).unwrap();
             let company = async {
-                let left = end - orgd::store::now() + time::Duration::milliseconds(100);
-                sleep(left.try_into().unwrap_or_default()).await;
+                until(end + time::Duration::milliseconds(100)).await;
                 service.put(94, SUPPORT, r#"{"name": "Company"}"#).send().await.status()
             };
-            let (written, company) = tokio::join!(writing, company);
+            let both = async { tokio::join!(writing, company) };
+            let (written, company) = held.batch(2, both).await?;
             assert_eq!(written, Err("CREDENTIAL_INVALID".to_owned()));
             assert_eq!(company, 200, "the rest of the batch is done");
             assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
-            return;
+            return Ok(());
         }
         panic!("no update waits before its credential's end");
     })

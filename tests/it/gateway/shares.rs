@@ -103,7 +103,7 @@ async fn slow_calls_of_one_caller_do_not_block_others_and_free_their_places() {
     let mut slow: FuturesUnordered<_> = (0..2 * CALLS).map(put).collect();
     let others = async {
         let under_way = async {
-            while service.waiting().await < CALLS / 2 {
+            while service.waiting_in("updates").await < CALLS / 2 {
                 sleep(Duration::from_millis(20)).await;
             }
         };

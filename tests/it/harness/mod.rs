@@ -8,6 +8,7 @@ pub mod disclosure;
 mod documented;
 mod faults;
 mod gateway;
+mod held;
 mod http;
 mod http1;
 mod http2;
@@ -31,6 +32,10 @@ pub use self::{
     documented::{DOCUMENTED_HEADERS, assert_documented_headers, assert_examples},
     faults::{Fault, Proxy},
     gateway::gateway_before,
+    held::{
+        HeldWrites, PRIMED, PRIMER, Spoiled, hold_creations, hold_primers, hold_updates,
+        unspoiled_on, unspoiled_on_both_databases,
+    },
     http::{Answer, Request, connect_from},
     http1::{OPTIONS, RawHttp1, is_answered, until_closed},
     http2::{END_HEADERS, END_STREAM, PREFACE, RawHttp2, block, frame, kind, write_length},

@@ -240,22 +240,13 @@ impl Service {
         waited.unwrap_or_else(|_| panic!("{text} is not in the log: {}", self.log()));
     }
 
-    /// How many updates wait for the database.
-    pub async fn waiting(&self) -> usize {
+    /// How much waits in a queue, such as that of the updates.
+    pub async fn waiting_in(&self, queue: &str) -> usize {
         let metrics = self.get_ops("/metrics").await;
-        let name = "orgd_queue_waiting{queue=\"updates\"} ";
-        let value = metrics.text().lines().find_map(|line| line.strip_prefix(name));
+        let name = format!("orgd_queue_waiting{{queue=\"{queue}\"}} ");
+        let text = metrics.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(&name));
         value.unwrap().parse().unwrap()
-    }
-
-    /// Waits until so many updates wait for the database, and no more.
-    pub async fn until_waiting(&self, updates: usize) {
-        let waiting = async {
-            while self.waiting().await != updates {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(START_TIMEOUT, waiting).await.expect("so many updates wait");
     }
 
     /// `PUT /v1/organizations/90` without its body of so many bytes, for which the service asks: it has

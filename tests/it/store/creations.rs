@@ -1,8 +1,8 @@
 //! Many creations at once: each gets an id of its own, one that fails fails no other, and a full queue is refused.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, pin::pin};
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use orgd::{
     app::organizations,
     domain::{
@@ -14,8 +14,9 @@ use orgd::{
 };
 
 use crate::harness::{
-    ADMINISTRATOR, Answer, Database, OWN, Request, Service, WHOLE, authorized, on_both_databases,
-    on_both_databases_with, orgd,
+    ADMINISTRATOR, Answer, Database, FOREIGN, OWN, PATIENCE, PRIMER, Request, Service, Spoiled,
+    WHOLE, authorized, hold_creations, hold_primers, on_both_databases, orgd,
+    unspoiled_on_both_databases,
 };
 
 const AT_ONCE: usize = 128;
@@ -116,66 +117,104 @@ async fn one_key_sent_many_times_at_once_creates_one_organization() {
 
 #[tokio::test]
 async fn a_creation_that_fails_does_not_fail_the_others_of_its_batch() {
-    on_both_databases_with(&[("ORGD_WRITE_BATCH_HOLD", "8")], async |service| {
+    unspoiled_on_both_databases(&[], async |service| {
         service.database().refuse_poison("INSERT").await;
+        let held = hold_creations(&service).await;
         let names = (0..8).map(|number| if number == 3 { "poison" } else { "fine" });
-        let answers = join_all(names.map(|name| post(&service, name).send())).await;
+        let answers = join_all(names.map(|name| post(&service, name).send()));
+        let answers = held.batch(8, answers).await?;
         let statuses: Vec<_> = answers.iter().map(Answer::status).collect();
         assert_eq!(statuses, [201, 201, 201, 500, 201, 201, 201, 201]);
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_taken_id_fails_only_its_own_caller() {
-    for database in Database::of_each_kind().await {
-        database.seed().await;
-        let options = StoreOptions { batch_hold: 5, ..StoreOptions::default() };
-        let store = Store::connect(&database.url().into(), options).await.unwrap();
+    unspoiled_on_both_databases(&[], async |service| {
+        let options = StoreOptions { lock_timeout: PATIENCE, ..StoreOptions::default() };
+        let store = Store::connect(&service.database().url().into(), options).await.unwrap();
         let ids = [Some(OWN), None, Some(1), Some(95), None];
-        let created = join_all(ids.map(|id| create_in(&store, id))).await;
+        let created = create_at_once(service.database(), &store, ids).await?;
         let taken = created[0].as_ref().unwrap_err();
         assert!(matches!(taken, Error::AlreadyExists(id) if id.get() == OWN), "{taken}");
-        let ids: Vec<i64> =
-            created[1..].iter().map(|created| created.as_ref().unwrap().id.get()).collect();
+        let created: Vec<_> =
+            created[1..].iter().map(|created| created.as_ref().unwrap()).collect();
+        let ids: Vec<i64> = created.iter().map(|created| created.id.get()).collect();
         assert_eq!(ids, [96, 1, 95, 97], "those that name none come after those that do");
+        let dates: BTreeSet<_> = created.iter().map(|created| created.date_created).collect();
+        assert_eq!(dates.len(), 1, "one batch");
         store.close().await.unwrap();
-    }
+        Ok(())
+    })
+    .await;
 }
 
-async fn create_in(store: &Store, id: Option<i64>) -> Result<Stored, Error> {
+/// Creates in one batch, past the service.
+async fn create_at_once(
+    database: &Database,
+    store: &Store,
+    ids: [Option<i64>; 5],
+) -> Result<Vec<Result<Stored, Error>>, Spoiled> {
+    let hold = hold_primers(database).await;
+    // What is polled once is in the queue. The worker that looks up has one thread with that which creates: with its
+    // answer the latter has the primer.
+    let mut primer = pin!(create_in(store, Some(FOREIGN), PRIMER));
+    assert!(primer.as_mut().now_or_never().is_none());
+    let id = OrganizationId::new(OWN).unwrap();
+    store.get_organization(&Principal::operator(), id).await.unwrap();
+    let mut created = pin!(join_all(ids.map(|id| create_in(store, id, "In a batch"))));
+    assert!(created.as_mut().now_or_never().is_none());
+    hold.check()?;
+    hold.release().await;
+    let (created, primer) = tokio::join!(created, primer);
+    assert!(matches!(primer, Err(Error::Internal(_))), "{primer:?}");
+    Ok(created)
+}
+
+async fn create_in(store: &Store, id: Option<i64>, name: &str) -> Result<Stored, Error> {
     let call = Call {
         principal: Principal::operator().into(),
         request_id: "batch".to_owned(),
         idempotency_key: None,
         validate_only: false,
     };
-    let patch = Patch::from([(Field::Name, Change::Set("In a batch".to_owned()))]);
+    let patch = Patch::from([(Field::Name, Change::Set(name.to_owned()))]);
     organizations::create(store, &call, Creation { id: id.and_then(OrganizationId::new), patch })
         .await
 }
 
 #[tokio::test]
 async fn creations_over_the_queue_are_refused_and_abandoned_ones_are_cancelled() {
-    let settings = [("ORGD_WRITE_QUEUE_MAX", "8"), ("ORGD_WRITE_BATCH_HOLD", "4")];
-    on_both_databases_with(&settings, async |service| {
+    unspoiled_on_both_databases(&[], async |service| {
+        let held = hold_creations(&service).await;
         let hasty = |name: &str| post(&service, name).header("grpc-timeout", "300m").send();
         let answers = join_all(["a", "b", "c"].map(hasty)).await;
+        held.check()?;
         assert!(answers.iter().all(|answer| answer.reason() == "DEADLINE_EXCEEDED"));
-        // The fourth lets all go on that are still wanted, which is it alone.
-        assert_eq!(post(&service, "Patient").send().await.status(), 201);
+        if held.waiting().await < 3 {
+            // The time of one was over before it was in the queue.
+            return Err(Spoiled);
+        }
+        // With the fourth all may go on that are still wanted, which is it alone.
+        let patient = held.batch(4, post(&service, "Patient").send()).await?;
+        assert_eq!(patient.status(), 201);
         assert_eq!(count(service.database()).await, 3);
+        Ok(())
     })
     .await;
-    let settings = [("ORGD_WRITE_QUEUE_MAX", "8"), ("ORGD_WRITE_BATCH_HOLD", "100")];
-    on_both_databases_with(&settings, async |service| {
-        let create = |_| post(&service, "Waits").header("grpc-timeout", "3S").send();
+    unspoiled_on_both_databases(&[("ORGD_WRITE_QUEUE_MAX", "8")], async |service| {
+        let held = hold_creations(&service).await;
+        let create = |_| post(&service, "Waits").header("grpc-timeout", "500m").send();
         let mut answers = join_all((0..6).map(create)).await;
+        held.check()?;
         answers.sort_by_key(Answer::status);
         let statuses: Vec<_> = answers.iter().map(Answer::status).collect();
         assert_eq!(statuses, [429, 429, 504, 504, 504, 504]);
         assert_eq!(answers[0].reason(), "SHARE_EXHAUSTED");
         assert_eq!(answers[0].header("retry-after"), Some("1"));
+        Ok(())
     })
     .await;
 }

@@ -16,7 +16,7 @@ type Numbers = Arc<Queue<u32, ()>>;
 type Answer = oneshot::Receiver<((), OrganizationLock<u32, ()>)>;
 
 fn queue(waiting_max: usize, batch_max: usize) -> Numbers {
-    let limits = QueueLimits { waiting_max, batch_max, hold: 1 };
+    let limits = QueueLimits { waiting_max, batch_max };
     Queue::new(limits, QueueTelemetry::new("tests", "none", "UPDATE", "organizations"))
 }
 

@@ -6,14 +6,12 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use orgd::domain::Field;
-use orgd::proto::v1::{Organization, UpdateOrganizationRequest};
-use tonic::Code;
-use tonic_types::StatusExt;
+use tokio::task::JoinSet;
 
 use crate::{
     harness::{
-        ADMINISTRATOR, Database, OWN, PATIENCE, PATIENT, Request, SUPPORT, Service, UNKNOWN, USER,
-        authorized, on_both_databases_with, orgd, patiently_on_both_databases,
+        ADMINISTRATOR, Database, OWN, PRIMED, Request, SUPPORT, Service, Spoiled, UNKNOWN, USER,
+        hold_updates, on_both_databases_with, orgd, unspoiled_on, unspoiled_on_both_databases,
     },
     store::batches::commit::poison,
 };
@@ -34,25 +32,23 @@ async fn last_date(service: &Service, id: i64) -> time::OffsetDateTime {
 
 #[tokio::test]
 async fn each_update_of_a_batch_has_its_own_outcome() {
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "9"), ("ORGD_AUTH_CACHE_TTL", "1h")];
-    patiently_on_both_databases(&settings, async |service| {
-        mixed_batch(&service, false).await;
+    unspoiled_on_both_databases(&[("ORGD_AUTH_CACHE_TTL", "1h")], async |service| {
+        mixed_batch(&service, false).await
     })
     .await;
 }
 
 #[tokio::test]
 async fn an_update_that_fails_does_not_fail_the_others_of_its_batch() {
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "10"), ("ORGD_AUTH_CACHE_TTL", "1h")];
-    patiently_on_both_databases(&settings, async |service| {
+    unspoiled_on_both_databases(&[("ORGD_AUTH_CACHE_TTL", "1h")], async |service| {
         service.database().refuse_poison("UPDATE").await;
-        mixed_batch(&service, true).await;
+        mixed_batch(&service, true).await
     })
     .await;
 }
 
 /// Nine updates in one batch, or ten with one that the database refuses.
-async fn mixed_batch(service: &Service, with_poison: bool) {
+async fn mixed_batch(service: &Service, with_poison: bool) -> Result<(), Spoiled> {
     let database = service.database();
     database.add_organizations(FIRST, FIRST + 9).await;
     let words = "credential issue --role support --json";
@@ -89,7 +85,9 @@ async fn mixed_batch(service: &Service, with_poison: bool) {
         requests.push(rename(service, FIRST + 7, "poison"));
         expected.push("INTERNAL");
     }
-    let answers = join_all(requests.into_iter().map(Request::send)).await;
+    let held = hold_updates(service).await;
+    let (count, sent) = (requests.len(), requests.into_iter().map(Request::send));
+    let answers = held.batch(count, join_all(sent)).await?;
     let reasons: Vec<String> = answers.iter().map(crate::harness::Answer::reason).collect();
     assert_eq!(reasons, expected);
 
@@ -109,51 +107,63 @@ async fn mixed_batch(service: &Service, with_poison: bool) {
     }
     // Together, or each alone after their batch was rolled back.
     assert_eq!(dates.len(), if with_poison { 5 } else { 1 });
+    Ok(())
 }
 
 #[tokio::test]
 async fn one_key_twice_in_a_batch_makes_one_change() {
-    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
+    unspoiled_on_both_databases(&[], async |service| {
         service.database().add_organizations(FIRST, FIRST + 2).await;
+        let held = hold_updates(&service).await;
         let keyed = |id| rename(&service, id, "Keyed").header("idempotency-key", KEY).send();
         let beside = rename(&service, FIRST + 2, "Beside").send();
-        let (first, second, beside) = tokio::join!(keyed(FIRST), keyed(FIRST + 1), beside);
+        let all = Box::pin(async { tokio::join!(keyed(FIRST), keyed(FIRST + 1), beside) });
+        let (first, second, beside) = held.batch(3, all).await?;
         assert_eq!(beside.status(), 200);
         let mut statuses = [first.status(), second.status()];
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 422], "another organization is another request");
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_batch_has_no_more_than_its_limit() {
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "6"), ("ORGD_WRITE_BATCH_MAX", "2")];
-    patiently_on_both_databases(&settings, async |service| {
+    unspoiled_on_both_databases(&[("ORGD_WRITE_BATCH_MAX", "2")], async |service| {
         service.database().add_organizations(FIRST, FIRST + 5).await;
+        let held = hold_updates(&service).await;
         let updates = (FIRST..=FIRST + 5).map(|id| rename(&service, id, "In a batch").send());
-        assert!(join_all(updates).await.iter().all(|answer| answer.status() == 200));
+        let answers = held.batch(6, join_all(updates)).await?;
+        assert!(answers.iter().all(|answer| answer.status() == 200));
         let mut dates = BTreeSet::new();
         for id in FIRST..=FIRST + 5 {
             dates.insert(service.database().organization(id).await.date_modified);
         }
         assert_eq!(dates.len(), 3, "six updates, two in a batch");
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_callers_updates_of_one_organization_keep_their_order() {
-    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "20")], async |service| {
+    unspoiled_on_both_databases(&[], async |service| {
         // Remembers the credential, so that none waits for it.
         assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
+        let held = hold_updates(&service).await;
         let names: Vec<String> = (0..20).map(|number| format!("Name {number}")).collect();
-        let requests = names.iter().enumerate().map(async |(number, name)| {
-            // The worker starts when the last one is there. Each is sent when the one before it waits.
-            service.until_waiting(number).await;
-            rename(&service, OWN, name).send().await.status()
-        });
-        assert!(join_all(requests).await.iter().all(|status| *status == 200));
+        let sending = async {
+            let mut sent = JoinSet::new();
+            for (number, name) in names.iter().enumerate() {
+                // Each is sent when the one before it waits.
+                held.until_waiting(number).await?;
+                sent.spawn(rename(&service, OWN, name).send());
+            }
+            Ok(sent.join_all().await)
+        };
+        let answers = held.batch(20, sending).await??;
+        assert!(answers.iter().all(|answer| answer.status() == 200));
         let changes = service.database().changes(OWN).await;
         let logged = changes
             .iter()
@@ -162,103 +172,65 @@ async fn a_callers_updates_of_one_organization_keep_their_order() {
         assert_eq!(logged.collect::<Vec<_>>(), names);
         let dates: BTreeSet<_> = changes.iter().map(|change| change.date).collect();
         assert_eq!(dates.len(), 21, "no two of them in one batch");
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_commit_that_fails_is_an_error_for_every_update_of_the_batch() {
-    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "4")], async |service| {
+    unspoiled_on_both_databases(&[], async |service| {
         service.database().add_organizations(FIRST, FIRST + 3).await;
+        service.database().add_organizations(PRIMED[0], PRIMED[1]).await;
         poison(service.database()).await;
+        let held = hold_updates(&service).await;
         let answers = join_all((FIRST..FIRST + 4).map(|id| rename(&service, id, "Lost").send()));
-        for answer in answers.await {
+        for answer in held.batch(4, answers).await? {
             assert_eq!((answer.status(), answer.reason().as_str()), (500, "INTERNAL"));
         }
         for id in FIRST..FIRST + 4 {
             assert_eq!(service.database().organization(id).await.etag.version(), 1);
             assert!(service.database().changes(id).await.is_empty());
         }
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_caller_that_gives_up_cancels_its_pending_update() {
-    patiently_on_both_databases(&[("ORGD_WRITE_BATCH_HOLD", "3")], async |service| {
+    unspoiled_on_both_databases(&[], async |service| {
         service.database().add_organizations(FIRST, FIRST + 2).await;
+        let held = hold_updates(&service).await;
         // Until it has been in the queue when its time was over: the service may be slower.
         for deadline in ["300m", "1S", "5S", "20S"] {
             let hasty = rename(&service, FIRST, "Hasty").header("grpc-timeout", deadline);
-            assert_eq!(hasty.send().await.reason(), "DEADLINE_EXCEEDED");
-            if service.waiting().await == 1 {
+            let hasty = hasty.send().await.reason();
+            held.check()?;
+            assert_eq!(hasty, "DEADLINE_EXCEEDED");
+            if held.waiting().await == 1 {
                 break;
             }
         }
         let patient = |id| rename(&service, id, "Patient").send();
-        let (first, second) = tokio::join!(patient(FIRST + 1), patient(FIRST + 2));
+        let both = async { tokio::join!(patient(FIRST + 1), patient(FIRST + 2)) };
+        let (first, second) = held.batch(3, both).await?;
         assert_eq!((first.status(), second.status()), (200, 200));
         assert_eq!(service.database().organization(FIRST).await.etag.version(), 1);
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn an_update_without_fields_does_not_wait_for_a_batch() {
-    // An update that waits does so until its deadline.
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "10000")];
-    on_both_databases_with(&settings, async |service| {
-        assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn updates_over_a_callers_share_are_refused_and_the_queue_empties() {
-    // Nothing is done, so everything waits.
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "10000"), ("ORGD_WRITE_QUEUE_MAX", "40")];
-    patiently_on_both_databases(&settings, async |service| {
-        let client = service.grpc();
-        let update = |id: i64| {
-            let organization =
-                Organization { id, name: Some("Waits".to_owned()), ..Organization::default() };
-            let update = UpdateOrganizationRequest {
-                organization: Some(organization),
-                ..UpdateOrganizationRequest::default()
-            };
-            let mut client = client.clone();
-            async move { client.update(authorized(SUPPORT, update)).await.unwrap_err() }
-        };
-        // Several of them on one organization.
-        let waiting = join_all((0..20).map(|number| update(FIRST + number % 15)));
-        let refusing = async {
-            service.until_waiting(20).await;
-            for status in join_all((0..30).map(|number| update(FIRST + number))).await {
-                assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-                let details = status.get_error_details();
-                assert_eq!(details.error_info().unwrap().reason, "SHARE_EXHAUSTED");
-                assert!(details.retry_info().unwrap().retry_delay.is_some());
-            }
-            let refused = rename(&service, OWN, "Late").send().await;
-            assert_eq!((refused.status(), refused.reason().as_str()), (429, "SHARE_EXHAUSTED"));
-            assert_eq!(refused.header("retry-after"), Some("1"));
-            assert_eq!(refused.json()["code"], "RESOURCE_EXHAUSTED");
-            service.until_waiting(20).await;
-        };
-        // Without an answer those who wait give up with the end of this, and so there is room again,
-        // once the service has heard of it.
-        tokio::select! {
-            answers = waiting => panic!("answered: {answers:?}"),
-            () = refusing => {}
-        }
-        let again = || rename(&service, OWN, "Waits").header("grpc-timeout", "200m").send();
-        let emptying = async {
-            while service.waiting().await == 20 {
-                again().await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, emptying).await.expect("the queue empties");
-        assert_eq!(again().await.reason(), "DEADLINE_EXCEEDED");
+    unspoiled_on_both_databases(&[], async |service| {
+        let held = hold_updates(&service).await;
+        let answer = service.put(OWN, SUPPORT, "{}").send().await;
+        // The others wait as before.
+        held.check()?;
+        assert_eq!(answer.status(), 200);
+        Ok(())
     })
     .await;
 }
@@ -267,24 +239,27 @@ async fn updates_over_a_callers_share_are_refused_and_the_queue_empties() {
 async fn a_locked_row_does_not_hold_up_the_others_of_its_batch() {
     // SQLite has no locks of rows: a writer locks the whole file.
     let database = Database::postgres().await;
-    database.seed().await;
     // Rows are tried alone after the batch, one after the other, as they are one caller's, and a place at the pool is
     // waited for for a second at least.
     let lock_timeout = [("ORGD_DATABASE_LOCK_TIMEOUT", "500ms")];
-    let settings = [&PATIENT[..], &lock_timeout, &[("ORGD_WRITE_BATCH_HOLD", "4")]].concat();
-    let service = Service::start_with(std::sync::Arc::new(database), &settings).await;
-    service.database().add_organizations(FIRST, FIRST + 2).await;
-    let holder = service.database().hold().await;
+    unspoiled_on(database, &lock_timeout, async |service| {
+        service.database().add_organizations(FIRST, FIRST + 2).await;
+        let held = hold_updates(&service).await;
+        let holder = service.database().hold().await;
 
-    let held = rename(&service, OWN, "Held").send();
-    let others = join_all((FIRST..FIRST + 3).map(|id| rename(&service, id, "Free").send()));
-    let (held, others) = tokio::join!(held, others);
-    assert_eq!((held.status(), held.reason().as_str()), (503, "STORE_UNAVAILABLE"));
-    for other in others {
-        assert_eq!(other.status(), 200, "{}", other.text());
-    }
-    holder.rollback().await.unwrap();
-    assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
+        let locked = rename(&service, OWN, "Locked").send();
+        let others = join_all((FIRST..FIRST + 3).map(|id| rename(&service, id, "Free").send()));
+        let all = async { tokio::join!(locked, others) };
+        let (locked, others) = held.batch(4, all).await?;
+        assert_eq!((locked.status(), locked.reason().as_str()), (503, "STORE_UNAVAILABLE"));
+        for other in others {
+            assert_eq!(other.status(), 200, "{}", other.text());
+        }
+        holder.rollback().await.unwrap();
+        assert_eq!(service.database().organization(OWN).await.etag.version(), 1);
+        Ok(())
+    })
+    .await;
 }
 
 /// Times that a database keeps and that no calendar of ours has.
@@ -303,8 +278,7 @@ async fn set_time(service: &Service, table: &str, column: &str, time: &str, cond
 
 #[tokio::test]
 async fn a_row_that_cannot_be_decoded_fails_its_own_caller_alone() {
-    let settings = [("ORGD_WRITE_BATCH_HOLD", "12"), ("ORGD_AUTH_CACHE_TTL", "60s")];
-    on_both_databases_with(&settings, async |service| {
+    unspoiled_on_both_databases(&[("ORGD_AUTH_CACHE_TTL", "60s")], async |service| {
         service.database().add_organizations(FIRST, FIRST + 11).await;
         // Every third.
         let times = unreadable_times(service.database());
@@ -316,7 +290,8 @@ async fn a_row_that_cannot_be_decoded_fails_its_own_caller_alone() {
             let name = format!("Round {round}");
             let updates =
                 (FIRST..FIRST + 12).map(async |id| (id, rename(&service, id, &name).send().await));
-            for (id, answer) in join_all(updates).await {
+            let held = hold_updates(&service).await;
+            for (id, answer) in held.batch(12, join_all(updates)).await? {
                 let expected = if is_readable(id) { (200, "") } else { (500, "INTERNAL") };
                 let told = (answer.status(), answer.reason());
                 assert_eq!(told, (expected.0, expected.1.to_owned()), "{id}");
@@ -337,6 +312,7 @@ async fn a_row_that_cannot_be_decoded_fails_its_own_caller_alone() {
         for id in (FIRST..FIRST + 12).filter(|id| is_readable(*id)) {
             assert_eq!(service.database().changes(id).await.len(), 3, "each was stored once");
         }
+        Ok(())
     })
     .await;
 }
