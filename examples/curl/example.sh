@@ -1,12 +1,12 @@
 #!/bin/sh
 # Changes an organization and follows its change log, over REST with curl.
 #
-# ORGD_HTTP is the service's address, such as http://127.0.0.1:8080, ORGD_TOKEN a token,
-# ORGD_ORGANIZATION the id of an organization, ORGD_ENTRIES how many changes to show before the end;
+# EXAMPLE_HTTP is the service's address, such as http://127.0.0.1:8080, ORGD_TOKEN a token,
+# EXAMPLE_ORGANIZATION the id of an organization, EXAMPLE_ENTRIES how many changes to show before the end;
 # without it there is none.
 set -eu
 
-url=${ORGD_HTTP:?}/v1/organizations/${ORGD_ORGANIZATION:?}
+url=${EXAMPLE_HTTP:?}/v1/organizations/${EXAMPLE_ORGANIZATION:?}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 trap 'exit 130' INT TERM
@@ -125,4 +125,4 @@ follow() {
 
 change_name
 clear_subscription
-follow 0 "${ORGD_ENTRIES:-0}"
+follow 0 "${EXAMPLE_ENTRIES:-0}"

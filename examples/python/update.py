@@ -1,7 +1,7 @@
 """Changes an organization and follows its change log, over gRPC without generated code.
 
-The service describes itself by reflection. ORGD_GRPC is its host:port, ORGD_TOKEN a token,
-ORGD_ORGANIZATION the id of an organization, ORGD_ENTRIES how many changes to show before the end;
+The service describes itself by reflection. EXAMPLE_GRPC is its host:port, ORGD_TOKEN a token,
+EXAMPLE_ORGANIZATION the id of an organization, EXAMPLE_ENTRIES how many changes to show before the end;
 without it there is none.
 """
 
@@ -24,15 +24,15 @@ SERVICE = "organization.v1.OrganizationService"
 NAME = "By the Python example"
 TIMEOUT_S = 10  # what a call may take, each try by itself
 TRIES = 4
+# A stream that is lost without a word is noticed by a ping that nobody answers.
+KEEP_ALIVE = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
 WAIT_S = 1  # where the answer does not say how long to wait
-POLL_S = 0.5  # between two looks at the end of the change log
-PAGE_SIZE = 2  # small, so that the example turns pages; the service gives 500 at most
 
 
 def main():
-    organization = int(variable("ORGD_ORGANIZATION"))
-    entries = os.environ.get("ORGD_ENTRIES")
-    with grpc.insecure_channel(variable("ORGD_GRPC")) as channel:
+    organization = int(variable("EXAMPLE_ORGANIZATION"))
+    entries = os.environ.get("EXAMPLE_ENTRIES")
+    with grpc.insecure_channel(variable("EXAMPLE_GRPC"), options=KEEP_ALIVE) as channel:
         client = Client(channel, variable("ORGD_TOKEN"))
         change_name(client, organization)
         clear_subscription(client, organization)
@@ -77,21 +77,25 @@ def clear_subscription(client, organization):
 
 
 def follow(client, organization, after):
-    """Yields the changes after a version, those to come too."""
-    token = ""
+    """Yields the changes after a version, those to come too. Each stream ends some day, as when its
+    instance stops, and the next one goes on where it ended."""
+    tries_left = TRIES
     while True:
-        page = client.call(
-            "ListChanges", organization_id=organization, page_size=PAGE_SIZE, page_token=token
-        )
-        for change in page.changes:
-            if change.version > after:
-                after = change.version
-                yield change
-        if page.next_page_token:
-            token = page.next_page_token
-        else:
-            # The last page grows as changes come, so it is read again.
-            time.sleep(POLL_S)
+        try:
+            stream = client.stream(
+                "Watch", organization_ids=[organization], from_versions={organization: after}
+            )
+            for change in stream:
+                tries_left = TRIES
+                if not change.heartbeat:
+                    after = change.version
+                    yield change
+        except grpc.RpcError as error:
+            tries_left -= 1
+            seconds = wait(error)
+            if seconds is None or not tries_left:
+                raise
+            time.sleep(seconds)
 
 
 class Client:
@@ -122,16 +126,23 @@ class Client:
                 time.sleep(seconds)
 
     def call_once(self, name, fields):
+        return self.send(self.channel.unary_unary, name, fields, timeout=TIMEOUT_S)
+
+    def stream(self, name, **fields):
+        # Without a timeout: it has no end of its own.
+        return self.send(self.channel.unary_stream, name, fields)
+
+    def send(self, kind, name, fields, **options):
         # The pool asks the service the first time, and remembers.
         method = self.pool.FindServiceByName(SERVICE).FindMethodByName(name)
         request = message_factory.GetMessageClass(method.input_type)
         response = message_factory.GetMessageClass(method.output_type)
-        send = self.channel.unary_unary(
+        send = kind(
             f"/{SERVICE}/{name}",
             request_serializer=request.SerializeToString,
             response_deserializer=response.FromString,
         )
-        return send(request(**fields), metadata=self.metadata, timeout=TIMEOUT_S)
+        return send(request(**fields), metadata=self.metadata, **options)
 
 
 def wait(error):

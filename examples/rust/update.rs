@@ -1,7 +1,7 @@
 //! Changes an organization and follows its change log, over gRPC with the generated client.
 //!
-//! `ORGD_GRPC` is the service's `host:port`, `ORGD_TOKEN` a token, `ORGD_ORGANIZATION` the id of an
-//! organization, `ORGD_ENTRIES` how many changes to show before the end; without it there is none.
+//! `EXAMPLE_GRPC` is the service's `host:port`, `ORGD_TOKEN` a token, `EXAMPLE_ORGANIZATION` the id of an
+//! organization, `EXAMPLE_ENTRIES` how many changes to show before the end; without it there is none.
 
 #![allow(
     clippy::print_stdout,
@@ -53,10 +53,10 @@ impl Interceptor for Bearer {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let id = variable("ORGD_ORGANIZATION")?.parse().context("ORGD_ORGANIZATION")?;
-    let entries = env::var("ORGD_ENTRIES").map_or(Ok(usize::MAX), |entries| entries.parse())?;
+    let id = variable("EXAMPLE_ORGANIZATION")?.parse().context("EXAMPLE_ORGANIZATION")?;
+    let entries = env::var("EXAMPLE_ENTRIES").map_or(Ok(usize::MAX), |entries| entries.parse())?;
     let bearer = Bearer(format!("Bearer {}", variable("ORGD_TOKEN")?).parse()?);
-    let endpoint = Endpoint::from_shared(format!("http://{}", variable("ORGD_GRPC")?))?;
+    let endpoint = Endpoint::from_shared(format!("http://{}", variable("EXAMPLE_GRPC")?))?;
     let client = OrganizationServiceClient::with_interceptor(endpoint.connect_lazy(), bearer);
 
     change_name(&client, id).await.map_err(told)?;

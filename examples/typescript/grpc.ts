@@ -1,8 +1,8 @@
 /**
  * Changes an organization and follows its change log, over gRPC.
  *
- * ORGD_GRPC is the service's host:port, ORGD_TOKEN a token, ORGD_ORGANIZATION the id of an
- * organization, ORGD_ENTRIES how many changes to show before the end; without it there is none.
+ * EXAMPLE_GRPC is the service's host:port, ORGD_TOKEN a token, EXAMPLE_ORGANIZATION the id of an
+ * organization, EXAMPLE_ENTRIES how many changes to show before the end; without it there is none.
  *
  * The types below gen/ are generated from the proto files by `npm run build`, with the options that
  * the proto files are loaded with here.
@@ -59,9 +59,9 @@ const options = { longs: Number, enums: String, defaults: true, json: true, incl
 const packages = loadPackageDefinition(loadSync(files, options));
 const { organization, google } = packages as unknown as ServiceTypes & StatusTypes;
 
-const id = Number(variable("ORGD_ORGANIZATION"));
+const id = Number(variable("EXAMPLE_ORGANIZATION"));
 const insecure = credentials.createInsecure();
-const client = new organization.v1.OrganizationService(variable("ORGD_GRPC"), insecure);
+const client = new organization.v1.OrganizationService(variable("EXAMPLE_GRPC"), insecure);
 const metadata = new Metadata();
 metadata.set("authorization", `Bearer ${variable("ORGD_TOKEN")}`);
 
@@ -168,7 +168,7 @@ function detail<T>(error: ServiceError, kind: string): T | undefined {
 async function main(): Promise<void> {
   await changeName();
   await clearSubscription();
-  let entries = Number(process.env["ORGD_ENTRIES"] ?? Infinity);
+  let entries = Number(process.env["EXAMPLE_ENTRIES"] ?? Infinity);
   for await (const { version, subject, fields } of follow(0)) {
     console.log(`change ${version} by ${subject}: ${fields.map(({ field }) => field).join(", ")}`);
     if (--entries <= 0) break;

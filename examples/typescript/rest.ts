@@ -1,8 +1,8 @@
 /**
  * Changes an organization and follows its change log, over REST with fetch.
  *
- * ORGD_HTTP is the service's address, such as http://127.0.0.1:8080, ORGD_TOKEN a token,
- * ORGD_ORGANIZATION the id of an organization, ORGD_ENTRIES how many changes to show before the end;
+ * EXAMPLE_HTTP is the service's address, such as http://127.0.0.1:8080, ORGD_TOKEN a token,
+ * EXAMPLE_ORGANIZATION the id of an organization, EXAMPLE_ENTRIES how many changes to show before the end;
  * without it there is none.
  */
 
@@ -59,7 +59,7 @@ function variable(name: string): string {
   process.exit(1);
 }
 
-const url = `${variable("ORGD_HTTP")}/v1/organizations/${variable("ORGD_ORGANIZATION")}`;
+const url = `${variable("EXAMPLE_HTTP")}/v1/organizations/${variable("EXAMPLE_ORGANIZATION")}`;
 const authorization = `Bearer ${variable("ORGD_TOKEN")}`;
 
 async function changeName(): Promise<void> {
@@ -146,7 +146,7 @@ async function call<T>(url: string, init: RequestInit = {}): Promise<T> {
 async function main(): Promise<void> {
   await changeName();
   await clearSubscription();
-  let entries = Number(process.env["ORGD_ENTRIES"] ?? Infinity);
+  let entries = Number(process.env["EXAMPLE_ENTRIES"] ?? Infinity);
   for await (const { version, subject, fields } of follow(0)) {
     console.log(`change ${version} by ${subject}: ${fields.map(({ field }) => field).join(", ")}`);
     if (--entries <= 0) break;

@@ -77,9 +77,11 @@ impl ListenerContext {
             match read {
                 Ok(Ok(client)) => address = client.unwrap_or(address),
                 Ok(Err(error)) => {
-                    return tracing::debug!(%error, "a connection did not begin as it must");
+                    return tracing::debug!(%error, %address, "a connection did not begin as it must");
                 }
-                Err(_) => return tracing::debug!("the head of the PROXY protocol took too long"),
+                Err(_) => {
+                    return tracing::debug!(%address, "the head of the PROXY protocol took too long");
+                }
             }
             // The proxy's place is given back first: a connection has one.
             drop(slot);

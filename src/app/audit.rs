@@ -2,7 +2,8 @@
 //! lasting record is the change log in the database.
 
 use crate::domain::{
-    Call, Credential, Error, Field, Organization, OrganizationId, Principal, Result,
+    Call, Credential, CredentialDigest, Error, Field, Organization, OrganizationId, Principal,
+    Result, reason,
 };
 
 /// Logs that an organization was changed or created, or already was as the change would make it.
@@ -16,6 +17,7 @@ pub(super) fn organization_event(
         target: "orgd::audit",
         action,
         subject = &*principal.subject,
+        credential = credential(principal),
         role = principal.role.as_str(),
         organization = organization.id.get(),
         etag = %organization.etag,
@@ -31,22 +33,35 @@ pub(super) fn checked<T>(
     organization: Option<OrganizationId>,
     decision: Result<T>,
 ) -> Result<T> {
-    if let Err(
-        error @ (Error::ForbiddenOrganization
-        | Error::ForbiddenCreation
-        | Error::ForbiddenFields { .. }),
-    ) = &decision
+    if let Err(error) = &decision
+        && let Some(reason) = reason_of_refusal(error)
     {
         tracing::info!(
             target: "orgd::audit",
             subject = &*principal.subject,
+            credential = credential(principal),
             role = principal.role.as_str(),
             organization = organization.map(OrganizationId::get),
-            reason = %error,
+            reason,
+            detail = %error,
             "refused"
         );
     }
     decision
+}
+
+fn reason_of_refusal(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::ForbiddenOrganization => Some(reason::ORGANIZATION_FORBIDDEN),
+        Error::ForbiddenCreation => Some(reason::CREATION_FORBIDDEN),
+        Error::ForbiddenFields { .. } => Some(reason::FIELD_FORBIDDEN),
+        _ => None,
+    }
+}
+
+/// The credential's id as `orgd credential list` shows it; none of an operator's own.
+fn credential(principal: &Principal) -> Option<String> {
+    principal.credential.as_ref().map(CredentialDigest::short_id)
 }
 
 pub(super) fn credential_event(action: &'static str, credential: &Credential) {

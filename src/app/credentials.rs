@@ -87,13 +87,14 @@ pub async fn revoke(store: &Store, id: &str) -> Result<StoredCredential> {
             store.outlast_older_writes(digest).await.map_err(Error::of_change)?;
             Ok(credential)
         }
-        (None, _) => Err(Error::invalid(
-            "id",
-            reason::CREDENTIAL_NOT_FOUND,
-            "No credential has an id like this.",
-        )),
+        (None, _) => {
+            let description = format!("No credential has an id that begins with \"{id}\".");
+            Err(Error::invalid("id", reason::CREDENTIAL_NOT_FOUND, description))
+        }
         (Some(_), false) => {
-            let description = "Several credentials have an id like this; give more digits.";
+            let description = format!(
+                "Several credentials have an id that begins with \"{id}\": give more digits."
+            );
             Err(Error::invalid("id", reason::CREDENTIAL_NOT_FOUND, description))
         }
     }

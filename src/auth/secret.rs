@@ -33,6 +33,12 @@ impl Secret {
         Some(Self { kind, text: text.into() })
     }
 
+    /// Whether a text has the form of an API key, but not its checksum.
+    #[must_use]
+    pub fn is_mistyped_key(text: &str) -> bool {
+        api_key_parts(text).is_some_and(|(random, sum)| sum != checksum(&random))
+    }
+
     pub fn generate(kind: CredentialKind) -> Result<Self, getrandom::Error> {
         let text = match kind {
             CredentialKind::Bearer => {
@@ -77,12 +83,13 @@ fn is_bearer_token(text: &str) -> bool {
 }
 
 fn is_api_key(text: &str) -> bool {
-    let Some(encoded) = text.strip_prefix(API_KEY_PREFIX) else { return false };
-    let Ok(decoded) = HEXLOWER.decode(encoded.as_bytes()) else { return false };
-    match decoded.split_last_chunk::<CHECKSUM_BYTES>() {
-        Some((random, sum)) => random.len() == API_KEY_RANDOM_BYTES && *sum == checksum(random),
-        None => false,
-    }
+    api_key_parts(text).is_some_and(|(random, sum)| sum == checksum(&random))
+}
+
+fn api_key_parts(text: &str) -> Option<([u8; API_KEY_RANDOM_BYTES], [u8; CHECKSUM_BYTES])> {
+    let decoded = HEXLOWER.decode(text.strip_prefix(API_KEY_PREFIX)?.as_bytes()).ok()?;
+    let (random, sum) = decoded.split_last_chunk()?;
+    Some((random.try_into().ok()?, *sum))
 }
 
 /// Not against forgery: it tells a mistyped or cut key, and a scanner's false find, from a real one.

@@ -53,7 +53,7 @@ pub(super) struct IssueArgs {
     /// How long the credential is valid, such as 30d or 12h; without it, until it is revoked
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     expires_in: Option<std::time::Duration>,
-    /// The holder's name, for logs and records
+    /// The holder's name in logs and change logs. Credentials of one name share its rate limit and its idempotency keys; without a name one is made of role and id
     #[arg(long)]
     subject: Option<String>,
     /// A note: what the credential is for
@@ -62,7 +62,7 @@ pub(super) struct IssueArgs {
     /// Read the secret from standard input instead of making a new one
     #[arg(long)]
     secret_stdin: bool,
-    /// Do nothing if the subject has a valid credential already
+    /// Issue and print nothing if the subject has a valid credential already, whatever its role and organization
     #[arg(long, requires = "subject")]
     if_absent: bool,
     #[command(flatten)]
@@ -148,7 +148,12 @@ fn imported_secret(kind: CredentialKind) -> Result<Secret> {
         .take(SECRET_BYTES_MAX)
         .read_to_string(&mut text)
         .context("cannot read the secret from standard input")?;
-    match Secret::parse(text.trim_end_matches(['\r', '\n'])) {
+    let text = text.trim_end_matches(['\r', '\n']);
+    match Secret::parse(text) {
+        _ if Secret::is_mistyped_key(text) => bail!(
+            "the API key's checksum is wrong, so it was mistyped or made up: its last 8 digits are the \
+             CRC-32 of the 20 bytes before them; leave out --secret-stdin to get a new one"
+        ),
         Some(secret) if secret.kind() == kind => Ok(secret),
         _ => bail!(
             "standard input holds no secret of kind {}: a bearer token is a lower-case UUID \
@@ -174,6 +179,7 @@ async fn list(args: StoreArgs) -> Result<()> {
             "EXPIRES",
             "LAST USED",
             "STATE",
+            "DESCRIPTION",
         ];
         output::table(&headings, &rows)
     })?;
@@ -204,6 +210,7 @@ fn row(stored: &StoredCredential) -> Vec<String> {
         credential.expires_at.map_or_else(|| "-".to_owned(), output::time),
         stored.last_used_at.map_or_else(|| "-".to_owned(), output::time),
         stored.state(now()).as_str().to_owned(),
+        credential.description.clone().unwrap_or_else(|| "-".to_owned()),
     ]
 }
 

@@ -15,7 +15,7 @@ use crate::{
 pub(super) struct StoreArgs {
     #[command(flatten)]
     pub(super) database: DatabaseArgs,
-    /// Print JSON
+    /// Print JSON, one value: a list is one array
     #[arg(long, help_heading = None)]
     pub(super) json: bool,
 }

@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use axum::body::Body;
 use http::{Request, StatusCode, header::HOST};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
+
+use crate::server;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -33,7 +35,10 @@ fn reachable(mut addr: SocketAddr) -> SocketAddr {
 }
 
 async fn ask(addr: SocketAddr) -> Result<StatusCode> {
-    let stream = TcpStream::connect(addr).await.with_context(|| format!("cannot reach {addr}"))?;
+    let stream = TcpStream::connect(addr).await.map_err(|error| {
+        let known = server::not_connected(&error, "--ops-addr (ORGD_OPS_ADDR)");
+        anyhow!("cannot reach {addr}: {}", known.unwrap_or_else(|| error.to_string()))
+    })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get("/readyz").header(HOST, addr.to_string()).body(Body::empty())?;
     tokio::select! {

@@ -1,5 +1,6 @@
 //! The commands: each parses its words, calls one function, and prints what it answers.
 
+mod contradictions;
 mod credential;
 mod database;
 mod demo;
@@ -17,7 +18,7 @@ mod stored;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use clap_complete::Shell;
 
@@ -28,7 +29,6 @@ use crate::{
         PoolArgs, ServerArgs, ServingArgs, Settings, TraceArgs, UpstreamArgs,
     },
     server::{self, HttpListeners, Listeners},
-    store::STATEMENT_TIMEOUT_MAX,
     telemetry::Telemetry,
 };
 
@@ -185,8 +185,12 @@ fn warn_of_misspelt(command: &Command) {
         if command.serves() {
             tracing::warn!(variable, nearest, "a variable has no effect: there is no such setting");
         } else {
+            let hint = nearest.map_or_else(
+                || "`orgd config` lists all that there are.".to_owned(),
+                |nearest| format!("The nearest is {nearest}."),
+            );
             output::note(&format!(
-                "warning: {variable} has no effect: there is no such setting. The nearest is {nearest}."
+                "warning: {variable} has no effect: there is no such setting. {hint}"
             ));
         }
     }
@@ -211,16 +215,8 @@ impl Command {
         match self {
             Self::Serve(args) => {
                 let ServeArgs { listen, database, pool, auth, serving } = *args;
-                ensure!(
-                    pool.database_statement_timeout.0 < serving.limits.request_deadline.0,
-                    "--database-statement-timeout must be shorter than --request-deadline: a \
-                     statement would be applied after its caller was told that its time is over"
-                );
-                ensure!(
-                    pool.database_statement_timeout.0 <= STATEMENT_TIMEOUT_MAX,
-                    "--database-statement-timeout must be {STATEMENT_TIMEOUT_MAX:?} at most: a \
-                     revocation waits until every statement that began before it is over"
-                );
+                contradictions::of_serving(&serving)?;
+                contradictions::of_pool(&pool, &serving)?;
                 start::version();
                 start::database(&database.url()?);
                 let listeners = Listeners::bind(&listen).await?;
@@ -230,6 +226,7 @@ impl Command {
             }
             Self::Gateway(args) => {
                 let GatewayArgs { listen, upstream, serving } = *args;
+                contradictions::of_serving(&serving)?;
                 start::version();
                 start::upstream(&upstream.upstream);
                 let listeners = HttpListeners::bind(&listen).await?;
@@ -254,6 +251,7 @@ impl Command {
             Self::Healthcheck(args) => healthcheck::run(args.ops_addr).await?,
             Self::Demo(args) => {
                 let DemoArgs { listen, auth, serving } = *args;
+                contradictions::of_serving(&serving)?;
                 demo::run(listen, auth, serving).await?;
             }
         }

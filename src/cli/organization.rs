@@ -13,13 +13,13 @@ pub(super) enum OrganizationCommand {
     /// Create an organization; the service chooses its id
     #[command(after_help = EXIT_CODES)]
     Create(Box<CreateArgs>),
-    /// Show an organization
+    /// Show an organization; its handshake only with --json
     #[command(after_help = EXIT_CODES)]
     Get(GetArgs),
     /// Change an organization
     #[command(after_help = EXIT_CODES)]
     Update(Box<UpdateArgs>),
-    /// List the organizations that the token may see
+    /// List the organizations that the token may see; their handshakes only with --json
     #[command(after_help = EXIT_CODES)]
     List(ServiceArgs),
     /// Show the changes of an organization

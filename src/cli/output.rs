@@ -13,6 +13,12 @@ use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use unicode_width::UnicodeWidthStr;
 
+use crate::{
+    domain::{self, Violation},
+    grpc::status::reason_of,
+    telemetry::causes,
+};
+
 const HEADING: Style = Style::new().bold();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
@@ -97,6 +103,26 @@ fn error(text: &str) {
     let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {text}");
 }
 
+/// A refusal of the database's commands: a sentence and its reason, as those of a service have them.
+fn refusal(error: &domain::Error) -> String {
+    match error {
+        domain::Error::Invalid(violations) => {
+            let sentence = |one: &Violation| format!("{} ({})", one.description, one.reason);
+            violations.iter().map(sentence).collect::<Vec<_>>().join("\n  ")
+        }
+        // Its own words are for clients of a service.
+        domain::Error::Unavailable(cause) | domain::Error::Internal(cause) => {
+            format!("the database cannot be used: {} ({})", causes(&**cause), reason_of(error))
+        }
+        domain::Error::OutcomeUnknown(cause) => format!(
+            "the database cannot be used; look whether the change is stored: {} ({})",
+            causes(&**cause),
+            reason_of(error)
+        ),
+        error => format!("{error} ({})", reason_of(error)),
+    }
+}
+
 pub(super) fn failure(error: &Error) -> ExitCode {
     if let Some(error) = error.downcast_ref::<clap::Error>() {
         if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -109,7 +135,7 @@ pub(super) fn failure(error: &Error) -> ExitCode {
     if error.is::<SeenEnough>() {
         return ExitCode::SUCCESS;
     }
-    self::error(&format!("{error:#}"));
+    self::error(&error.downcast_ref().map_or_else(|| format!("{error:#}"), refusal));
     error.downcast_ref().map_or(ExitCode::FAILURE, |Failed { code, .. }| ExitCode::from(*code))
 }
 

@@ -10,7 +10,12 @@ use super::{
     output::{self, Failed, WRONG_WORDS},
     service::Service,
 };
-use crate::{config::ServerArgs, domain::Field, gateway, proto::v1};
+use crate::{
+    config::ServerArgs,
+    domain::{Field, OrganizationId},
+    gateway,
+    proto::v1,
+};
 
 /// Entries of a page, the most that the service gives.
 const PAGE_SIZE: i32 = 1000;
@@ -19,9 +24,8 @@ const PAGE_SIZE: i32 = 1000;
 pub(super) struct CreateArgs {
     #[command(flatten)]
     fields: FieldArgs<true>,
-    /// Check everything, create nothing
-    #[arg(long)]
-    validate_only: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
     #[command(flatten)]
     service: ServiceArgs,
 }
@@ -29,6 +33,7 @@ pub(super) struct CreateArgs {
 #[derive(Args, Debug)]
 pub(super) struct GetArgs {
     /// The organization's id
+    #[arg(value_parser = id)]
     id: i64,
     #[command(flatten)]
     service: ServiceArgs,
@@ -37,15 +42,15 @@ pub(super) struct GetArgs {
 #[derive(Args, Debug)]
 pub(super) struct UpdateArgs {
     /// The organization's id
+    #[arg(value_parser = id)]
     id: i64,
     #[command(flatten)]
     fields: FieldArgs<false>,
     /// Change it only if this is still its etag, such as 3 or '"3"'
     #[arg(long, value_parser = etag)]
     etag: Option<String>,
-    /// Check everything, change nothing
-    #[arg(long)]
-    validate_only: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
     #[command(flatten)]
     service: ServiceArgs,
 }
@@ -53,6 +58,7 @@ pub(super) struct UpdateArgs {
 #[derive(Args, Debug)]
 pub(super) struct ChangesArgs {
     /// The organization's id
+    #[arg(value_parser = id)]
     id: i64,
     /// Only the changes after this version
     #[arg(long, default_value_t = 0, value_name = "VERSION")]
@@ -62,6 +68,31 @@ pub(super) struct ChangesArgs {
     follow: bool,
     #[command(flatten)]
     service: ServiceArgs,
+}
+
+/// How a change is made.
+#[derive(Args, Debug)]
+pub(super) struct ChangeArgs {
+    /// Check everything, store nothing
+    #[arg(long)]
+    validate_only: bool,
+    /// The change's idempotency key: a command that failed can be run again under the same key, and the change is made once. Without it each run has a new one
+    #[arg(long, value_name = "UUID")]
+    key: Option<Uuid>,
+}
+
+impl ChangeArgs {
+    fn key(&self) -> Uuid {
+        self.key.unwrap_or_else(Uuid::new_v4)
+    }
+
+    fn print(&self, json: bool, organization: v1::Organization) -> Result<()> {
+        print_organizations(json, vec![organization])?;
+        if self.validate_only {
+            output::note("Checked only: nothing was stored.");
+        }
+        Ok(())
+    }
 }
 
 /// Which service, and how to print what it answers.
@@ -74,6 +105,11 @@ pub(super) struct ServiceArgs {
     pub(super) json: bool,
 }
 
+/// Which numbers are ids is the service's to say.
+fn id(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("an id is a number from 1 to {}", OrganizationId::MAX))
+}
+
 /// An etag with its quotation marks, which a shell takes away.
 #[expect(clippy::unnecessary_wraps, reason = "the signature is clap's")]
 fn etag(text: &str) -> Result<String, std::convert::Infallible> {
@@ -82,18 +118,18 @@ fn etag(text: &str) -> Result<String, std::convert::Infallible> {
 }
 
 pub(super) async fn create(args: CreateArgs) -> Result<()> {
-    let FieldArgs(fields) = args.fields;
+    let (FieldArgs(fields), key) = (args.fields, args.change.key());
     let mut service = Service::connect(&args.service.server)?;
     let request = service.request(v1::CreateOrganizationRequest {
         // The id is the service's to choose.
         organization: gateway::update_message(0, fields).organization,
-        validate_only: args.validate_only,
-        request_id: Uuid::new_v4().to_string(),
+        validate_only: args.change.validate_only,
+        request_id: key.to_string(),
         ..Default::default()
     });
     let answer = service.client.create(request).await;
-    let created = service.answer(answer)?;
-    print_organizations(args.service.json, vec![created])
+    let created = service.answer_to_change(answer, key)?;
+    args.change.print(args.service.json, created)
 }
 
 pub(super) async fn get(args: GetArgs) -> Result<()> {
@@ -111,10 +147,10 @@ pub(super) async fn update(args: UpdateArgs) -> Result<()> {
         return Err(Failed::new(WRONG_WORDS, sentence).into());
     }
     let mut service = Service::connect(&args.service.server)?;
+    let key = args.change.key();
     let mut message = v1::UpdateOrganizationRequest {
-        validate_only: args.validate_only,
-        // Of this run: a caller that tries the command again makes another request.
-        request_id: Uuid::new_v4().to_string(),
+        validate_only: args.change.validate_only,
+        request_id: key.to_string(),
         ..gateway::update_message(args.id, changes)
     };
     if let Some(organization) = &mut message.organization {
@@ -122,8 +158,8 @@ pub(super) async fn update(args: UpdateArgs) -> Result<()> {
     }
     let request = service.request(message);
     let answer = service.client.update(request).await;
-    let updated = service.answer(answer)?;
-    print_organizations(args.service.json, vec![updated])
+    let updated = service.answer_to_change(answer, key)?;
+    args.change.print(args.service.json, updated)
 }
 
 pub(super) async fn list(ServiceArgs { server, json }: ServiceArgs) -> Result<()> {

@@ -11,16 +11,17 @@ use tonic::{
     transport::Channel,
 };
 use tonic_types::StatusExt;
+use uuid::Uuid;
 
 use super::output::{Failed, WRONG_WORDS};
 use crate::{
     config::{ServerArgs, secret_in_file},
     proto::{request_id, v1::organization_service_client::OrganizationServiceClient},
-    server::{Flags, Peer, endpoint, unreachable},
+    server::{Flags, Peer, endpoint, is_of_tls, unreachable},
 };
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-const FLAGS: Flags = Flags { uri: "--server", ca: "--server-ca" };
+const FLAGS: Flags = Flags { uri: "--server (ORGD_SERVER)", ca: "--server-ca (ORGD_SERVER_CA)" };
 
 /// Exit codes beside 0, 1 for any other failure, and 2 for words that are wrong.
 pub(super) const EXIT_CODES: &str = "\
@@ -67,11 +68,29 @@ impl Service {
         answer.map(Response::into_inner).map_err(|status| self.failed(&status))
     }
 
+    /// The same of a change: whoever does not know whether it was made can run the command again.
+    pub(super) fn answer_to_change<T>(
+        &self,
+        answer: Result<Response<T>, Status>,
+        key: Uuid,
+    ) -> Result<T> {
+        answer.map(Response::into_inner).map_err(|status| {
+            let code = exit_code(status.code());
+            let error = self.failed(&status);
+            if code != UNREACHABLE {
+                return error;
+            }
+            let hint = format!("run the command again with --key {key}: the change is made once");
+            Failed::new(code, format!("{error}\n  {hint}")).into()
+        })
+    }
+
     /// A call's failure as a sentence with its exit code.
     pub(super) fn failed(&self, status: &Status) -> Error {
         let details = status.get_error_details();
         let Some(info) = details.error_info() else {
-            return Failed::new(UNREACHABLE, unreachable(&self.uri, FLAGS, status)).into();
+            let code = if is_of_tls(status) { 1 } else { UNREACHABLE };
+            return Failed::new(code, unreachable(&self.uri, FLAGS, status)).into();
         };
         let id = status.metadata().get(request_id::HEADER.as_str());
         let id = id.and_then(|id| id.to_str().ok()).unwrap_or("unknown");
@@ -110,6 +129,10 @@ fn token(args: &ServerArgs) -> Result<SecretString> {
 fn given(token: SecretString) -> Result<SecretString> {
     if token.expose_secret().is_empty() {
         let sentence = "a token is needed: in the variable ORGD_TOKEN, or in --token-file";
+        return Err(Failed::new(TOKEN, sentence).into());
+    }
+    if token.expose_secret().contains(' ') {
+        let sentence = "the token has a space in it; leave out the word before it, such as Bearer";
         return Err(Failed::new(TOKEN, sentence).into());
     }
     Ok(token)

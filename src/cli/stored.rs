@@ -18,7 +18,7 @@ use crate::{
 pub(super) enum DatabaseCommand {
     /// Store a new organization, under an id of your choice
     CreateOrganization(CreateArgs),
-    /// Show an organization; changes nothing
+    /// Show an organization, its handshake only with --json; changes nothing
     GetOrganization(GetArgs),
 }
 

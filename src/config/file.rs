@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{
     Arg, ArgMatches, Command,
-    error::{ContextKind, ContextValue},
+    error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
 use toml::Value;
@@ -88,7 +88,32 @@ fn matches(command: &Command, words: &[OsString]) -> Result<ArgMatches> {
         Err(error) if !error.use_stderr() => command.clone().try_get_matches_from(words),
         read => read,
     };
-    Ok(read.map_err(discreet)?)
+    Ok(read.map_err(|error| discreet(with_variables(command, error)))?)
+}
+
+/// The error where something is missing with the variables that may say it. Without the usage, which has only
+/// what was said by flags.
+fn with_variables(command: &Command, mut error: clap::Error) -> clap::Error {
+    if error.kind() == ErrorKind::MissingRequiredArgument
+        && let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg)
+    {
+        let missing = missing.iter().map(|said| match variable(command, said) {
+            Some(variable) => format!("{said} ({variable})"),
+            None => said.clone(),
+        });
+        let missing = ContextValue::Strings(missing.collect());
+        error.insert(ContextKind::InvalidArg, missing);
+        error.remove(ContextKind::Usage);
+    }
+    error
+}
+
+/// The variable of a flag such as `--tls-key <FILE>`.
+fn variable(command: &Command, said: &str) -> Option<String> {
+    let long = said.strip_prefix("--")?.split(' ').next();
+    let arg = command.get_arguments().find(|arg| arg.get_long() == long);
+    let here = arg.and_then(Arg::get_env).map(|name| name.to_string_lossy().into_owned());
+    here.or_else(|| command.get_subcommands().find_map(|inner| variable(inner, said)))
 }
 
 fn is_explicit(source: Option<ValueSource>) -> bool {

@@ -9,7 +9,7 @@ use super::values::{TimeSpan, number, time_span_or_none};
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
-    /// Connections of one listener at most. One source address may have half of what others leave; if it opens more, its connection that is idle for longest is closed
+    /// The most connections of one listener. Half of those that other source addresses leave free may be of one address. If an address opens more, its connection that is idle for longest is closed
     #[arg(
         long,
         env = "ORGD_CONNECTIONS_MAX",
@@ -27,7 +27,7 @@ pub struct Limits {
         value_parser = RangedU64ValueParser::<u32>::new().range(1..=u32::MAX.into())
     )]
     pub streams_max: u32,
-    /// Bytes that clients of both listeners may hold: 16 KiB for each request under way, and more for answers that are not taken. One source address, or one credential's answers, has half of what others leave, and a connection an eighth of all
+    /// The most bytes that clients of the gRPC and REST listeners hold together: 16 KiB for each request under way, and more for large bodies and for answers that are not taken. Half of what others leave free is for one source address, and for the answers of one credential; an eighth of all is for one connection
     #[arg(
         long,
         env = "ORGD_HELD_BYTES_MAX",

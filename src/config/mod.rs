@@ -171,7 +171,7 @@ pub struct PoolArgs {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Authentication")]
 pub struct AuthArgs {
-    /// How long a credential is remembered. Until then a revoked one can still read, but never write. 0s: not at all
+    /// How long the service remembers that a credential is valid. For so long a revoked one can still read; it can never write. 0s: the database is asked for each call
     #[arg(
         long,
         env = "ORGD_AUTH_CACHE_TTL",

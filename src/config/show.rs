@@ -24,7 +24,8 @@ pub fn effective(settings: &Settings) -> Result<String> {
         let (key, source) = (arg.get_id(), source(settings, matches, &arg));
         let _ = match value(matches, &arg) {
             _ if *key == *"config" => writeln!(text, "# config: {source}"),
-            Some(_) if is_secret(&arg) => {
+            // A default is no secret.
+            Some(_) if is_secret(&arg) && source != "default" => {
                 writeln!(text, "# {key} = (not shown)  # {source}")
             }
             Some(value) => writeln!(text, "{key} = {value}  # {source}"),

@@ -13,6 +13,7 @@ use crate::{
     domain::{Error, Violation, reason},
     proto::{ERROR_DOMAIN, code, timeout},
     rate_limit::RateLimitStatus,
+    telemetry::causes,
 };
 
 /// When to try again, where trying again helps.
@@ -69,10 +70,10 @@ pub fn of(error: Error) -> Status {
     Status::with_error_details(code, message, details)
 }
 
-/// An error with all that caused it, for the log.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+#[must_use]
+pub fn reason_of(error: &Error) -> &'static str {
+    let (_, reason) = code_and_reason(error);
+    reason
 }
 
 fn code_and_reason(error: &Error) -> (Code, &'static str) {

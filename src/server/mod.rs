@@ -30,10 +30,11 @@ use tonic_health::server::HealthReporter;
 
 use self::{
     running::{Operators, Running},
+    unreachable::silent,
     upstream::Upstream,
 };
 pub use self::{
-    unreachable::{Flags, unreachable},
+    unreachable::{Flags, is_of_tls, not_connected, unreachable},
     upstream::{Peer, endpoint},
 };
 use crate::{
@@ -215,7 +216,8 @@ pub async fn serve_gateway(
     let operators = Operators::start().context("cannot start the operators' thread")?;
     let mut running = Running::start(serving, &operators).await?;
     let sources = RateLimit::new(RateScope::Source, rates.rate_limit_source);
-    let flags = Flags { uri: "--upstream", ca: "--upstream-ca" };
+    let flags = Flags { uri: "--upstream (ORGD_UPSTREAM)", ca: "--upstream-ca (ORGD_UPSTREAM_CA)" };
+    let silent = silent(&upstream);
     let peer = Peer { uri: &upstream, ca: upstream_ca.as_deref(), flags };
     let upstream = Arc::new(Upstream::new(peer, limits.watches_max)?);
     let transport = upstream.transport();
@@ -225,9 +227,9 @@ pub async fn serve_gateway(
         let upstream = upstream.clone();
         async move { upstream.probe().await }
     };
-    running.keep_probing(probe, async |failure| {
-        let late = || "the service gave no answer in time".to_owned();
-        failure.map_or_else(late, |failure| format!("{failure:#}"))
+    running.keep_probing(probe, move |failure| {
+        let reason = failure.map_or_else(|| silent.clone(), |failure| format!("{failure:#}"));
+        async move { reason }
     });
     let no_principals = PrincipalLimits::default();
     running.keep(housekeeping(metrics.clone(), running.budget(), sources, no_principals));

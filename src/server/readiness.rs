@@ -19,6 +19,8 @@ const FAILURES_MAX: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// Never ready so far.
+    Starting,
     NotReady,
     Ready,
     Stopping,
@@ -30,7 +32,7 @@ pub(super) struct Readiness(watch::Sender<State>);
 impl Readiness {
     pub(super) fn new() -> Self {
         metrics::ready(false);
-        Self(watch::Sender::new(State::NotReady))
+        Self(watch::Sender::new(State::Starting))
     }
 
     /// Asks `probe` again and again whether the service can do its work, until it is stopping. `explain` has
@@ -42,7 +44,7 @@ impl Readiness {
     ) -> Result<()> {
         let mut ticks = interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failures = 0;
+        let mut failures = Failures::default();
         let mut changes = self.0.subscribe();
         loop {
             tokio::select! {
@@ -51,38 +53,44 @@ impl Readiness {
             }
             let failure = match timeout(PROBE_TIMEOUT, probe()).await {
                 Ok(Ok(())) => {
-                    failures = 0;
-                    self.set(State::Ready, "");
+                    failures = Failures::default();
+                    self.ready();
                     continue;
                 }
                 Ok(Err(error)) => Some(error),
                 Err(_) => None,
             };
-            failures += 1;
             // To find the words takes a moment, so only where they are said.
-            if failures >= FAILURES_MAX && *self.0.borrow() == State::Ready {
-                let reason = explain(failure).await;
-                self.set(State::NotReady, &reason);
+            if failures.is_news(failure.as_ref()) {
+                self.not_ready(&explain(failure).await);
             }
         }
     }
 
-    fn set(&self, next: State, reason: &str) {
-        let ready = next == State::Ready;
+    fn ready(&self) {
+        self.change(State::Ready, || tracing::info!(ready = true, "readiness has changed"));
+    }
+
+    /// Also where it was not ready before: for another reason, or never ready.
+    fn not_ready(&self, reason: &str) {
+        let say = || tracing::warn!(ready = false, reason, "readiness has changed");
+        if !self.change(State::NotReady, say) && *self.0.borrow() == State::NotReady {
+            tracing::warn!(ready = false, reason, "still not ready, for another reason");
+        }
+    }
+
+    /// Answers whether there was another state before.
+    fn change(&self, next: State, say: impl FnOnce()) -> bool {
         self.0.send_if_modified(|state| {
             // A stopping process never becomes ready again.
             let changed = *state != next && *state != State::Stopping;
             if changed {
-                if ready {
-                    tracing::info!(ready, "readiness has changed");
-                } else {
-                    tracing::warn!(ready, reason, "readiness has changed");
-                }
-                metrics::ready(ready);
+                say();
+                metrics::ready(next == State::Ready);
                 *state = next;
             }
             changed
-        });
+        })
     }
 
     pub(super) fn stop(&self) {
@@ -108,10 +116,64 @@ impl Readiness {
         let ready = move || async move {
             match *readiness.0.borrow() {
                 State::Ready => (StatusCode::OK, "ready\n"),
-                State::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+                State::Starting | State::NotReady => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+                }
                 State::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
             }
         };
         Router::new().route("/livez", get(async || "live\n")).route("/readyz", get(ready))
+    }
+}
+
+/// The failed probes since the last good one.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u32,
+    last: String,
+    /// How many in a row were as the last one.
+    alike: u32,
+    told: Option<String>,
+}
+
+impl Failures {
+    /// Notes a failure, None for a probe without an answer, and answers whether its cause is to be told: once there
+    /// are enough, and again when another cause stays. Causes that alternate are told once.
+    fn is_news(&mut self, failure: Option<&Error>) -> bool {
+        let failure = failure.map(|error| format!("{error:#}")).unwrap_or_default();
+        self.count += 1;
+        self.alike = if failure == self.last { self.alike + 1 } else { 1 };
+        self.last = failure;
+        let is_news = match &self.told {
+            None => self.count >= FAILURES_MAX,
+            Some(told) => self.alike >= FAILURES_MAX && *told != self.last,
+        };
+        if is_news {
+            self.told = Some(self.last.clone());
+        }
+        is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once_and_another_when_it_stays() {
+        let mut failures = Failures::default();
+        let causes = ["a", "b", "b", "b", "a", "b", "a", "a", "a"];
+        let told: Vec<_> =
+            causes.iter().map(|cause| failures.is_news(Some(&anyhow!(*cause)))).collect();
+        assert_eq!(told, [false, true, false, false, false, false, false, true, false]);
+    }
+
+    #[test]
+    fn a_probe_that_has_no_answer_is_a_cause_too() {
+        let mut failures = Failures::default();
+        let told = [(); 3].map(|()| failures.is_news(None));
+        assert_eq!(told, [false, true, false]);
     }
 }

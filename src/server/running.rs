@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, thread, time::Duration};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use axum::{Router, routing::MethodRouter};
 use orgd_listener::{Budget, ListenerContext, Protocol, Stages, Tls, accept_loop};
 use tokio::{
@@ -68,10 +68,6 @@ pub(super) struct Running {
 impl Running {
     pub(super) async fn start(serving: ServingArgs, operators: &Operators) -> Result<Self> {
         let ServingArgs { limits, proxies, tls, .. } = serving;
-        ensure!(
-            !proxies.proxy_protocol || !proxies.trusted_proxies.is_empty(),
-            "--proxy-protocol needs --trusted-proxies: nobody else could connect"
-        );
         let tls = certificate(tls).await?;
         let mut running = Self {
             limits,

@@ -7,10 +7,12 @@ use std::{
 };
 
 use http::{Uri, uri::Authority};
-use tokio_rustls::rustls::{self, CertificateError};
+use tokio_rustls::rustls::{self, CertificateError, OtherError};
 use tonic::{Status, TimeoutExpired};
 
-/// The flags that name a service and its CA, as an error says what to set.
+const NO_ANSWER: &str = "no answer in time";
+
+/// The flags that name a service and its CA, with their variables, as an error says what to set.
 #[derive(Clone, Copy, Debug)]
 pub struct Flags {
     pub uri: &'static str,
@@ -27,6 +29,38 @@ pub fn unreachable(uri: &Uri, flags: Flags, status: &Status) -> String {
     format!("{}://{authority}: {sentence}", uri.scheme_str().unwrap_or_default())
 }
 
+/// For a service that gave no answer while somebody waited.
+pub(super) fn silent(uri: &Uri) -> String {
+    let authority = uri.authority().map_or("", Authority::as_str);
+    format!("{}://{authority}: {NO_ANSWER}", uri.scheme_str().unwrap_or_default())
+}
+
+/// Whether TLS is at fault: certificates and settings, which no new try mends.
+#[must_use]
+pub fn is_of_tls(status: &Status) -> bool {
+    status.source().is_some_and(|error| chain(error).any(|error| tls_error(error).is_some()))
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
+}
+
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
+}
+
+/// Why there is no connection to an address, where that is known; `flag` names it.
+#[must_use]
+pub fn not_connected(error: &io::Error, flag: &str) -> Option<String> {
+    let sentence = match error.kind() {
+        ErrorKind::ConnectionRefused => "connection refused; start the service there, or",
+        ErrorKind::TimedOut => "nobody takes the connection in time;",
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "no way to this address;",
+        _ => return None,
+    };
+    Some(format!("{sentence} set {flag}"))
+}
+
 struct Cause<'a> {
     authority: &'a str,
     is_tls: bool,
@@ -35,31 +69,22 @@ struct Cause<'a> {
 
 impl Cause<'_> {
     fn of(&self, error: &(dyn Error + 'static)) -> String {
-        let mut chain =
-            iter::successors(Some(error), |&error: &&(dyn Error + 'static)| error.source());
-        chain.find_map(|error| self.of_one(error)).unwrap_or_else(|| self.of_end())
+        chain(error).find_map(|error| self.of_one(error)).unwrap_or_else(|| self.of_end())
     }
 
     fn of_one(&self, error: &(dyn Error + 'static)) -> Option<String> {
         let uri = self.flags.uri;
         if error.is::<TimeoutExpired>() {
-            return Some("no answer in time".to_owned());
+            return Some(NO_ANSWER.to_owned());
         }
         // The resolver's error has no type of its own.
         if error.to_string() == "dns error" {
             return Some(format!("no address is known for this host name; set {uri}"));
         }
-        let error = error.downcast_ref::<io::Error>()?;
-        if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        if let Some(error) = tls_error(error) {
             return Some(self.of_tls(error));
         }
-        let sentence = match error.kind() {
-            ErrorKind::ConnectionRefused => "connection refused",
-            ErrorKind::TimedOut => "nobody takes the connection in time",
-            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "no way to this address",
-            _ => return None,
-        };
-        Some(format!("{sentence}; set {uri}"))
+        not_connected(error.downcast_ref()?, uri)
     }
 
     fn of_tls(&self, error: &rustls::Error) -> String {
@@ -81,7 +106,11 @@ impl Cause<'_> {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "its certificate has expired".to_owned()
             }
-            _ => format!("its certificate cannot be accepted; set {ca}"),
+            CertificateError::Other(error) if is_of_ca(error) => format!(
+                "its certificate is a CA's own, which no client takes from a service; give the \
+                 service one that the CA has signed, and set {ca} to the CA's"
+            ),
+            error => format!("its certificate cannot be accepted ({error}); set {ca}"),
         }
     }
 
@@ -97,4 +126,10 @@ impl Cause<'_> {
     fn of_stranger(&self) -> String {
         format!("what answers there is no gRPC listener of orgd; set {}", self.flags.uri)
     }
+}
+
+/// Whether a service has a CA's own certificate, as `openssl req -x509` makes one. The error's type is of a crate
+/// that rustls does not hand on.
+fn is_of_ca(error: &OtherError) -> bool {
+    error.to_string() == "CaUsedAsEndEntity"
 }

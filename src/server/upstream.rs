@@ -121,7 +121,8 @@ impl Upstream {
         let answer = HealthClient::new(self.probe.clone()).check(request).await;
         let answer =
             answer.map_err(|status| anyhow!(unreachable(&self.uri, self.flags, &status)))?;
-        ensure!(answer.get_ref().status() == ServingStatus::Serving, "the service is not ready");
+        let is_ready = answer.get_ref().status() == ServingStatus::Serving;
+        ensure!(is_ready, "{}: the service is not ready; its own log says why", self.uri);
         Ok(())
     }
 }

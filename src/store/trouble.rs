@@ -151,7 +151,7 @@ impl Trouble {
             (Kind::Whole, _, _) => return self,
             (Kind::Plain, Some(file), _) if self.said.contains(file) => return self,
             (Kind::File, Some(file), _) => {
-                if let Some(said) = file_words(Path::new(file)) {
+                if let Some(said) = file_words(Path::new(file), place.creates) {
                     self.said = said;
                 }
             }
@@ -230,7 +230,7 @@ fn io_words(error: &io::Error) -> String {
 }
 
 /// Why SQLite cannot open or write a file, where the file system can tell.
-fn file_words(file: &Path) -> Option<String> {
+fn file_words(file: &Path, creates: bool) -> Option<String> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     match fs::metadata(folder) {
@@ -250,7 +250,10 @@ fn file_words(file: &Path) -> Option<String> {
         Some(format!("the file cannot be {what}: {}", io_words(error)))
     };
     match fs::File::open(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound && creates => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Some("there is no such file; end the URL with ?mode=rwc to make it".to_owned());
+        }
         Err(error) => return cannot("read", &error),
         Ok(_) => {
             if let Err(error) = fs::OpenOptions::new().append(true).open(file) {

@@ -11,7 +11,7 @@ use sea_orm::{
     sqlx::{postgres::PgConnectOptions, sqlite::SqliteConnectOptions},
 };
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
+use url::{Url, form_urlencoded};
 
 const FORMS: &str =
     "the URL is neither sqlite://FILE?mode=rwc nor postgres://USER:PASSWORD@HOST/NAME";
@@ -67,6 +67,8 @@ const OF_LIBPQ: [&str; 16] = [
 pub struct Place {
     pub kind: &'static str,
     pub file: Option<String>,
+    /// Whether SQLite makes its file where there is none (`mode=rwc`).
+    pub(super) creates: bool,
     pub host: Option<String>,
     pub port: Option<u16>,
     /// None: the one that is named as its user.
@@ -103,13 +105,17 @@ impl Place {
         if text.starts_with("sqlite:") {
             let sqlite = text.parse::<SqliteConnectOptions>().ok()?;
             let file = Some(sqlite.get_filename().display().to_string());
-            return Some(Self { kind: "SQLite", file, ..Self::default() });
+            let query = text.split_once('?').map(|(_, query)| query).unwrap_or_default();
+            let mut pairs = form_urlencoded::parse(query.as_bytes());
+            let creates = pairs.any(|(name, value)| name == "mode" && value == "rwc");
+            return Some(Self { kind: "SQLite", file, creates, ..Self::default() });
         }
         let postgres = text.parse::<PgConnectOptions>().ok()?;
         let socket = postgres.get_socket().map(|folder| folder.display().to_string());
         Some(Self {
             kind: "PostgreSQL",
             file: None,
+            creates: false,
             host: socket.or_else(|| Some(postgres.get_host().to_owned())),
             port: Some(postgres.get_port()),
             database: postgres.get_database().map(ToOwned::to_owned),

@@ -7,7 +7,7 @@ mod trace_context;
 
 use std::{
     io::{self, BufWriter, IsTerminal, Write, stderr},
-    thread,
+    iter, thread,
     time::Duration,
 };
 
@@ -41,6 +41,13 @@ const WAITING_LINES_MAX: usize = 16_384;
 const WRITE_BYTES: usize = 64 * 1024;
 /// The thread that writes rests when no line waits: to wake it costs more than a line.
 const WRITE_REST: Duration = Duration::from_millis(10);
+
+/// An error with all that caused it, for the log.
+#[must_use]
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
 
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,

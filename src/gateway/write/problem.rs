@@ -21,6 +21,7 @@ use crate::{
     domain::fields::ID_MAX,
     gateway::write::field_error::{self, FieldError},
     proto::{ERROR_DOMAIN, timeout},
+    telemetry::causes,
 };
 
 pub(crate) const ERRORS_MAX: usize = 16;
@@ -268,8 +269,8 @@ impl Problem {
 
     /// A status without our details was made on the way to the service; its text is not for clients.
     fn transport_failed(status: &Status, is_change: bool) -> Self {
-        let (code, cause) = (status.code(), std::error::Error::source(status));
-        tracing::warn!(?code, text = status.message(), ?cause, "the service did not answer");
+        let (code, cause) = (status.code(), std::error::Error::source(status).map(causes));
+        tracing::warn!(?code, text = status.message(), cause, "the service did not answer");
         if status.code() == Code::DeadlineExceeded {
             return Self::deadline_exceeded(is_change);
         }

@@ -101,11 +101,11 @@ struct Program {
 impl Program {
     fn start(example: &Example, service: &Service, token: &str, entries: u32) -> Self {
         let mut child = (example.command)()
-            .env("ORGD_HTTP", format!("http://{}", service.http_addr()))
-            .env("ORGD_GRPC", service.grpc_addr().to_string())
+            .env("EXAMPLE_HTTP", format!("http://{}", service.http_addr()))
+            .env("EXAMPLE_GRPC", service.grpc_addr().to_string())
             .env("ORGD_TOKEN", token)
-            .env("ORGD_ORGANIZATION", OWN.to_string())
-            .env("ORGD_ENTRIES", entries.to_string())
+            .env("EXAMPLE_ORGANIZATION", OWN.to_string())
+            .env("EXAMPLE_ENTRIES", entries.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -169,7 +169,7 @@ async fn without_the_setting_the_proxy_protocol_means_nothing() {
     let words = "serve --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0";
     let url = ("ORGD_DATABASE_URL", service.database().url());
     let refused = orgd_with(&[url, PROXY_PROTOCOL], words);
-    assert_eq!(refused.code, 1);
+    assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("--trusted-proxies"), "{}", refused.stderr);
 }
 

@@ -31,11 +31,17 @@ async fn organizations_are_created_and_shown() {
         for (words, sentence) in [
             (
                 "database create-organization --id 90 --name Twice",
-                "Organization 90 exists already.",
+                "error: Organization 90 exists already. (ORGANIZATION_ALREADY_EXISTS)",
             ),
-            ("database get-organization 92", "Organization 92 does not exist."),
+            (
+                "database get-organization 92",
+                "error: Organization 92 does not exist. (ORGANIZATION_NOT_FOUND)",
+            ),
             ("database get-organization 0", "an id is a number from 1 to 9007199254740991"),
-            ("database create-organization --name \t", "name must not be empty or blank."),
+            (
+                "database create-organization --name \t",
+                "error: name must not be empty or blank. (FIELD_BLANK)",
+            ),
         ] {
             let refused = orgd(url, words);
             assert_ne!(refused.code, 0, "{words}");
@@ -108,7 +114,10 @@ async fn a_list_of_credentials_says_when_each_was_used_last() {
         on_both_databases_with(&settings, async |service| {
             let database = service.database();
             let table = orgd(database.url(), "credential list").stdout;
-            assert!(table.lines().next().unwrap().contains("EXPIRES  LAST USED  STATE"), "{table}");
+            assert!(
+                table.lines().next().unwrap().contains("EXPIRES  LAST USED  STATE  DESCRIPTION"),
+                "{table}"
+            );
             assert_eq!(last_used(database, "test-user"), None);
             // A write that fails harms no request, and is done once it can be.
             let (forbid, allow) = if database.is_sqlite() {
@@ -192,8 +201,13 @@ async fn a_secret_is_imported_from_standard_input_alone() {
         assert!(!imported.stdout.contains(USER), "not shown: who imports it has it");
 
         for (words, input, sentence) in [
-            (import.to_owned(), USER.to_owned(), "belongs to a credential already"),
+            (import.to_owned(), USER.to_owned(), "are not used again. (CREDENTIAL_ALREADY_EXISTS)"),
             (import.to_owned(), USER.to_uppercase(), "holds no secret of kind bearer"),
+            (
+                format!("{import} --kind api-key"),
+                format!("orgd_{}", "0".repeat(47) + "1"),
+                "the API key's checksum is wrong",
+            ),
             (
                 format!("{import} --kind api-key"),
                 USER.to_owned(),
@@ -203,13 +217,13 @@ async fn a_secret_is_imported_from_standard_input_alone() {
             (
                 "credential issue --role support --organization 90".to_owned(),
                 String::new(),
-                "the other roles to none",
+                "the other roles to none. (FIELD_REQUIRED)",
             ),
             ("credential issue --role user".to_owned(), String::new(), "--organization"),
             (
                 "credential revoke 00000000".to_owned(),
                 String::new(),
-                "No credential has an id like this.",
+                "error: No credential has an id that begins with \"00000000\". (CREDENTIAL_NOT_FOUND)\n",
             ),
             ("credential revoke xyz".to_owned(), String::new(), "An id is 8 to 64 digits"),
         ] {

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::harness::{
     ADMINISTRATOR, Database, FOREIGN, OWN, Service, USER, binaries, on_both_databases, orgd,
+    orgd_with,
 };
 
 /// Organizations beside the seeded ones: a backup takes long enough for writes to come between.
@@ -135,6 +136,25 @@ async fn a_postgresql_dump_made_under_writes_is_restored_as_it_was() {
     shell(&commands("PostgreSQL", 1), folder.path(), ("NEW_DATABASE_URL", new.url()));
     assert_restored(&Service::start(new).await).await;
     assert_eq!(database.name(OWN).await, "After", "the old one is left alone");
+}
+
+#[tokio::test]
+async fn the_certificates_of_the_page_are_taken_by_service_and_commands() {
+    let folder = TempDir::new().unwrap();
+    shell(&commands("A CA of your own", 0), folder.path(), ("LC_ALL", "C"));
+    let [cert, key, ca] = ["orgd.pem", "orgd.key", "ca.pem"]
+        .map(|name| folder.path().join(name).display().to_string());
+    let database = Database::sqlite();
+    database.seed().await;
+    let settings = [("ORGD_TLS_CERT", cert.as_str()), ("ORGD_TLS_KEY", key.as_str())];
+    let service = Service::start_with(database.into(), &settings).await;
+    for host in ["localhost", "127.0.0.1"] {
+        let server = format!("https://{host}:{}", service.grpc_addr().port());
+        let variables = [("ORGD_SERVER", server.as_str()), ("ORGD_SERVER_CA", &ca)];
+        let listed =
+            orgd_with(&[&variables[..], &[("ORGD_TOKEN", USER)]].concat(), "organization list");
+        assert_eq!((listed.code, listed.stderr.as_str()), (0, ""), "{host}");
+    }
 }
 
 #[test]

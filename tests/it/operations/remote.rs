@@ -49,7 +49,9 @@ async fn organizations_are_changed_listed_and_followed() {
         let updated = objects(&call(&service, ADMINISTRATOR, words));
         assert_eq!(updated[0]["etag"], "\"3\"");
         let checked = "update 90 --name Checked --etag 3 --validate-only --json";
-        assert_eq!(objects(&call(&service, ADMINISTRATOR, checked))[0]["name"], "Checked");
+        let checked = call(&service, ADMINISTRATOR, checked);
+        assert_eq!(objects(&checked)[0]["name"], "Checked");
+        assert_eq!(checked.stderr, "Checked only: nothing was stored.\n");
         let checked =
             call(&service, ADMINISTRATOR, "update 90 --name Checked --validate-only --json");
         assert_eq!(objects(&checked)[0]["name"], "Checked");
@@ -149,7 +151,8 @@ async fn exit_codes_tell_programs_what_went_wrong() {
             ("to\u{1}ken", "list", 4, "characters that no token has"),
             (SUPPORT, "update 0 --name N", 1, "organization.id"),
             (SUPPORT, "update 90 --subscription-id s --clear-subscription-id", 2, "cannot be used"),
-            (SUPPORT, "update ninety --name N", 2, "invalid value"),
+            (SUPPORT, "update ninety --name N", 2, "an id is a number from 1 to 9007199254740991"),
+            ("Bearer no-token", "list", 4, "leave out the word before it"),
             (SUPPORT, "list --server ftp://x", 2, "invalid value"),
         ] {
             let refused = call(&service, token, words);
@@ -162,6 +165,14 @@ async fn exit_codes_tell_programs_what_went_wrong() {
         let variables = [("ORGD_TOKEN", SUPPORT), ("ORGD_SERVER", "http://127.0.0.1:1")];
         let unreachable = orgd_with(&variables, "organization update 90 --name N");
         assert_eq!(unreachable.code, 6, "{}", unreachable.stderr);
+        // The command that it names is made once, however often it is run.
+        let key = unreachable.stderr.split_once("with --key ").unwrap().1;
+        let key = key.split(':').next().unwrap();
+        let again = format!("update 90 --name Again --json --key {key}");
+        let first = objects(&call(&service, SUPPORT, &again));
+        assert_eq!(objects(&call(&service, SUPPORT, &again)), first);
+        let other = call(&service, SUPPORT, &again.replace("Again", "Other"));
+        assert!(other.stderr.contains("IDEMPOTENCY_KEY_REUSED"), "{}", other.stderr);
         let unread = orgd_with(&[], "organization list --token-file nowhere");
         assert_eq!(unread.code, 1, "{}", unread.stderr);
         assert!(unread.stderr.contains("cannot read --token-file nowhere"), "{}", unread.stderr);

@@ -53,6 +53,10 @@ fn printed_settings_can_be_read_again() {
 #[test]
 fn secrets_are_not_shown_wherever_they_come_from() {
     let folder = TempDir::new().unwrap();
+    // A default is none.
+    let default = orgd_with(&[], "config").stdout;
+    let line = "database_url = \"sqlite://orgd.db?mode=rwc\"  # default";
+    assert_eq!(shown(&default, "database_url ="), line);
     let url = "postgres://someone:hunter2@db/orgd";
     let flag = file(&folder, &format!("database_url = \"{url}\"\n"));
     let variables = [("ORGD_DATABASE_URL", url)];
@@ -95,7 +99,7 @@ fn wrong_settings_are_reported_and_nothing_starts() {
             "serve --otlp-endpoint https://127.0.0.1:4317".to_owned(),
             ["--otlp-endpoint <URL>", "traces are sent in plain text"],
         ),
-        ("serve --tls-cert x".to_owned(), ["--tls-key", "required"]),
+        ("serve --tls-cert x".to_owned(), ["--tls-key <FILE> (ORGD_TLS_KEY)", "required"]),
         (
             "serve --database-statement-timeout 1001ms".to_owned(),
             ["--database-statement-timeout must be 1s at most", "a revocation waits"],
@@ -116,6 +120,23 @@ fn wrong_settings_are_reported_and_nothing_starts() {
         for sentence in sentences {
             assert!(refused.stderr.contains(sentence), "{words}: {}", refused.stderr);
         }
+    }
+    // Those that contradict each other are wrong words too, whatever else is wrong.
+    let url = [("ORGD_DATABASE_URL", "sqlite://nowhere/orgd.db")];
+    for (words, sentence) in [
+        ("serve --proxy-protocol true", "--proxy-protocol needs --trusted-proxies"),
+        ("demo --proxy-protocol true", "--proxy-protocol needs --trusted-proxies"),
+        (
+            "gateway --upstream http://127.0.0.1:1 --proxy-protocol true",
+            "--proxy-protocol needs --trusted-proxies",
+        ),
+        ("serve --request-deadline 1s", "--database-statement-timeout must be shorter"),
+        ("serve --database-statement-timeout 1001ms", "must be 1s at most"),
+    ] {
+        let refused = orgd_with(&url, words);
+        assert_eq!(refused.code, 2, "{words}: {}", refused.stderr);
+        let is_told = refused.stderr.starts_with("error: ") && refused.stderr.contains(sentence);
+        assert!(is_told, "{words}: {}", refused.stderr);
     }
 }
 

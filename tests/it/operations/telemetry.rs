@@ -124,6 +124,12 @@ async fn changes_and_refused_rights_are_audit_events() {
         );
         assert_eq!(events[0]["request_id"], "first");
         assert_eq!(events[1]["request_id"], "second");
+        assert_eq!(events[1]["reason"], "ORGANIZATION_FORBIDDEN");
+        let listed = orgd_with(&[("ORGD_DATABASE_URL", service.database().url())], "credential list");
+        for event in &events {
+            let row = listed.stdout.lines().find(|row| row.contains(event["subject"].as_str().unwrap()));
+            assert!(row.unwrap().starts_with(event["credential"].as_str().unwrap()), "{event}");
+        }
         assert!(!service.log().contains("secret-handshake"));
 
         let audited =

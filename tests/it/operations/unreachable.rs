@@ -2,15 +2,21 @@
 
 use std::{fs, sync::Arc};
 
-use rcgen::CertifiedKey;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tempfile::TempDir;
 
 use crate::harness::{ADMINISTRATOR, ANY_PORT, Command, Database, Service, orgd_with};
 
-/// A certificate for a host name that is its own CA, and the paths of certificate and key.
+/// A certificate for a host name that has signed itself, and the paths of certificate and key.
 fn certificate(folder: &TempDir, host: &str) -> [String; 2] {
-    let CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
+    certificate_with(folder, host, IsCa::NoCa)
+}
+
+fn certificate_with(folder: &TempDir, host: &str, is_ca: IsCa) -> [String; 2] {
+    let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+    params.is_ca = is_ca;
+    let signing_key = KeyPair::generate().unwrap();
+    let cert = params.self_signed(&signing_key).unwrap();
     let folder = tempfile::tempdir_in(folder).unwrap().keep();
     let file = |name: &str, text: String| {
         let path = folder.join(name);
@@ -37,32 +43,52 @@ async fn each_failure_to_reach_a_service_names_its_address_and_its_cause() {
     let folder = TempDir::new().unwrap();
     let [own, other] = ["localhost", "localhost"].map(|host| certificate(&folder, host));
     let (plain, tls) = (Service::over_sqlite(&[]).await, over_tls(&own).await);
+    // As `openssl req -x509` makes one.
+    let of_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let of_ca = certificate_with(&folder, "localhost", of_ca);
+    let tls_of_ca = over_tls(&of_ca).await;
+    let of_ca_port = tls_of_ca.grpc_addr().port();
     let (grpc, http, ops) = (plain.grpc_addr(), plain.http_addr(), plain.ops_addr());
     let (tls_addr, port) = (tls.grpc_addr(), tls.grpc_addr().port());
-    let stranger = "what answers there is no gRPC listener of orgd; set --server";
-    let no_answer = "it ended the connection without an answer; if it speaks TLS, set --server to";
-    let no_tls = "it does not speak TLS as a service does; for plain text set --server to";
-    let no_ca = "its certificate is not signed by a CA that is trusted; set --server-ca";
-    for (address, ca, sentence) in [
-        ("http://127.0.0.1:1".to_owned(), "", "connection refused; set --server".to_owned()),
+    let stranger = "what answers there is no gRPC listener of orgd; set --server (ORGD_SERVER)";
+    let no_answer = "it ended the connection without an answer; if it speaks TLS, set --server \
+                     (ORGD_SERVER) to";
+    let no_tls = "it does not speak TLS as a service does; for plain text set --server \
+                  (ORGD_SERVER) to";
+    let no_ca = "its certificate is not signed by a CA that is trusted; set --server-ca \
+                 (ORGD_SERVER_CA)";
+    let no_service = "connection refused; start the service there, or set --server (ORGD_SERVER)";
+    // TLS is right or wrong, whenever it is tried.
+    for (address, ca, code, sentence) in [
+        ("http://127.0.0.1:1".to_owned(), "", 6, no_service.to_owned()),
         (
             "http://nowhere.invalid:50051".to_owned(),
             "",
-            "no address is known for this host name; set --server".to_owned(),
+            6,
+            "no address is known for this host name; set --server (ORGD_SERVER)".to_owned(),
         ),
-        (format!("http://{http}"), "", stranger.to_owned()),
-        (format!("http://{ops}"), "", stranger.to_owned()),
-        (format!("http://{tls_addr}"), "", format!("{no_answer} https://{tls_addr}")),
-        (format!("https://{grpc}"), &own[0], format!("{no_tls} http://{grpc}")),
-        (format!("https://localhost:{port}"), &other[0], no_ca.to_owned()),
+        (format!("http://{http}"), "", 6, stranger.to_owned()),
+        (format!("http://{ops}"), "", 6, stranger.to_owned()),
+        (format!("http://{tls_addr}"), "", 6, format!("{no_answer} https://{tls_addr}")),
+        (format!("https://{grpc}"), &own[0], 1, format!("{no_tls} http://{grpc}")),
+        (format!("https://localhost:{port}"), &other[0], 1, no_ca.to_owned()),
         (
             format!("https://{tls_addr}"),
             &own[0],
-            "its certificate is for another host name; set --server".to_owned(),
+            1,
+            "its certificate is for another host name; set --server (ORGD_SERVER)".to_owned(),
+        ),
+        (
+            format!("https://localhost:{of_ca_port}"),
+            &of_ca[0],
+            1,
+            "its certificate is a CA's own, which no client takes from a service; give the service \
+             one that the CA has signed, and set --server-ca (ORGD_SERVER_CA) to the CA's"
+                .to_owned(),
         ),
     ] {
         let refused = list(&[("ORGD_SERVER", &address), ("ORGD_SERVER_CA", ca)]);
-        assert_eq!((refused.code, refused.stdout.as_str()), (6, ""), "{}", refused.stderr);
+        assert_eq!((refused.code, refused.stdout.as_str()), (code, ""), "{}", refused.stderr);
         assert_eq!(refused.stderr, format!("error: {address}: {sentence}\n"));
     }
 }
@@ -101,5 +127,12 @@ async fn a_gateway_that_is_not_ready_says_which_service_does_not_answer() {
     let gateway = Service::spawn(&words, &[("ORGD_UPSTREAM", &address)]);
     gateway.until_ready().await;
     drop(service);
-    gateway.until_logged(&format!("{address}: connection refused; set --upstream")).await;
+    let told = "connection refused; start the service there, or set --upstream (ORGD_UPSTREAM)";
+    gateway.until_logged(&format!("{address}: {told}")).await;
+    assert_eq!(gateway.log().matches(told).count(), 1, "{}", gateway.log());
+
+    // The same where it never was ready.
+    let gateway = Service::spawn(&words, &[("ORGD_UPSTREAM", "http://127.0.0.1:1")]);
+    gateway.until_logged(&format!("http://127.0.0.1:1: {told}")).await;
+    assert_eq!(gateway.get_ops("/readyz").await.text(), "not ready\n");
 }

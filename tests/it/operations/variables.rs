@@ -31,7 +31,7 @@ fn an_empty_variable_counts_as_not_set() {
         assert_eq!(lines(&with.stdout), lines(&without.stdout), "{words}");
     }
     let needed = orgd_with(&empty, "gateway");
-    assert!(needed.stderr.contains("--upstream <URL>"), "{}", needed.stderr);
+    assert!(needed.stderr.contains("--upstream <URL> (ORGD_UPSTREAM)"), "{}", needed.stderr);
 }
 
 #[test]
@@ -50,6 +50,10 @@ fn a_misspelt_variable_is_warned_of_with_the_nearest_name() {
         assert_eq!(warned.code, 0, "{words}");
         assert_eq!(warned.stderr, format!("warning: {warning}\n"), "{words}");
     }
+    // One that may be anything has no nearest.
+    let unknown = orgd_with(&[("ORGD_ENTRIES", "4")], "completions bash");
+    let warning = "ORGD_ENTRIES has no effect: there is no such setting. `orgd config` lists all that there are.";
+    assert_eq!(unknown.stderr, format!("warning: {warning}\n"));
     // A service says it in its log.
     let url = [("ORGD_DATABASE_URL", "sqlite://nowhere/orgd.db")];
     let words = "serve --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --ops-addr 127.0.0.1:0";
@@ -150,7 +154,10 @@ fn a_listener_may_be_named_by_its_port_alone_or_by_localhost() {
         let asked = orgd_with(&[("ORGD_OPS_ADDR", addr)], "healthcheck");
         assert_eq!(asked.code, 1, "{}", asked.stderr);
         assert!(
-            asked.stderr.contains(&format!("cannot reach {reached}")),
+            asked.stderr.contains(&format!(
+                "cannot reach {reached}: connection refused; start the service there, or set \
+                 --ops-addr (ORGD_OPS_ADDR)"
+            )),
             "{addr}: {}",
             asked.stderr
         );

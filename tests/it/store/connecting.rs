@@ -160,6 +160,14 @@ async fn who_cannot_open_a_file_is_told_why() {
         let place = format!("SQLite in {}: ", path(name));
         assert_told(&refused.stderr, &place, &cause);
     }
+    let bare = format!("sqlite://{}", path("absent.db"));
+    for words in ["migrate", COMMANDS[0]] {
+        let refused = orgd(&bare, words);
+        assert_eq!(refused.code, 1, "{}", refused.stderr);
+        let place = format!("SQLite in {}: ", path("absent.db"));
+        let cause = "there is no such file; end the URL with ?mode=rwc to make it";
+        assert_told(&refused.stderr, &place, cause);
+    }
     for (mode, words, cause) in [
         (0o000, "credential list", "the file cannot be read: permission denied"),
         (0o444, "migrate", "the file cannot be written: permission denied"),
