@@ -9,7 +9,7 @@ EXAMPLES := target/examples/node_modules
 BUF := target/node/node_modules/.bin/buf
 BROWSER := target/browser/node_modules
 
-.PHONY: test quick portability soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
+.PHONY: test quick portability compose-test soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
 
 # Everything: the tools that the tests need, the format, the lints, the tests, and those of the database
 # again over a strict one.
@@ -41,6 +41,12 @@ portability: tools
 	cargo build --workspace --locked --examples
 	cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
 		reliability::portability::the_whole_suite_needs_nothing_that_distributed_engines_refuse
+
+# Dockerfile and docker-compose.yml as they are, on an engine of its own; where there can be none, it says why. What the tests
+# have built is used again, so nothing but orgd is compiled.
+compose-test: compose-tools
+	cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
+		operations::composed::the_composition_is_built_starts_heals_drains_and_keeps_its_data
 
 # The promises of docs/RELIABILITY.md, and what callers may do to each other, in their long forms, one after the
 # other.
@@ -142,6 +148,16 @@ soak-tools: tools
 	command -v etcd >/dev/null || missing="$$missing etcd-server"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing python3-etcd"; fi
 
+# What `compose-test` needs: only root can start an engine, and the images are made of Debian's packages.
+.PHONY: compose-tools
+compose-tools: tools
+	@[ "$$(id -u)" = 0 ] && command -v dpkg-query >/dev/null || exit 0; missing=""; PATH="$$PATH:/usr/sbin"; \
+	command -v dockerd >/dev/null || missing="$$missing docker.io"; \
+	command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
+	command -v prometheus >/dev/null || missing="$$missing prometheus"; \
+	command -v ip >/dev/null || missing="$$missing iproute2"; \
+	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
+
 .PHONY: node
 node:
 	@command -v npm >/dev/null || $(MAKE) --no-print-directory install PACKAGES="nodejs npm"
@@ -151,20 +167,21 @@ $(BUF): | node
 	mkdir -p target/node
 	npm install --silent --no-audit --no-fund --prefix target/node @bufbuild/buf@1.75.0
 
-# Where Debian's packages ask whether they may start their services.
+# Where Debian's packages ask whether they may start their services, and those that have one.
 POLICY := /usr/sbin/policy-rc.d
+SERVICES := haproxy nginx docker.io prometheus
 
 .PHONY: install
 install:
 	@command -v apt-get >/dev/null || { echo "Install these with your package manager, then run make test again:$(PACKAGES)" >&2; exit 1; }
 	$(SUDO) apt-get update -qq
-	@# The tests start proxies of their own; those of the packages are never started.
-	$(if $(filter haproxy nginx,$(PACKAGES)),$(SUDO) sh -c '[ -e $(POLICY) ] || \
+	@# The tests start servers of their own; those of the packages are never started.
+	$(if $(filter $(SERVICES),$(PACKAGES)),$(SUDO) sh -c '[ -e $(POLICY) ] || \
 	  { printf "#!/bin/sh\nexit 101\n" > $(POLICY) && chmod +x $(POLICY) && touch $(POLICY).ours; }')
 	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(PACKAGES); \
 	  installed=$$?; \
 	  $(SUDO) sh -c '[ ! -e $(POLICY).ours ] || rm -f $(POLICY) $(POLICY).ours'; exit $$installed
-	$(foreach name,$(filter haproxy nginx,$(PACKAGES)),$(SUDO) update-rc.d $(name) disable >/dev/null 2>&1 || true;)
+	$(foreach name,$(patsubst docker.io,docker containerd,$(filter $(SERVICES),$(PACKAGES))),$(SUDO) update-rc.d $(name) disable >/dev/null 2>&1 || true;)
 
 $(PYTHON): tests/requirements.txt
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || $(MAKE) --no-print-directory install PACKAGES="python3 python3-venv"

@@ -102,7 +102,10 @@ async fn issue(args: IssueArgs) -> Result<()> {
     if let Some(subject) = args.subject.as_ref().filter(|_| args.if_absent)
         && store.has_credential(subject).await?
     {
-        output::note(&format!("{subject} has a valid credential already; nothing was issued."));
+        output::note(&format!(
+            "{subject} has a valid credential already; nothing was issued. Its secret is not shown again: `orgd credential issue` \
+             for another subject, or without --if-absent, makes a new one."
+        ));
         return Ok(store.close().await?);
     }
     let grant = Grant {

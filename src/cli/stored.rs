@@ -6,11 +6,11 @@ use clap::{Args, Subcommand};
 use super::{
     database::{StoreArgs, open, open_to_read, operator_call, organization_id},
     fields::FieldArgs,
-    remote,
+    output, remote,
 };
 use crate::{
     app::organizations,
-    domain::{Creation, Organization, OrganizationId, Principal},
+    domain::{Creation, Error, Organization, OrganizationId, Principal},
     grpc::convert,
 };
 
@@ -27,6 +27,9 @@ pub(super) struct CreateArgs {
     /// Its id; without it, the one after the largest
     #[arg(long, value_parser = organization_id)]
     id: Option<OrganizationId>,
+    /// Do nothing if there is an organization with this id already
+    #[arg(long, requires = "id")]
+    if_absent: bool,
     #[command(flatten)]
     fields: FieldArgs<true>,
     #[command(flatten)]
@@ -44,19 +47,25 @@ pub(super) struct GetArgs {
 
 pub(super) async fn run(command: DatabaseCommand) -> Result<()> {
     match command {
-        DatabaseCommand::CreateOrganization(args) => {
-            let store = open(&args.store.database).await?;
-            let creation = Creation { id: args.id, patch: args.fields.0 };
-            let created = organizations::create(&store, &operator_call(), creation).await?;
-            print(args.store.json, created)?;
-            Ok(store.close().await?)
-        }
+        DatabaseCommand::CreateOrganization(args) => create(args).await,
         DatabaseCommand::GetOrganization(args) => {
             let store = open_to_read(&args.store.database).await?;
             print(args.store.json, store.get_organization(&Principal::operator(), args.id).await?)?;
             Ok(store.close().await?)
         }
     }
+}
+
+async fn create(args: CreateArgs) -> Result<()> {
+    let store = open(&args.store.database).await?;
+    let creation = Creation { id: args.id, patch: args.fields.0 };
+    match organizations::create(&store, &operator_call(), creation).await {
+        Err(Error::AlreadyExists(_)) if args.if_absent => {
+            output::note("There is such an organization already; nothing was stored.");
+        }
+        created => print(args.store.json, created?)?,
+    }
+    Ok(store.close().await?)
 }
 
 fn print(json: bool, organization: Organization) -> Result<()> {

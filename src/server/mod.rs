@@ -3,6 +3,7 @@
 mod readiness;
 mod running;
 mod signals;
+mod supervisor;
 mod unreachable;
 mod upstream;
 

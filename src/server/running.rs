@@ -17,7 +17,7 @@ use tokio_util::{
 };
 use tonic_health::server::HealthReporter;
 
-use super::{readiness::Readiness, signals::Signals};
+use super::{readiness::Readiness, signals::Signals, supervisor};
 use crate::{
     config::{Limits, ProxyArgs, ServingArgs, TlsArgs},
     grpc,
@@ -87,6 +87,9 @@ impl Running {
             running.keep(tls.keep_fresh());
         }
         running.keep_for_operators(keep_giving_back());
+        let report = async |ready| supervisor::readiness(ready);
+        running.keep_for_operators(running.readiness.clone().keep_reporting(report));
+        running.keep(supervisor::keep_telling_of_life());
         Ok(running)
     }
 
@@ -180,6 +183,7 @@ impl Running {
     /// Waits for a signal, or for a failed task, which becomes the error. Then: not ready, lame-duck time, no
     /// new requests, and a drain until its deadline or a second signal.
     pub(super) async fn until_stopped(mut self) -> Result<()> {
+        supervisor::listening();
         let failure = tokio::select! {
             () = self.signals.next() => None,
             Some(ended) = self.services.join_next() => Some(failure(ended)),
@@ -188,6 +192,7 @@ impl Running {
             None => tracing::info!("stopping: not ready from now on"),
             Some(error) => tracing::error!("stopping: {error:#}"),
         }
+        supervisor::stopping();
         self.readiness.stop();
         self.stages.leave.cancel();
         let finished = async {

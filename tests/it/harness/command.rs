@@ -33,7 +33,8 @@ pub fn cargo() -> process::Command {
     let mut command = process::Command::new(env!("CARGO"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+        let is_of_tests = ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| text.starts_with(of));
+        if is_of_tests || text == "OUT_DIR" {
             command.env_remove(&name);
         }
     }

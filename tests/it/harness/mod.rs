@@ -6,6 +6,7 @@ mod credential;
 mod database;
 pub mod disclosure;
 mod documented;
+pub mod engine;
 mod faults;
 mod gateway;
 mod held;
@@ -22,6 +23,7 @@ mod receiver;
 mod service;
 pub mod strict;
 pub mod watching;
+mod yaml;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,6 +32,7 @@ pub use self::{
     credential::ending_soon,
     database::{Database, WHOLE},
     documented::{DOCUMENTED_HEADERS, assert_documented_headers, assert_examples},
+    engine::Engine,
     faults::{Fault, Proxy},
     gateway::gateway_before,
     held::{
@@ -44,6 +47,7 @@ pub use self::{
     python::{interpreter, python},
     receiver::Receiver,
     service::{ANY_PORT, LOGGED, SERVE, Service, authorized, reason},
+    yaml::{documents, documents_of, texts},
 };
 
 /// The tokens of the documented examples (docs/API.md): the user of organization 90, and an administrator.

@@ -250,7 +250,17 @@ async fn a_seeding_command_can_run_again_and_prints_its_secret_once() {
         assert!(!first.stdout.is_empty());
         let second = orgd(database.url(), words);
         assert_eq!((second.code, second.stdout.as_str()), (0, ""));
-        assert_eq!(second.stderr, "demo has a valid credential already; nothing was issued.\n");
+        assert_eq!(
+            second.stderr,
+            "demo has a valid credential already; nothing was issued. Its secret is not shown again: \
+             `orgd credential issue` for another subject, or without --if-absent, makes a new one.\n"
+        );
+
+        let words = "database create-organization --id 90 --name Seeded --if-absent";
+        assert_eq!(orgd(database.url(), words).code, 0);
+        let second = orgd(database.url(), words);
+        assert_eq!((second.code, second.stdout.as_str()), (0, ""));
+        assert_eq!(second.stderr, "There is such an organization already; nothing was stored.\n");
     }
 }
 

@@ -2,14 +2,18 @@
 
 mod cli;
 mod compose;
+mod composed;
 mod demo;
 mod extremes;
 mod guide;
+mod kubernetes;
 mod metrics;
 mod remote;
+mod role;
 mod secrets;
 mod settings;
 mod start;
+mod systemd;
 mod telemetry;
 mod unreachable;
 mod variables;
