@@ -11,15 +11,16 @@ BROWSER := target/browser/node_modules
 
 .PHONY: test quick portability compose-test soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
 
-# Everything: the tools that the tests need, the format, the lints, the tests, and those of the database
-# again over a strict one.
-test: tools
+# Everything: the tools that the tests need, the format, the lints, the tests, those of the database again over
+# a strict one, and the composition.
+test: compose-tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	$(MAKE) --no-print-directory deny
 	cargo test --workspace --locked
 	$(MAKE) --no-print-directory portability
+	$(MAKE) --no-print-directory compose-test
 
 # What is worth to know before a commit: 50 s on two idle cores if nothing is to be built, 3 min if all of orgd is. Cargo lints
 # and builds again only what changed. Of `tests/it` run the modules of what clients see, over SQLite; `make test` has the rest.
