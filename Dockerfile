@@ -17,6 +17,7 @@ RUN for crate in . domain listener memory migrations shares; do mkdir -p $crate/
 
 COPY build.rs ./
 COPY proto proto
+COPY docs docs
 COPY domain domain
 COPY listener listener
 COPY memory memory

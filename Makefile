@@ -8,6 +8,7 @@ PEER := $(if $(shell command -v npm),target/peer/node_modules)
 EXAMPLES := target/examples/node_modules
 BUF := target/node/node_modules/.bin/buf
 BROWSER := target/browser/node_modules
+CLIENTS := target/clients/node_modules
 
 .PHONY: test quick portability compose-test soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
 
@@ -124,9 +125,9 @@ $(PEER): $(wildcard benches/peer/*)
 	@touch $@
 
 # What the tests need beside Rust: a PostgreSQL server, HAProxy, nginx, curl, sqlite3, libfiu, a docker-compose that reads
-# the compose file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages and the
-# browser's driver. Installed from the distribution's packages where missing.
-tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER)
+# the compose file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages, the
+# browser's driver and a generator of clients. Installed from the distribution's packages where missing.
+tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER) $(CLIENTS)
 	@missing=""; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$$missing postgresql"; \
 	command -v git >/dev/null || missing="$$missing git"; \
@@ -202,4 +203,11 @@ $(BROWSER): tests/browser/package.json tests/browser/package-lock.json | node
 	mkdir -p target/browser
 	cp $^ target/browser/
 	npm ci --silent --no-audit --no-fund --ignore-scripts --prefix target/browser
+	@touch $@
+
+# What generates and compiles a TypeScript client, below target/.
+$(CLIENTS): tests/clients/package.json tests/clients/package-lock.json | node
+	mkdir -p target/clients
+	cp $^ target/clients/
+	npm ci --silent --no-audit --no-fund --ignore-scripts --prefix target/clients
 	@touch $@

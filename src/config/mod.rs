@@ -3,6 +3,7 @@
 //! A setting is an argument with an `ORGD_` variable; flags, variables, file, `orgd config` and
 //! `docs/CONFIG.md` are made from it.
 
+mod cors;
 mod file;
 mod filter;
 mod limits;
@@ -14,6 +15,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use anyhow::ensure;
 use clap::{ArgAction::Set, Args, ValueEnum, builder::RangedU64ValueParser};
+pub use cors::CorsArgs;
 pub use file::{Settings, read};
 use http::Uri;
 pub use limits::Limits;
@@ -268,6 +270,8 @@ pub struct ServingArgs {
     pub rates: RateLimitArgs,
     #[command(flatten)]
     pub proxies: ProxyArgs,
+    #[command(flatten)]
+    pub cors: CorsArgs,
     #[command(flatten)]
     pub traces: TraceArgs,
 }

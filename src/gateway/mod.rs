@@ -21,6 +21,7 @@ pub use context::RequestLimits;
 pub(crate) use read::request::update_message;
 pub use router::router;
 pub use share::{holding, in_shares, is_stream};
+pub use write::cors::Cors;
 pub(crate) use write::resource::{Caller, Change, Organization};
 
 use crate::proto::v1;

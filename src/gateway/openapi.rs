@@ -1,6 +1,9 @@
 //! The OpenAPI document at `/openapi.json`. It is derived from the routes; each field's rights (from the
 //! proto) and each operation's refusals are added.
 
+mod edit;
+mod refusals;
+
 use std::sync::Arc;
 
 use axum::{
@@ -11,6 +14,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use utoipa::{ToSchema, openapi::OpenApi};
 
+use self::edit::{add_enum, operations, set};
 use crate::{
     domain::fields::{Field, ID_MAX, TEXT_CODE_POINTS_MAX},
     proto::{rights, v1::Role},
@@ -31,12 +35,8 @@ pub(super) struct OrganizationCreation {}
 
 /// The id alone, or with `Prefer: return=representation` the whole organization.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "a shape for the document")]
-pub(super) struct Updated {
-    /// The id.
-    #[schema(example = 90)]
-    id: i64,
-}
+#[schema(example = json!({"id": 90}))]
+pub(super) struct Updated {}
 
 /// `GET /openapi.json`, without authentication.
 pub(super) fn handler(
@@ -52,10 +52,14 @@ pub(super) fn handler(
 fn document(derived: OpenApi) -> Value {
     let mut document = serde_json::to_value(derived).unwrap_or_default();
     remove_null_parameters(&mut document);
+    // Relative to the document's own address, so that it is right behind a proxy that adds a path as well.
+    set(&mut document, "", "servers", json!([{"url": "."}]));
     add_security(&mut document);
-    add_refusals(&mut document);
+    refusals::add(&mut document);
     add_fields(&mut document);
     add_rights(&mut document);
+    add_names(&mut document);
+    complete_updated(&mut document);
     document
 }
 
@@ -75,12 +79,6 @@ fn remove_null_parameters(document: &mut Value) {
     }
 }
 
-fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
-    let paths = document.pointer_mut("/paths").and_then(Value::as_object_mut);
-    let paths = paths.into_iter().flat_map(|paths| paths.values_mut());
-    paths.filter_map(Value::as_object_mut).flat_map(|operations| operations.values_mut())
-}
-
 fn add_security(document: &mut Value) {
     set(
         document,
@@ -96,27 +94,6 @@ fn add_security(document: &mut Value) {
         }),
     );
     set(document, "", "security", json!([{"bearer": []}]));
-}
-
-/// Every operation may be refused in these ways; `default` stands for limits and failures.
-fn add_refusals(document: &mut Value) {
-    let problem =
-        json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
-    let refusals = [
-        ("400", "Invalid input"),
-        ("401", "Invalid authentication token"),
-        ("403", "Insufficient rights"),
-        ("404", "No such organization"),
-        ("default", "The request cannot be served as it is, or not at the moment"),
-    ];
-    for operation in operations(document) {
-        let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
-        let Some(responses) = responses else { continue };
-        for (status, description) in refusals {
-            let refusal = json!({"description": description, "content": problem});
-            responses.insert(status.to_owned(), refusal);
-        }
-    }
 }
 
 const SCHEMAS: [&str; 3] = ["Organization", "OrganizationUpdate", "OrganizationCreation"];
@@ -169,9 +146,23 @@ fn add_rights(document: &mut Value) {
     }
 }
 
-/// Sets a member of the object at `pointer`, where there is one.
-fn set(document: &mut Value, pointer: &str, key: &str, value: Value) {
-    if let Some(object) = document.pointer_mut(pointer).and_then(Value::as_object_mut) {
-        object.insert(key.to_owned(), value);
-    }
+/// The names of roles and fields, as types of their own.
+fn add_names(document: &mut Value) {
+    let roles = [Role::User, Role::Support, Role::Administrator].map(Role::name);
+    let fields = Field::ALL.map(|field| field.member().to_owned());
+    let of_roles = ["Caller/properties/role", "Change/properties/role"];
+    let of_fields = [
+        "FieldChange/properties/field",
+        "Caller/properties/writableFields/items",
+        "Organization/properties/writableFields/items",
+    ];
+    add_enum(document, ("Role", "What kind of caller it is."), &roles, &of_roles);
+    add_enum(document, ("Field", "A field that an update may name."), &fields, &of_fields);
+}
+
+/// The answer to an update has the members of an organization, of which only the id is always there.
+fn complete_updated(document: &mut Value) {
+    let members = document.pointer("/components/schemas/Organization/properties").cloned();
+    set(document, "/components/schemas/Updated", "properties", members.unwrap_or_default());
+    set(document, "/components/schemas/Updated", "required", json!(["id"]));
 }

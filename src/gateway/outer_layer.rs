@@ -7,7 +7,7 @@ use axum::{
     extract::{MatchedPath, Request, State},
     http::{
         HeaderValue, Method, Version,
-        header::{CONNECTION, HOST, TRANSFER_ENCODING},
+        header::{CONNECTION, HOST, ORIGIN, TRANSFER_ENCODING},
         uri::{Authority, Scheme},
     },
     middleware::Next,
@@ -22,7 +22,7 @@ use crate::{
     gateway::{
         context::{RequestContext, RequestLimits},
         read::path::organization_id,
-        write::{headers, problem::Problem},
+        write::{cors::Cors, headers, problem::Problem},
     },
     proto::{request_id, timeout},
     rate_limit::RateLimitStatus,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub(super) async fn outer_layer(
-    State(limits): State<RequestLimits>,
+    State((limits, cors)): State<(RequestLimits, Cors)>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -50,6 +50,7 @@ pub(super) async fn outer_layer(
     );
     // Without the query, in which a client may have put a secret by mistake.
     let path = request.uri().path().to_owned();
+    let origin = request.headers().get_all(ORIGIN).iter().next().cloned();
     let limit_status = Arc::default();
     let caller_budget = request.extensions().get::<CallerBudget>().cloned();
     let Arrival { time, source_status, must_close } = Arrival::of(&request, source, &limits);
@@ -73,7 +74,7 @@ pub(super) async fn outer_layer(
     let reason = Problem::reason(&answer);
     let mut answer = Problem::render(answer, &path, &request_id);
     let headers = answer.headers_mut();
-    headers::document(headers);
+    headers::document(headers, &cors, origin.as_ref());
     if must_close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

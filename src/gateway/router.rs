@@ -14,9 +14,10 @@ use crate::gateway::{
     client::Transport,
     context::RequestLimits,
     docs,
-    handlers::{incoming::Gateway, organizations, whoami},
+    handlers::{incoming::Gateway, organizations, watch, whoami},
     openapi, outer_layer,
     write::{
+        cors::Cors,
         headers,
         problem::{self, Problem},
         resource,
@@ -38,6 +39,7 @@ const READ: &str = "GET, HEAD, OPTIONS";
         organizations::list,
         organizations::create,
         organizations::list_changes,
+        watch::watch,
         whoami::get,
     ),
     components(schemas(
@@ -51,7 +53,7 @@ const READ: &str = "GET, HEAD, OPTIONS";
 struct Document;
 
 /// The REST routes, in front of the service that `transport` leads to.
-pub fn router(transport: Transport, limits: RequestLimits) -> Router {
+pub fn router(transport: Transport, limits: RequestLimits, cors: Cors) -> Router {
     let one = get(organizations::get).put(organizations::update);
     let all = get(organizations::list).post(organizations::create);
     let document = get(openapi::handler(Document::openapi()));
@@ -59,13 +61,14 @@ pub fn router(transport: Transport, limits: RequestLimits) -> Router {
         .route("/v1/organizations/{id}", resource("GET, HEAD, PUT, OPTIONS", one))
         .route("/v1/organizations", resource("GET, HEAD, POST, OPTIONS", all))
         .route("/v1/organizations/{id}/changes", resource(READ, get(organizations::list_changes)))
+        .route("/v1/organizations/{id}/events", resource(READ, get(watch::watch)))
         .route("/v1/whoami", resource(READ, get(whoami::get)))
         .route("/openapi.json", resource(READ, document));
     docs::files()
         .fold(routes, |routes, (path, answer)| routes.route(&path, resource(READ, answer)))
         .fallback(unknown_route)
         .with_state(Gateway { transport, limits: limits.clone() })
-        .layer(middleware::from_fn_with_state(limits, outer_layer::outer_layer))
+        .layer(middleware::from_fn_with_state((limits, cors), outer_layer::outer_layer))
 }
 
 /// A resource that has these methods: OPTIONS names them, and so does the refusal of any other.

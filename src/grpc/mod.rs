@@ -25,6 +25,8 @@ pub fn other_services() -> Result<(Routes, HealthReporter), tonic_reflection::se
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // No service of ours names the types of a status's details, with which clients decode them.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let (reporter, health) = tonic_health::server::health_reporter();
     let routes = Routes::new(health)

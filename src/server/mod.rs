@@ -42,9 +42,10 @@ use crate::{
     app::watch::Watches,
     auth::Authenticator,
     config::{
-        AuthArgs, HttpListenArgs, Limits, ListenArgs, RateLimitArgs, ServingArgs, UpstreamArgs,
+        AuthArgs, CorsArgs, HttpListenArgs, Limits, ListenArgs, RateLimitArgs, ServingArgs,
+        UpstreamArgs,
     },
-    gateway::{self, RequestLimits},
+    gateway::{self, Cors, RequestLimits},
     grpc::{self, CallLimits, OrganizationGrpc, PrincipalLimits},
     rate_limit::RateLimit,
     store::Store,
@@ -109,7 +110,7 @@ pub async fn serve(
     auth: AuthArgs,
     serving: ServingArgs,
 ) -> Result<()> {
-    let (limits, rates) = (serving.limits, serving.rates);
+    let (limits, rates, cors) = (serving.limits, serving.rates, cors_of(&serving.cors));
     let (addresses, tls) = (listeners.addresses()?, serving.tls.tls_cert.is_some());
     let metrics = Metrics::start()?;
     let authenticator = Authenticator::new(store.clone(), auth.auth_cache_ttl);
@@ -134,7 +135,7 @@ pub async fn serve(
     let counted = CallLimits { sources: None, ..call_limits.clone() };
     let organization = |limits| OrganizationGrpc::new(store.clone(), authenticator.clone(), limits);
     let transport = gateway::transport(organization(counted));
-    let rest = gateway::router(transport, request_limits(limits, sources.clone()));
+    let rest = gateway::router(transport, request_limits(limits, sources.clone()), cors);
     let (other_services, health) = grpc::other_services()?;
     // Not around our own service, which counts its calls itself: a layer costs each call microseconds.
     let counted = from_fn_with_state((sources.clone(), limits), count_other);
@@ -210,7 +211,7 @@ pub async fn serve_gateway(
     UpstreamArgs { upstream, upstream_ca }: UpstreamArgs,
     serving: ServingArgs,
 ) -> Result<()> {
-    let (limits, rates) = (serving.limits, serving.rates);
+    let (limits, rates, cors) = (serving.limits, serving.rates, cors_of(&serving.cors));
     let (http, ops) = (listeners.http.local_addr()?, listeners.ops.local_addr()?);
     let tls = serving.tls.tls_cert.is_some();
     let metrics = Metrics::start()?;
@@ -223,7 +224,7 @@ pub async fn serve_gateway(
     let upstream = Arc::new(Upstream::new(peer, limits.watches_max)?);
     let transport = upstream.transport();
     let transport = gateway::in_shares(transport, Upstream::calls_max(), limits.watches_max);
-    let rest = gateway::router(transport, request_limits(limits, sources.clone()));
+    let rest = gateway::router(transport, request_limits(limits, sources.clone()), cors);
     let probe = move || {
         let upstream = upstream.clone();
         async move { upstream.probe().await }
@@ -268,6 +269,11 @@ fn request_limits(limits: Limits, sources: Option<Arc<RateLimit<IpAddr>>>) -> Re
         sources,
         heartbeat: heartbeat(limits),
     }
+}
+
+fn cors_of(args: &CorsArgs) -> Cors {
+    let CorsArgs { cors_origins, cors_headers, cors_exposed_headers } = args;
+    Cors::new(cors_origins.0.clone(), &cors_headers.0, &cors_exposed_headers.0)
 }
 
 async fn count_other(

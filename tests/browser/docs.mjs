@@ -82,10 +82,12 @@ async function attempt(browser) {
   const listed = await operations(page);
   await authorize(page);
   const example = await openUpdate(page);
+  const shown = page.locator('.opblock-put .responses-inner .response .highlight-code');
+  const refusals = (await shown.allInnerTexts()).filter((text) => text.includes('"reason"'));
   const stored = await send(page, example.replace('Custom Name', 'Typed Name'));
   const errorsUntilStored = errors.slice();
   const refused = await send(page, '{"subscriptionId": "enterprise"}');
-  return { listed, example, stored, errorsUntilStored, refused, errors, requests };
+  return { listed, example, refusals, stored, errorsUntilStored, refused, errors, requests };
 }
 
 async function looks(browser) {

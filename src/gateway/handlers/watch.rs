@@ -1,7 +1,7 @@
 //! The change log as server-sent events (WHATWG HTML §9.2), one event a change.
 
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header::ACCEPT},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header::ACCEPT, request::Parts},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -14,7 +14,7 @@ use crate::{
     gateway::{
         client::Client,
         handlers::incoming::{Incoming, authenticated_first},
-        read::path::organization_id,
+        read::{path::organization_id, query::Query},
         write::{problem::Problem, resource::Change},
     },
     proto::v1,
@@ -34,13 +34,28 @@ pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
     essences.any(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
-/// Follows the organization's changes after the client's last event, or from now on.
+/// `GET /v1/organizations/{id}/events`: follows the organization's changes after the client's last event, or
+/// from now on.
+#[utoipa::path(
+    get,
+    path = "/v1/organizations/{id}/events",
+    operation_id = "watchOrganization",
+    summary = "Follow the changes of an organization",
+    description = "Server-sent events: each has the version as its id and the change as its data. The stream has no end of its own, so a client that waits for the whole answer, such as the page at /docs, shows nothing.",
+    tag = "organizations",
+    params(
+        ("id" = i64, Path, description = "Which organization", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 90),
+        ("lastEventId" = Option<i64>, Query, description = "The version after which to begin, where the client cannot send Last-Event-ID", minimum = 0),
+        ("Last-Event-ID" = Option<i64>, Header, description = "The same, as browsers send it when they come back; it comes before lastEventId", minimum = 0),
+    ),
+    responses((status = 200, description = "The events, as long as the client stays", body = String, content_type = "text/event-stream"))
+)]
 pub(crate) async fn watch(
     Incoming { caller, head, limits, .. }: Incoming,
 ) -> Result<Response, Problem> {
     // An old connection ends the stream; the client comes back with its last event's id.
     let connection = head.extensions.get::<CancellationToken>().cloned().unwrap_or_default();
-    let reading = async { Ok((organization_id(&head.uri)?, last_event_id(&head.headers)?)) };
+    let reading = async { Ok((organization_id(&head.uri)?, last_event_id(&head)?)) };
     let (id, from) = authenticated_first(&caller, &head.headers, reading).await?;
     if head.method == Method::HEAD {
         // Refused as the stream would be, which is not begun.
@@ -80,13 +95,15 @@ fn events(changes: impl Stream<Item = Result<v1::Change, String>>) -> impl Strea
     })
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
-    let mut lines = headers.get_all(LAST_EVENT_ID).iter();
+/// The header comes before the parameter: a browser that comes back sends it to the address that it had.
+fn last_event_id(head: &Parts) -> Result<Option<i64>, Problem> {
+    let asked = Query::read(&head.uri)?.last_event_id()?;
+    let mut lines = head.headers.get_all(LAST_EVENT_ID).iter();
     let (line, second) = (lines.next(), lines.next());
     if second.is_some() {
         return Err(Problem::repeated_header("Send one Last-Event-ID header only."));
     }
-    let Some(line) = line else { return Ok(None) };
+    let Some(line) = line else { return Ok(asked) };
     let version = line.to_str().ok().and_then(|text| text.parse::<i64>().ok());
     let version = version.filter(|version| *version >= 0);
     version.map(Some).ok_or_else(Problem::malformed_event_id)

@@ -4,7 +4,7 @@ use axum::http::Uri;
 
 use crate::gateway::write::problem::Problem;
 
-const KNOWN: [&str; 4] = ["validateOnly", "writableFields", "pageSize", "pageToken"];
+const KNOWN: [&str; 5] = ["validateOnly", "writableFields", "pageSize", "pageToken", "lastEventId"];
 
 #[derive(Debug)]
 pub(crate) struct Query(Vec<(&'static str, String)>);
@@ -44,6 +44,14 @@ impl Query {
 
     pub(crate) fn page_token(&self) -> String {
         self.get("pageToken").unwrap_or_default().to_owned()
+    }
+
+    /// The version after which events begin.
+    pub(crate) fn last_event_id(&self) -> Result<Option<i64>, Problem> {
+        let Some(value) = self.get("lastEventId") else { return Ok(None) };
+        let version = value.parse::<i64>().ok().filter(|version| *version >= 0);
+        let rule = "must be the version of a change: a number that is not negative";
+        version.map(Some).ok_or_else(|| Problem::invalid_parameter("lastEventId", rule))
     }
 
     fn get(&self, name: &'static str) -> Option<&str> {
@@ -106,6 +114,20 @@ mod tests {
             ("pageSize=", None),
         ] {
             assert_eq!(read(query).unwrap().page_size().ok(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_last_event_is_the_version_of_a_change() {
+        for (query, expected) in [
+            ("", Some(None)),
+            ("lastEventId=0", Some(Some(0))),
+            ("lastEventId=9223372036854775807", Some(Some(i64::MAX))),
+            ("lastEventId=9223372036854775808", None),
+            ("lastEventId=-1", None),
+            ("lastEventId=", None),
+        ] {
+            assert_eq!(read(query).unwrap().last_event_id().ok(), expected, "{query}");
         }
     }
 

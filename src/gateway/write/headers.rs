@@ -10,6 +10,8 @@ use axum::http::{
     },
 };
 
+use crate::gateway::write::cors::Cors;
+
 const DOCUMENTED: [(HeaderName, HeaderValue); 12] = [
     (ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("authorization, content-type")),
     (ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type")),
@@ -38,7 +40,7 @@ pub(crate) const PRIVATE: (HeaderName, HeaderValue) =
     (CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
 
 /// Replaces the headers of an answer; only a content security policy of its own stays (`docs.rs`).
-pub(crate) fn document(headers: &mut HeaderMap) {
+pub(crate) fn document(headers: &mut HeaderMap, cors: &Cors, origin: Option<&HeaderValue>) {
     // One allocation in place of several; the last few are those that an answer has of its own.
     headers.reserve(DOCUMENTED.len() + 4);
     let policy = headers.remove(CONTENT_SECURITY_POLICY);
@@ -48,4 +50,5 @@ pub(crate) fn document(headers: &mut HeaderMap) {
     if let Some(policy) = policy {
         headers.insert(CONTENT_SECURITY_POLICY, policy);
     }
+    cors.write(origin, headers);
 }

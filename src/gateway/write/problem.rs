@@ -67,6 +67,13 @@ impl Problem {
         self
     }
 
+    /// With the time to wait, in the body as well: pages of other origins cannot read the header.
+    fn retrying_after(mut self, delay: Option<Duration>) -> Self {
+        let seconds = retry_after(delay);
+        self.metadata.insert("retryAfterSeconds".to_owned(), seconds.to_string());
+        self.with_header(RETRY_AFTER, seconds.into())
+    }
+
     pub(crate) fn route_not_found() -> Self {
         let detail = "There is nothing at this path. Paths have no trailing slash and are in lower \
                       case. The page at /docs lists them all.";
@@ -176,7 +183,7 @@ impl Problem {
             Try again after the time that Retry-After says.";
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self::new(status, Code::ResourceExhausted, "RATE_LIMITED", detail)
-            .with_header(RETRY_AFTER, retry_after(Some(wait)).into())
+            .retrying_after(Some(wait))
     }
 
     /// The caller, or its source, does not take its answers or has too many requests under way.
@@ -185,8 +192,7 @@ impl Problem {
             carried out. Wait until some of it is done, and try again after the time that \
             Retry-After says.";
         let status = StatusCode::TOO_MANY_REQUESTS;
-        Self::new(status, Code::ResourceExhausted, "SHARE_EXHAUSTED", detail)
-            .with_header(RETRY_AFTER, RETRY_AFTER_SECONDS.into())
+        Self::new(status, Code::ResourceExhausted, "SHARE_EXHAUSTED", detail).retrying_after(None)
     }
 
     pub(crate) fn panicked() -> Self {
@@ -252,8 +258,23 @@ impl Problem {
         problem.metadata =
             info.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         problem.errors = field_error::listed(&details);
-        problem.headers = answer_headers(problem.status, &problem.reason, &details);
-        problem
+        match problem.status {
+            StatusCode::UNAUTHORIZED => problem.challenging(),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                problem.retrying_after(details.retry_info().and_then(|info| info.retry_delay))
+            }
+            _ => problem,
+        }
+    }
+
+    /// RFC 6750 §3.1: an error code only where a credential was presented.
+    fn challenging(self) -> Self {
+        let challenge = if self.reason == "CREDENTIAL_MISSING" {
+            "Bearer realm=\"organizations\""
+        } else {
+            "Bearer realm=\"organizations\", error=\"invalid_token\""
+        };
+        self.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
     }
 
     pub(crate) fn etag(&self) -> Option<&str> {
@@ -282,8 +303,7 @@ impl Problem {
                 Try again after the time that Retry-After says."
         };
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self::new(status, Code::Unavailable, "SERVICE_UNREACHABLE", detail)
-            .with_header(RETRY_AFTER, RETRY_AFTER_SECONDS.into())
+        Self::new(status, Code::Unavailable, "SERVICE_UNREACHABLE", detail).retrying_after(None)
     }
 }
 
@@ -309,24 +329,6 @@ fn http_status(code: Code, reason: &str, conditional: bool) -> StatusCode {
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
     }
-}
-
-fn answer_headers(status: StatusCode, reason: &str, details: &ErrorDetails) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if status == StatusCode::UNAUTHORIZED {
-        // RFC 6750 §3.1: an error code only where a credential was presented.
-        let challenge = if reason == "CREDENTIAL_MISSING" {
-            "Bearer realm=\"organizations\""
-        } else {
-            "Bearer realm=\"organizations\", error=\"invalid_token\""
-        };
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-    }
-    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-        let delay = details.retry_info().and_then(|info| info.retry_delay);
-        headers.insert(RETRY_AFTER, retry_after(delay).into());
-    }
-    headers
 }
 
 /// The seconds of a Retry-After, rounded up: zero would ask the client to come back at once.

@@ -30,7 +30,7 @@ const UNKNOWN_TOO: i64 = 78;
 /// A method, what follows the organization's path, headers, and a body.
 type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str);
 
-const REST: [Case; 24] = [
+const REST: [Case; 26] = [
     ("GET", "", &[], ""),
     ("GET", "?includeWritableFields=true", &[], ""),
     ("GET", "", &[("if-none-match", "\"1\"")], ""),
@@ -55,6 +55,8 @@ const REST: [Case; 24] = [
     ("GET", "/changes?pageSize=1", &[], ""),
     ("GET", "/changes", &[("accept", "text/event-stream")], ""),
     ("GET", "/changes", &[("accept", "text/event-stream"), ("last-event-id", "0")], ""),
+    ("GET", "/events", &[], ""),
+    ("GET", "/events?lastEventId=0", &[], ""),
 ];
 const KEY: &str = "7e0b6a52-13f5-4b8e-8f57-0f6a1d3c2b10";
 

@@ -50,19 +50,27 @@ async fn reflection_version_1_knows_the_service_with_its_options() {
     };
 
     on_both_databases(async |service| {
-        let symbol = "organization.v1.Organization".to_owned();
-        let request = ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(MessageRequest::FileContainingSymbol(symbol)),
+        let file_with = async |symbol: &str| {
+            let request = ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::FileContainingSymbol(symbol.to_owned())),
+            };
+            let mut answers = ServerReflectionClient::new(service.channel())
+                .server_reflection_info(tokio_stream(request))
+                .await
+                .unwrap()
+                .into_inner();
+            let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+            let MessageResponse::FileDescriptorResponse(files) = answer else {
+                panic!("{symbol}: {answer:?}")
+            };
+            files.file_descriptor_proto.concat()
         };
-        let mut answers = ServerReflectionClient::new(service.channel())
-            .server_reflection_info(tokio_stream(request))
-            .await
-            .unwrap()
-            .into_inner();
-        let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
-        let MessageResponse::FileDescriptorResponse(files) = answer else { panic!("{answer:?}") };
-        let file = files.file_descriptor_proto.concat();
+        // Of a status's details, which no message of ours names.
+        for detail in ["Status", "ErrorInfo", "BadRequest", "RetryInfo"] {
+            assert!(!file_with(&format!("google.rpc.{detail}")).await.is_empty(), "{detail}");
+        }
+        let file = file_with("organization.v1.Organization").await;
         // Field 50001 of the options, as a key of the wire format: the rights came along.
         let key = [0x8a, 0xb5, 0x18];
         assert!(file.windows(3).any(|bytes| bytes == key), "custom options are kept");

@@ -59,6 +59,13 @@ fn rest_refusals(service: &Service) -> Vec<(&'static str, Request)> {
             put(USER, "{}").header("transfer-encoding", "gzip, chunked"),
         ),
         ("PARAMETER_INVALID", at("/v1/organizations/90?validateOnly=1")),
+        (
+            "EVENT_ID_MALFORMED",
+            service
+                .request("GET", "/v1/organizations/90/events")
+                .bearer(USER)
+                .header("last-event-id", "x"),
+        ),
     ]
 }
 
@@ -123,6 +130,24 @@ async fn refusals_during_faults_match_their_snapshots() {
         expect_file!["../snapshots/refusals-trouble.txt"].assert_eq(&recorded);
     })
     .await;
+}
+
+/// The examples of the OpenAPI document are the bodies of the snapshots, one for each reason.
+#[test]
+fn the_examples_of_the_document_are_what_a_service_answered() {
+    let snapshots = [
+        include_str!("../snapshots/refusals-rest.txt"),
+        include_str!("../snapshots/refusals-trouble.txt"),
+    ];
+    let mut examples = BTreeMap::new();
+    for answer in snapshots.iter().flat_map(|text| text.split("=== ").skip(1)) {
+        let (_, body) = answer.split_once("\n\n").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        examples.entry(body["reason"].as_str().unwrap().to_owned()).or_insert(body);
+    }
+    let examples: Vec<_> = examples.into_values().collect();
+    let text = serde_json::to_string_pretty(&examples).unwrap() + "\n";
+    expect_file!["../../../src/gateway/openapi/refusals.json"].assert_eq(&text);
 }
 
 #[rustfmt::skip]

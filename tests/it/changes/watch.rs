@@ -202,6 +202,15 @@ async fn changes_are_server_sent_events_over_rest() {
         for id in ["x", "-1", "1.5", ""] {
             assert_eq!(refusal(id, USER).await, (400, "EVENT_ID_MALFORMED".to_owned()), "{id}");
         }
+        for id in ["x", "-1", "1.5", "", "1&lastEventId=1"] {
+            let path = format!("/v1/organizations/{OWN}/events?lastEventId={id}");
+            let answer = service.request("GET", &path).bearer(USER).send().await;
+            assert_eq!(
+                (answer.status(), answer.reason().as_str()),
+                (400, "PARAMETER_INVALID"),
+                "{id}"
+            );
+        }
         let unknown = "0b7cf3d4-3c1f-4d0c-9d5c-7b1f7a0f9e55";
         assert_eq!(refusal("x", unknown).await, (401, "CREDENTIAL_INVALID".to_owned()));
 
@@ -227,4 +236,21 @@ async fn a_stream_that_fails_says_so_as_a_problem() {
     assert_eq!(problem["reason"], "SERVICE_STOPPING");
     assert_eq!(problem["status"], 503);
     events.until_end().await;
+}
+
+#[tokio::test]
+async fn events_begin_where_the_header_or_else_the_parameter_says() {
+    on_both_databases(async |service| {
+        rename(&service, OWN, "Second").await;
+        for (query, header, first) in [
+            ("?lastEventId=0", "", "id: 1"),
+            ("?lastEventId=1", "", "id: 2"),
+            // As a browser does that comes back.
+            ("?lastEventId=0", "Last-Event-ID: 1\r\n", "id: 2"),
+        ] {
+            let mut events = Events::open_with(service.http_addr(), query, header).await;
+            assert_eq!(events.until("id: ").await, first, "{query} {header}");
+        }
+    })
+    .await;
 }

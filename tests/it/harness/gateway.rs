@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use orgd::gateway::{self, RequestLimits, Transport};
+use orgd::gateway::{self, Cors, RequestLimits, Transport};
 use tokio::net::TcpListener;
 
 /// Does some work with such a gateway.
@@ -15,7 +15,7 @@ pub async fn gateway_before(transport: Transport, work: impl AsyncFn(SocketAddr)
         sources: None,
         heartbeat: Duration::from_secs(5),
     };
-    let router = gateway::router(transport, limits);
+    let router = gateway::router(transport, limits, Cors::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let serving = async {

@@ -56,9 +56,13 @@ impl Events {
 
     /// The same by way of a proxy.
     pub async fn open_at(addr: SocketAddr, header: &str) -> Self {
+        Self::open_with(addr, "", header).await
+    }
+
+    pub async fn open_with(addr: SocketAddr, query: &str, header: &str) -> Self {
         let request = format!(
-            "GET /v1/organizations/{OWN}/changes HTTP/1.1\r\nHost: x\r\n{header}\
-             Authorization: Bearer {USER}\r\nAccept: text/event-stream\r\n\r\n"
+            "GET /v1/organizations/{OWN}/events{query} HTTP/1.1\r\nHost: x\r\n{header}\
+             Authorization: Bearer {USER}\r\n\r\n"
         );
         let mut stream = TcpStream::connect(addr).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();

@@ -8,6 +8,7 @@ use orgd::domain::Field;
 
 use crate::harness::{
     Answer, DOCUMENTED_HEADERS, OWN, Service, USER, assert_documented_headers, on_both_databases,
+    proxies::own_address,
 };
 
 const POLICY: &str = "Content-Security-Policy";
@@ -50,6 +51,13 @@ async fn a_person_tries_the_api_on_the_docs_page() {
 
         let example: Value = serde_json::from_str(seen["example"].as_str().unwrap()).unwrap();
         assert_eq!(example, json!({"name": "Custom Name"}));
+        // Of each status one that a service has answered, and no `"detail": "string"`.
+        let refusals: Vec<String> = serde_json::from_value(seen["refusals"].clone()).unwrap();
+        assert_eq!(refusals.len(), 7, "{refusals:?}");
+        for refusal in refusals {
+            let refusal: Value = serde_json::from_str(&refusal).unwrap();
+            assert!(refusal["detail"].as_str().unwrap().ends_with('.'), "{refusal}");
+        }
         assert_eq!(seen["stored"]["status"], "200");
         assert_eq!(shown(&seen["stored"]), json!({"id": OWN}));
         assert_eq!(seen["refused"]["status"], "403");
@@ -128,6 +136,41 @@ async fn a_page_of_another_origin_does_the_documented_put_and_reads_refusals() {
         assert_eq!(service.database().name(OWN).await, "From Elsewhere");
     })
     .await;
+}
+
+// Over SQLite alone: the layer that writes these headers knows no database.
+#[tokio::test]
+async fn settings_let_pages_of_chosen_origins_send_and_read_more() {
+    let [ours, other] = [own_address(), own_address()].map(|address| format!("{address}:8080"));
+    let origin = format!("http://{ours}");
+    let settings = [
+        ("ORGD_CORS_ORIGINS", origin.as_str()),
+        ("ORGD_CORS_HEADERS", "prefer, If-Match"),
+        ("ORGD_CORS_EXPOSED_HEADERS", "etag,x-request-id"),
+    ];
+    let service = Service::over_sqlite(&settings).await;
+    let url = format!("http://{}", service.http_addr());
+    let seen = run("settings.mjs", &[&url, &OWN.to_string(), USER, &ours, &other]);
+    assert_eq!((&seen[0]["status"], &seen[0]["etag"]), (&json!(200), &json!("\"2\"")), "{seen}");
+    assert_eq!(seen[0]["body"]["name"], "With a condition");
+    assert_eq!(seen[0]["exposed"], json!([true, true, false]));
+    assert_eq!(seen[1], json!({"error": "TypeError"}));
+
+    for (from, allowed) in
+        [(Some(&origin), Some(origin.as_str())), (Some(&other), None), (None, None)]
+    {
+        for method in ["GET", "OPTIONS"] {
+            let request = service.request(method, "/v1/whoami");
+            let request = from.iter().fold(request, |request, from| request.header("origin", from));
+            let answer = request.send().await;
+            assert_eq!(answer.header("access-control-allow-origin"), allowed, "{from:?}");
+            assert_eq!(answer.header("vary"), Some("origin"));
+            let names = "authorization, content-type, prefer, if-match";
+            assert_eq!(answer.header("access-control-allow-headers"), Some(names));
+            let names = "authorization, content-type, etag, x-request-id";
+            assert_eq!(answer.header("access-control-expose-headers"), Some(names));
+        }
+    }
 }
 
 // Over SQLite alone: these answers come from the binary.

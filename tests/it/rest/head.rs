@@ -9,6 +9,7 @@ use crate::harness::{
 
 const LIST: &str = "/v1/organizations";
 const CHANGES: &str = "/v1/organizations/90/changes";
+const WATCH: &str = "/v1/organizations/90/events";
 const EVENTS: &str = "text/event-stream";
 const JSON: &str = "application/json";
 
@@ -60,6 +61,9 @@ async fn head_is_refused_where_get_is() {
                 ("/v1/organizations?pageToken=x", USER, JSON, 400),
                 (CHANGES, unknown, JSON, 401),
                 (CHANGES, unknown, EVENTS, 401),
+                (WATCH, unknown, JSON, 401),
+                ("/v1/organizations/94/events", USER, JSON, 403),
+                ("/v1/organizations/77/events", SUPPORT, JSON, 404),
                 ("/v1/organizations/94/changes", USER, JSON, 403),
                 ("/v1/organizations/94/changes", USER, EVENTS, 403),
                 ("/v1/organizations/77/changes", SUPPORT, JSON, 404),
@@ -86,13 +90,15 @@ async fn head_of_an_event_stream_opens_no_watch() {
         let events = Events::open(&service, "").await;
         for instance in [&service, &gateway] {
             for _ in 0..3 {
-                let head = ask(instance, "HEAD", CHANGES, USER, EVENTS).await;
-                assert_eq!((head.status(), head.text()), (200, ""));
-                assert_eq!(head.header("content-length"), None);
-                let told: BTreeMap<_, _> = lines(&head);
-                for name in ["content-type", "cache-control", "x-accel-buffering"] {
-                    let line = format!("{name}: {}\n", told[name]).to_ascii_lowercase();
-                    assert!(events.head.contains(&line), "{line} in {}", events.head);
+                for (path, accept) in [(CHANGES, EVENTS), (WATCH, JSON)] {
+                    let head = ask(instance, "HEAD", path, USER, accept).await;
+                    assert_eq!((head.status(), head.text()), (200, ""));
+                    assert_eq!(head.header("content-length"), None);
+                    let told: BTreeMap<_, _> = lines(&head);
+                    for name in ["content-type", "cache-control", "x-accel-buffering"] {
+                        let line = format!("{name}: {}\n", told[name]).to_ascii_lowercase();
+                        assert!(events.head.contains(&line), "{line} in {}", events.head);
+                    }
                 }
             }
         }

@@ -3,6 +3,7 @@
 mod bodies;
 mod browser;
 mod expectations;
+mod generated_clients;
 mod head;
 mod hosts;
 mod openapi;

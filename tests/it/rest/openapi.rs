@@ -1,14 +1,15 @@
 //! The OpenAPI document: true of the running service by schemathesis, and of the proto's rights. And
 //! the protos, by buf.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use orgd::{
     domain::{Field, TEXT_CODE_POINTS_MAX, fields::ID_MAX},
     proto::{rights, v1},
 };
+use serde_json::json;
 
-use crate::harness::{ADMINISTRATOR, on_both_databases};
+use crate::harness::{ADMINISTRATOR, Service, on_both_databases};
 
 #[tokio::test]
 async fn the_document_is_true_of_the_running_service() {
@@ -18,10 +19,15 @@ async fn the_document_is_true_of_the_running_service() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let url = format!("http://{}", service.http_addr());
         let output = Command::new(root.join("target/python/bin/schemathesis"))
+            .env("SCHEMATHESIS_HOOKS", "hooks")
+            .env("PYTHONPATH", root.join("tests/openapi"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .arg("--config-file")
             .arg(root.join("tests/openapi/schemathesis.toml"))
             .args(["run", &format!("{url}/openapi.json"), "--url", &url])
             .args(["--header", &format!("Authorization: Bearer {ADMINISTRATOR}")])
+            // The stream of events has no end; `tests/clients` reads it.
+            .args(["--exclude-path", "/v1/organizations/{id}/events"])
             .args(["--checks", "all", "--seed", seed, "--max-examples", "75", "--no-color"])
             .current_dir(std::env::temp_dir())
             .output()
@@ -79,13 +85,88 @@ fn camel(name: &str) -> String {
     })
 }
 
-#[test]
-fn the_protos_are_clean_by_buf() {
+/// What generators of clients, and the page at /docs, make of the document.
+#[tokio::test]
+async fn the_document_has_types_for_names_and_an_example_for_each_refusal() {
+    let service = Service::over_sqlite(&[]).await;
+    let document = service.request("GET", "/openapi.json").send().await.json();
+    assert_eq!(document["servers"], json!([{"url": "."}]));
+    let schemas = &document["components"]["schemas"];
+    assert_eq!(schemas["Role"]["enum"], json!(["user", "support", "administrator"]));
+    assert_eq!(schemas["Field"]["enum"], json!(Field::ALL.map(Field::member)));
+    for (schema, reason, without) in [
+        ("Reason", "ETAG_EXCLUDED", "MESSAGE_MALFORMED"),
+        ("FieldReason", "FIELD_UNKNOWN", "CREDENTIAL_NOT_FOUND"),
+    ] {
+        let reasons = schemas[schema]["enum"].as_array().unwrap();
+        assert!(reasons.contains(&reason.into()) && !reasons.contains(&without.into()), "{schema}");
+    }
+    assert_eq!(
+        schemas["Problem"]["properties"]["metadata"]["additionalProperties"]["type"],
+        "string"
+    );
+    let (updated, whole) = (&schemas["Updated"], &schemas["Organization"]);
+    assert_eq!(
+        (&updated["properties"], &updated["required"]),
+        (&whole["properties"], &json!(["id"]))
+    );
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (status, response) in
+            item.as_object().unwrap().values().flat_map(|one| one["responses"].as_object().unwrap())
+        {
+            let response = match response["$ref"].as_str() {
+                Some(named) => document.pointer(named.trim_start_matches('#')).unwrap(),
+                None => response,
+            };
+            let Some(content) = response["content"].as_object() else { continue };
+            assert_eq!(content.len(), 1, "{path}, {status}: one media type");
+            let Some(problem) = content.get("application/problem+json") else { continue };
+            let examples = problem["examples"].as_object().unwrap();
+            assert!(!examples.is_empty(), "{path}, {status}");
+            for (reason, example) in examples {
+                let (example, is_same) = (&example["value"], *reason == example["value"]["reason"]);
+                assert!(is_same && example["detail"].as_str().unwrap().ends_with('.'), "{example}");
+                assert!(status == "default" || example["status"].as_u64() == status.parse().ok());
+            }
+        }
+    }
+}
+
+/// What buf says of the protos of a folder; nothing where they are as they should be.
+fn buf(folder: &Path, arguments: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let buf = root.join("target/node/node_modules/.bin/buf");
     assert!(buf.exists(), "the tests need buf: run `make test`, which installs it");
-    let output = Command::new(buf).arg("lint").current_dir(root).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let output = Command::new(buf).args(arguments).current_dir(folder).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_protos_are_clean_by_buf() {
+    assert_eq!(buf(Path::new(env!("CARGO_MANIFEST_DIR")), &["lint"]), "");
+}
+
+/// Clients that were generated from the last release, in any language, still compile and call.
+#[test]
+fn the_protos_break_no_client_of_the_last_release() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let released = root.join("tests/protos/released.binpb");
+    let breaking = ["breaking", "--against", released.to_str().unwrap()];
+    assert_eq!(buf(root, &breaking), "");
+
+    // That it would be found.
+    let folder = tempfile::TempDir::new().unwrap();
+    for source in ["proto", "buf.yaml"] {
+        let mut copy = Command::new("cp");
+        let copied = copy.arg("-r").arg(root.join(source)).arg(folder.path()).status().unwrap();
+        assert!(copied.success());
+    }
+    let service = folder.path().join("proto/organization/v1/organization_service.proto");
+    let text = fs::read_to_string(&service).unwrap();
+    fs::write(&service, text.replace("int64 id = 1", "int64 id = 99")).unwrap();
+    let found = buf(folder.path(), &breaking);
+    assert!(found.contains("Previously present field \"1\""), "{found}");
 }
 
 #[test]
@@ -97,6 +178,7 @@ fn the_page_of_the_api_names_every_route_rpc_and_parameter() {
         "GET /v1/organizations",
         "POST /v1/organizations",
         "GET /v1/organizations/{id}/changes",
+        "GET /v1/organizations/{id}/events",
         "GET /v1/whoami",
         "GET /openapi.json",
         "GET /docs",
@@ -104,6 +186,7 @@ fn the_page_of_the_api_names_every_route_rpc_and_parameter() {
         "writableFields",
         "pageSize",
         "pageToken",
+        "lastEventId",
         "Idempotency-Key",
         "If-Match",
         "If-None-Match",

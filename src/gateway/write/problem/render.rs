@@ -46,7 +46,7 @@ pub(crate) struct Rendered<'a> {
     /// The request's id, for a report.
     request_id: &'a str,
     /// More of the reason, such as the current etag.
-    #[schema(value_type = Object)]
+    #[schema(value_type = BTreeMap<String, String>)]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: &'a BTreeMap<String, String>,
     /// The members of the body at fault.

@@ -21,7 +21,7 @@ use orgd::{
     app::watch::Watches,
     auth::Authenticator,
     config::Limits,
-    gateway::{self, RequestLimits, Transport},
+    gateway::{self, Cors, RequestLimits, Transport},
     grpc::{CallLimits, OrganizationGrpc, PrincipalLimits},
     proto::v1::UpdateOrganizationRequest,
     server::{Flags, Peer, endpoint},
@@ -251,5 +251,5 @@ fn rest(transport: Transport) -> Router {
         sources: None,
         heartbeat: Duration::from_secs(2),
     };
-    gateway::router(transport, limits)
+    gateway::router(transport, limits, Cors::default())
 }
