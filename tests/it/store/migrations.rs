@@ -138,9 +138,9 @@ async fn a_table_of_the_lease_that_another_is_creating_is_waited_for() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let waits = !migration.is_finished();
         if is_kept {
-            other.commit().await.unwrap()
+            other.commit().await.unwrap();
         } else {
-            other.rollback().await.unwrap()
+            other.rollback().await.unwrap();
         }
         let migrated = migration.await.unwrap();
         assert_eq!(migrated.code, 0, "{}", migrated.stderr);
