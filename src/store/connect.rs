@@ -11,8 +11,9 @@ use super::{
     options::StoreOptions,
     pools::{ADMINISTRATORS, Pools, UPKEEP},
     renewal::Renewal,
+    session::SessionSettings,
     sql::{
-        postgres::{self, PinnedConnection},
+        postgres::PinnedConnection,
         sqlite::{self, connect_when_free},
     },
     trouble::Trouble,
@@ -43,54 +44,69 @@ impl Store {
 
     async fn open(url: &SecretString, options: StoreOptions) -> Result<Self, DbErr> {
         let place = Place::of(url).unwrap_or_default();
-        let mut writer = Self::options(url, &options)?;
+        let connect = Self::options(url, &options)?;
         if url.expose_secret().starts_with("sqlite:") {
-            if !options.creates {
-                sqlite::find(url.expose_secret())?;
-            }
-            let mut reader = sqlite::without_end(&mut writer).clone();
-            writer.max_connections(1);
-            let readers = SQLITE_CALLERS + ADMINISTRATORS + SQLITE_LOOK_UPS;
-            reader.max_connections(readers).map_sqlx_sqlite_opts(move |sqlite| {
-                sqlite::existing(sqlite, options.lock_timeout).pragma("query_only", "ON")
-            });
-            // The writer first: it creates the file.
-            let writer = connect_when_free(writer).await?;
-            let upkeep = connect_when_free(Self::upkeep(&reader)).await?;
-            let reader = connect_when_free(reader).await?;
-            let files = sqlite::opened(url.expose_secret(), [&writer, &reader]).await?;
-            let workers = vec![Worker::sqlite(&writer, &files)];
-            let others = [&writer, &reader, &reader].map(|pool| Worker::sqlite(pool, &files));
-            let pools = Pools::new([writer, reader, upkeep], SQLITE_CALLERS);
-            return Self::start(pools, files, Renewal::new(), (options, place), workers, others);
+            Self::open_sqlite(url.expose_secret(), connect, options, place).await
+        } else {
+            Self::open_postgres(connect, options, place).await
         }
+    }
+
+    async fn open_sqlite(
+        url: &str,
+        mut writer: ConnectOptions,
+        options: StoreOptions,
+        place: Place,
+    ) -> Result<Self, DbErr> {
+        if !options.creates {
+            sqlite::find(url)?;
+        }
+        let mut reader = sqlite::without_end(&mut writer).clone();
+        writer.max_connections(1);
+        let readers = SQLITE_CALLERS + ADMINISTRATORS + SQLITE_LOOK_UPS;
+        reader.max_connections(readers).map_sqlx_sqlite_opts(move |sqlite| {
+            sqlite::existing(sqlite, options.lock_timeout).pragma("query_only", "ON")
+        });
+        // The writer first: it creates the file.
+        let writer = connect_when_free(writer).await?;
+        let upkeep = connect_when_free(Self::upkeep(&reader)).await?;
+        let reader = connect_when_free(reader).await?;
+        let files = sqlite::opened(url, [&writer, &reader]).await?;
+        let workers = vec![Worker::sqlite(&writer, &files)];
+        let others = [&writer, &reader, &reader].map(|pool| Worker::sqlite(pool, &files));
+        let pools = Pools::new([writer, reader, upkeep], SQLITE_CALLERS);
+        Self::start(pools, files, Renewal::new(), (options, place), workers, others)
+    }
+
+    async fn open_postgres(
+        mut writer: ConnectOptions,
+        options: StoreOptions,
+        place: Place,
+    ) -> Result<Self, DbErr> {
         let others = POSTGRES_WORKERS + UPKEEP + ADMINISTRATORS;
         let callers = options.connections_max.saturating_sub(others).max(1);
         let renewal = Renewal::new();
-        let pooled = renewal.clone();
+        let of_calls = SessionSettings::of_calls(&options);
+        let of_batches = SessionSettings::of_batches(&options);
+        let of_use = |settings| {
+            let renewal = renewal.clone();
+            move |pool| renewal.of_use(pool, settings)
+        };
         writer
             .max_connections(callers + ADMINISTRATORS)
-            .map_sqlx_postgres_pool_opts(move |pool| pooled.of_use(pool))
-            .statement_timeout(options.statement_timeout)
-            .map_sqlx_postgres_opts(move |postgres| {
-                let lock_timeout = format!("{}ms", options.lock_timeout.as_millis());
-                reachable(postgres).options([("lock_timeout", lock_timeout)])
-            });
+            .map_sqlx_postgres_pool_opts(of_use(of_calls));
         let mut workers = writer.clone();
         workers
             .max_connections(POSTGRES_WORKERS)
             .connect_lazy(true)
-            .map_sqlx_postgres_opts(postgres::for_batches);
+            .map_sqlx_postgres_pool_opts(of_use(of_batches));
         let workers = Database::connect(workers).await?;
+        let workers = workers.get_postgres_connection_pool();
         let upkeep = Database::connect(Self::upkeep(&writer)).await?;
         let pool = Database::connect(writer).await.map_err(|error| renewal.explain(error))?;
-        let pinned = || {
-            Worker::postgres(PinnedConnection::new(
-                workers.get_postgres_connection_pool(),
-                &renewal,
-                &options,
-            ))
-        };
+        renewal.own_sessions([pool.get_postgres_connection_pool(), workers], of_calls).await?;
+        let pinned =
+            || Worker::postgres(PinnedConnection::new(workers, of_batches, &renewal, &options));
         let writers = (0..POSTGRES_WRITERS).map(|_| pinned()).collect();
         let others = [pinned(), pinned(), pinned()];
         let files = Files::default();

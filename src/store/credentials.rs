@@ -6,8 +6,8 @@ use orgd_shares::Holder;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, SqlErr, Statement, Value,
-    sea_query::{Expr, Query, UpdateStatement},
+    QueryOrder, QuerySelect, QueryTrait, Select, SqlErr, Statement, Value,
+    sea_query::{Expr, InsertStatement, Query, UpdateStatement},
 };
 use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -18,8 +18,8 @@ use super::{
     uses::Digest,
 };
 use crate::domain::{
-    Call, Credential, CredentialDigest, CredentialState, Error, OrganizationId, Principal, Result,
-    StoredCredential, reason,
+    Call, Credential, CredentialDigest, CredentialKind, CredentialState, Error, OrganizationId,
+    Principal, Result, Role, StoredCredential, reason,
 };
 
 /// How often the task writes what is new.
@@ -60,19 +60,7 @@ impl Store {
 
     /// Stores a credential. Refused where its secret or organization makes that impossible.
     pub async fn issue_credential(&self, credential: &Credential) -> Result<()> {
-        let row = credentials::ActiveModel {
-            digest: Set(credential.digest.0.to_vec()),
-            kind: Set(credential.kind.as_str().to_owned()),
-            subject: Set(credential.subject.clone()),
-            role: Set(credential.role.as_str().to_owned()),
-            organization_id: Set(credential.organization.map(OrganizationId::get)),
-            expires_at: Set(credential.expires_at),
-            revoked_at: NotSet,
-            description: Set(credential.description.clone()),
-            created_at: Set(clock::now()),
-            last_used_time: NotSet,
-        };
-        let insert = credentials::Entity::insert(row).into_query();
+        let insert = insert(credential);
         let Err(error) = self.write(&insert).await else { return Ok(()) };
         match (error.sql_err(), credential.organization) {
             (Some(SqlErr::ForeignKeyConstraintViolation(_)), Some(id)) => Err(Error::NotFound(id)),
@@ -87,8 +75,7 @@ impl Store {
 
     /// Every credential, the newest first.
     pub async fn list_credentials(&self) -> Result<Vec<StoredCredential>> {
-        let newest_first =
-            credentials::Entity::find().order_by_desc(credentials::Column::CreatedAt);
+        let newest_first = newest_first();
         stored(self.retried(|| newest_first.clone().all(&self.pools.reader)).await)
     }
 
@@ -97,23 +84,18 @@ impl Store {
         &self,
         digests: RangeInclusive<[u8; 32]>,
     ) -> Result<Vec<StoredCredential>> {
-        let (first, last) = digests.into_inner();
-        let between = credentials::Column::Digest.between(first.to_vec(), last.to_vec());
-        let found = credentials::Entity::find().filter(between).limit(2);
+        let found = two_of(digests);
         stored(self.retried(|| found.clone().all(&self.pools.reader)).await)
     }
 
     /// Whether a subject has a credential that holds.
     pub async fn has_credential(&self, subject: &str) -> Result<bool> {
-        let holds = holds("$2");
-        let held = format!("SELECT 1 FROM credentials WHERE subject = $1 AND {holds} LIMIT 1");
-        self.finds(&held, vec![subject.into(), clock::now_in_seconds().into()]).await
+        self.finds(&held_by_subject(), vec![subject.into(), clock::now_in_seconds().into()]).await
     }
 
     /// Whether anybody has a credential that holds.
     pub async fn has_credentials(&self) -> Result<bool> {
-        let held = format!("SELECT 1 FROM credentials WHERE {} LIMIT 1", holds("$1"));
-        self.finds(&held, vec![clock::now_in_seconds().into()]).await
+        self.finds(&held(), vec![clock::now_in_seconds().into()]).await
     }
 
     async fn finds(&self, statement: &str, values: Vec<Value>) -> Result<bool> {
@@ -126,14 +108,7 @@ impl Store {
     /// not been revoked before. Writes that began earlier may still be under way:
     /// [`Store::outlast_older_writes`] waits for their end.
     pub async fn revoke_credential(&self, digest: CredentialDigest) -> Result<bool> {
-        let revoke = credentials::Entity::update_many()
-            .col_expr(credentials::Column::RevokedAt, Expr::value(clock::now()))
-            .filter(credentials::Column::Digest.eq(digest.0.to_vec()))
-            .filter(credentials::Column::RevokedAt.is_null())
-            .into_query()
-            .returning(Query::returning().column(credentials::Column::Digest))
-            .to_owned();
-        self.write(&revoke).await.map(|rows| !rows.is_empty()).map_err(failure)
+        self.write(&revoke(digest)).await.map(|rows| !rows.is_empty()).map_err(failure)
     }
 
     /// Waits until nothing more is written by what this credential proved before its row was last
@@ -150,12 +125,7 @@ impl Store {
             return Ok(());
         }
         sleep(STATEMENT_TIMEOUT_MAX + ANSWER_TIME).await;
-        let revoked_at = credentials::Column::RevokedAt;
-        let touch = credentials::Entity::update_many()
-            .col_expr(revoked_at, Expr::col(revoked_at))
-            .filter(credentials::Column::Digest.eq(digest.0.to_vec()))
-            .into_query();
-        self.write(&touch).await.map(drop).map_err(failure)
+        self.write(&touch(digest)).await.map(drop).map_err(failure)
     }
 
     /// Notes that a credential was used at a second. Answers the second that is noted, which does for every
@@ -187,6 +157,83 @@ impl Store {
             self.uses.written(some);
         }
     }
+}
+
+fn insert(credential: &Credential) -> InsertStatement {
+    let row = credentials::ActiveModel {
+        digest: Set(credential.digest.0.to_vec()),
+        kind: Set(credential.kind.as_str().to_owned()),
+        subject: Set(credential.subject.clone()),
+        role: Set(credential.role.as_str().to_owned()),
+        organization_id: Set(credential.organization.map(OrganizationId::get)),
+        expires_at: Set(credential.expires_at),
+        revoked_at: NotSet,
+        description: Set(credential.description.clone()),
+        created_at: Set(clock::now()),
+        last_used_time: NotSet,
+    };
+    credentials::Entity::insert(row).into_query()
+}
+
+fn newest_first() -> Select<credentials::Entity> {
+    credentials::Entity::find().order_by_desc(credentials::Column::CreatedAt)
+}
+
+fn two_of(digests: RangeInclusive<[u8; 32]>) -> Select<credentials::Entity> {
+    let (first, last) = digests.into_inner();
+    let between = credentials::Column::Digest.between(first.to_vec(), last.to_vec());
+    credentials::Entity::find().filter(between).limit(2)
+}
+
+fn held() -> String {
+    format!("SELECT 1 FROM credentials WHERE {} LIMIT 1", holds("$1"))
+}
+
+fn held_by_subject() -> String {
+    format!("SELECT 1 FROM credentials WHERE subject = $1 AND {} LIMIT 1", holds("$2"))
+}
+
+fn revoke(digest: CredentialDigest) -> UpdateStatement {
+    credentials::Entity::update_many()
+        .col_expr(credentials::Column::RevokedAt, Expr::value(clock::now()))
+        .filter(credentials::Column::Digest.eq(digest.0.to_vec()))
+        .filter(credentials::Column::RevokedAt.is_null())
+        .into_query()
+        .returning(Query::returning().column(credentials::Column::Digest))
+        .to_owned()
+}
+
+/// Writes the row as it is.
+fn touch(digest: CredentialDigest) -> UpdateStatement {
+    let revoked_at = credentials::Column::RevokedAt;
+    credentials::Entity::update_many()
+        .col_expr(revoked_at, Expr::col(revoked_at))
+        .filter(credentials::Column::Digest.eq(digest.0.to_vec()))
+        .into_query()
+}
+
+/// Every statement on credentials that no worker does.
+pub(super) fn texts(backend: DbBackend) -> Vec<String> {
+    let digest = CredentialDigest([0; 32]);
+    let credential = Credential {
+        digest,
+        kind: CredentialKind::Bearer,
+        subject: String::new(),
+        role: Role::Support,
+        organization: None,
+        expires_at: None,
+        description: None,
+    };
+    vec![
+        backend.build(&insert(&credential)).sql,
+        newest_first().build(backend).sql,
+        two_of(digest.0..=digest.0).build(backend).sql,
+        held(),
+        held_by_subject(),
+        backend.build(&revoke(digest)).sql,
+        backend.build(&touch(digest)).sql,
+        backend.build(&used(&[(digest.0, 0)], clock::now_in_seconds())).sql,
+    ]
 }
 
 /// The statement that notes a use of each of these, unless another instance has noted a later one.

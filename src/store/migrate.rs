@@ -6,8 +6,8 @@ use sea_orm::{ConnectOptions, DatabaseConnection, DbErr, sqlx};
 use super::sql::sqlite::{STARTUP_LOCK_TIMEOUT, connect_when_free, durable};
 
 /// How long a step waits for its lock before it lets those pass that wait behind it: less than the
-/// `lock_timeout` of the workers.
-const BRIEF_LOCKS: &str = "SET lock_timeout = '100ms'";
+/// `lock_timeout` of the workers. It may run for as long as it takes, whatever the role is set to.
+const BRIEF_LOCKS: &str = "SET statement_timeout = 0; SET lock_timeout = '100ms'";
 
 #[derive(Clone, Debug)]
 pub struct MigrationStep {

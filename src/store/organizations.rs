@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+};
 use tracing::Instrument;
 
 use super::{
@@ -69,10 +71,7 @@ impl Store {
         after: i64,
         count: usize,
     ) -> Result<Vec<Organization>> {
-        let query = organizations::Entity::find()
-            .filter(organizations::Column::Id.gt(after))
-            .order_by_asc(organizations::Column::Id)
-            .limit(u64::try_from(count).unwrap_or(u64::MAX));
+        let query = after_id(after, count);
         let span = self.span("SELECT", ORGANIZATIONS);
         let rows = self.retried_for(principal, || query.clone().all(&self.pools.reader));
         let rows = rows.instrument(span).await?.into_iter();
@@ -86,17 +85,9 @@ impl Store {
         caller: Option<&Principal>,
         ids: &[OrganizationId],
     ) -> Result<Vec<(OrganizationId, i64)>> {
-        use organizations::Column;
         let mut found = Vec::with_capacity(ids.len());
         for ids in ids.chunks(VERSIONS_MAX) {
-            // Padded to a power of two: each length is another statement, which each connection keeps
-            // prepared.
-            let length = ids.len().next_power_of_two();
-            let padded = ids.iter().chain(ids.last().into_iter().cycle()).take(length);
-            let query = organizations::Entity::find()
-                .select_only()
-                .columns([Column::Id, Column::Version])
-                .filter(Column::Id.is_in(padded.map(|id| id.get())));
+            let query = versions_of(ids);
             let span = self.span("SELECT", ORGANIZATIONS);
             let query = || query.clone().into_tuple::<(i64, i64)>();
             let rows = async {
@@ -251,6 +242,37 @@ impl Store {
             lookups::find(&self.queues.organizations, &holder(&call.principal), id).await?;
         current.map(|current| as_recorded(current, &row)).transpose()
     }
+}
+
+fn after_id(after: i64, count: usize) -> Select<organizations::Entity> {
+    organizations::Entity::find()
+        .filter(organizations::Column::Id.gt(after))
+        .order_by_asc(organizations::Column::Id)
+        .limit(u64::try_from(count).unwrap_or(u64::MAX))
+}
+
+/// Padded to a power of two: each length is another statement, which each connection keeps prepared.
+fn versions_of(ids: &[OrganizationId]) -> Select<organizations::Entity> {
+    use organizations::Column;
+    let length = ids.len().next_power_of_two();
+    let padded = ids.iter().chain(ids.last().into_iter().cycle()).take(length);
+    organizations::Entity::find()
+        .select_only()
+        .columns([Column::Id, Column::Version])
+        .filter(Column::Id.is_in(padded.map(|id| id.get())))
+}
+
+/// Every statement on organizations that no worker does.
+pub(super) fn texts(backend: DbBackend) -> Vec<String> {
+    let lengths = (0..=VERSIONS_MAX.ilog2()).map(|power| 1_usize << power);
+    let versions = lengths.filter_map(|length| {
+        let ids = vec![OrganizationId::new(1)?; length];
+        Some(versions_of(&ids).build(backend).sql)
+    });
+    [after_id(0, 1).build(backend).sql, create::next_id_text()]
+        .into_iter()
+        .chain(versions)
+        .collect()
 }
 
 /// The organization as a row of the change log recorded it. A field whose values are not logged has its

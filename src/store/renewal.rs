@@ -13,11 +13,11 @@ use std::{
 
 use sea_orm::{
     DbErr, RuntimeErr,
-    sqlx::{self, PgConnection, Row, postgres::PgPoolOptions},
+    sqlx::{self, PgConnection, PgPool, postgres::PgPoolOptions},
 };
 use tokio::time::timeout;
 
-use super::{options::STATEMENT_TIMEOUT_MAX, retry::ANSWER_TIME};
+use super::{retry::ANSWER_TIME, session::SessionSettings};
 
 /// How long a connection may have been quiet before it is asked for a sign of life: one that the
 /// server has closed meanwhile is then replaced before a statement is lost on it.
@@ -54,41 +54,68 @@ impl Renewal {
     pub(super) async fn is_whole(
         &self,
         connection: &mut PgConnection,
+        settings: SessionSettings,
         made: Instant,
         quiet: Duration,
     ) -> bool {
-        self.allows(made) && (quiet < QUIET_MAX || is_alive(connection).await)
+        self.allows(made) && (quiet < QUIET_MAX || is_alive(connection, settings).await)
     }
 
     /// Connections of a pool that are made, kept and handed out only as long as they are of use.
     ///
     /// sqlx itself waits for a connection's sign of life without an end when it goes back to its pool;
     /// until then it counts as one of the pool's.
-    pub(super) fn of_use(&self, pool: PgPoolOptions) -> PgPoolOptions {
+    pub(super) fn of_use(&self, pool: PgPoolOptions, settings: SessionSettings) -> PgPoolOptions {
         let (connecting, acquiring) = (self.clone(), self.clone());
         pool.test_before_acquire(false)
             .after_connect(move |connection, _| {
                 let renewal = connecting.clone();
-                Box::pin(async move { renewal.admit(connection).await })
+                Box::pin(async move { renewal.admit(connection, settings).await })
             })
             .before_acquire(move |connection, about| {
                 let renewal = acquiring.clone();
                 Box::pin(async move {
                     let now = Instant::now();
                     let made = now.checked_sub(about.age).unwrap_or(now);
-                    Ok(renewal.is_whole(connection, made, about.idle_for).await)
+                    Ok(renewal.is_whole(connection, settings, made, about.idle_for).await)
                 })
             })
-            .after_release(|connection, _| Box::pin(async move { Ok(is_alive(connection).await) }))
+            .after_release(move |connection, _| {
+                Box::pin(async move { Ok(is_alive(connection, settings).await) })
+            })
     }
 
-    /// Looks at a new connection. One that is of no use is held until whoever asked for it gives up:
-    /// sqlx would log an error and connect anew, up to a hundred times a second.
-    async fn admit(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let unfit = match unfit(connection).await? {
-            None => unlimited(connection).await?,
-            unfit => unfit,
+    /// Fails where a session of one pool is also one of the other: what is set on either would hold for both, and
+    /// prepared statements would meet each other's.
+    pub(super) async fn own_sessions(
+        &self,
+        [calls, workers]: [&PgPool; 2],
+        settings: SessionSettings,
+    ) -> Result<(), DbErr> {
+        let found = async {
+            let mut connection = calls.acquire().await?;
+            // A new one, whose settings differ.
+            let worker = workers.acquire().await?;
+            let unfit = settings.unfit(&mut connection).await;
+            drop(worker);
+            unfit
         };
+        match found.await {
+            Ok(None) => Ok(()),
+            Ok(Some(reason)) => Err(DbErr::Conn(RuntimeErr::Internal(reason))),
+            Err(error) => Err(self.explain(DbErr::Conn(RuntimeErr::SqlxError(error.into())))),
+        }
+    }
+
+    /// Sets a new connection up and looks at it. One that is of no use is held until whoever asked for it gives up:
+    /// sqlx would log an error and connect anew, up to a hundred times a second.
+    async fn admit(
+        &self,
+        connection: &mut PgConnection,
+        settings: SessionSettings,
+    ) -> Result<(), sqlx::Error> {
+        settings.set(connection).await?;
+        let unfit = settings.unfit(connection).await?;
         let before = std::mem::replace(&mut self.lock().refused, unfit.clone());
         match unfit {
             None => {
@@ -119,43 +146,14 @@ impl Renewal {
     }
 }
 
-/// Why a connection is of no use, where it is not.
-async fn unfit(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    let settings = "SELECT current_setting('transaction_read_only') AS read_only, \
-        current_setting('server_encoding') AS encoding";
-    // One round trip, as a ping would be, and nothing is kept prepared.
-    let rows = sqlx::raw_sql(settings).fetch_all(connection).await?;
-    let row = rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
-    let reason = if row.try_get::<String, _>("read_only")? == "on" {
-        "the server takes no writes: it is a standby, or default_transaction_read_only is on"
-    } else if row.try_get::<String, _>("encoding")? != "UTF8" {
-        "the encoding of the database is not UTF8: create one with \
-         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move the data there"
-    } else {
-        return Ok(None);
-    };
-    Ok(Some(reason.to_owned()))
-}
-
-/// Why a statement on a connection could outlive its limit. Some hosts and poolers drop the options of a
-/// connection's start. A smaller limit does no harm.
-async fn unlimited(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    let limit = "SELECT setting FROM pg_settings WHERE name = 'statement_timeout'";
-    let rows = sqlx::raw_sql(limit).fetch_all(connection).await?;
-    let limit = rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?.try_get::<String, _>(0)?;
-    let limit_max = STATEMENT_TIMEOUT_MAX.as_millis();
-    if limit.parse().is_ok_and(|limit| (1..=limit_max).contains(&limit)) {
-        return Ok(None);
+/// Whether a connection gives a sign of life, and can do what it must.
+async fn is_alive(connection: &mut PgConnection, settings: SessionSettings) -> bool {
+    match timeout(ANSWER_TIME, settings.unfit(connection)).await {
+        Ok(Ok(None)) => true,
+        Ok(Ok(Some(reason))) => {
+            tracing::warn!(reason, "a connection to the database is replaced");
+            false
+        }
+        _ => false,
     }
-    Ok(Some(format!(
-        "statement_timeout is {limit} ms (0: none), and must be 1 to {limit_max} ms: a revocation waits \
-         until every statement that began before it is over. Where the start-up options of connections \
-         are dropped on the way, set it in the database: \
-         ALTER ROLE … SET statement_timeout = '{limit_max}ms'"
-    )))
-}
-
-/// Whether a connection gives a sign of life, and can write.
-async fn is_alive(connection: &mut PgConnection) -> bool {
-    matches!(timeout(ANSWER_TIME, unfit(connection)).await, Ok(Ok(None)))
 }

@@ -10,6 +10,7 @@ use super::{
     batch::worker::Worker,
     error,
     retry::{self, RETRIES_MAX},
+    session::SessionSettings,
     sql::{postgres::PinnedConnection, sqlite::immediate},
 };
 use crate::{
@@ -87,6 +88,7 @@ impl Store {
             return Worker::sqlite(&self.pools.writer, &self.files);
         }
         let pool = self.pools.writer.get_postgres_connection_pool();
-        Worker::postgres(PinnedConnection::new(pool, &self.renewal, &self.options))
+        let settings = SessionSettings::of_calls(&self.options);
+        Worker::postgres(PinnedConnection::new(pool, settings, &self.renewal, &self.options))
     }
 }

@@ -1,7 +1,7 @@
 //! What the process asks for itself, on a connection that no client can take: whether it can do its
 //! work, its metrics, and the state of the schema.
 
-use sea_orm::{DbBackend, EntityTrait, QuerySelect};
+use sea_orm::{DbBackend, EntityTrait, QuerySelect, QueryTrait, Select};
 
 use super::{
     Store,
@@ -22,11 +22,8 @@ impl Store {
         for health in &self.health {
             health.check()?;
         }
-        // Of the key alone: what is stored beside it must not count.
-        let id = organizations::Column::Id;
-        let probe = organizations::Entity::find().select_only().column(id).limit(1);
-        let probe = || probe.clone().into_tuple::<i64>();
-        self.retried(|| probe().all(&self.pools.upkeep)).await.map(drop).map_err(failure)
+        let any_id = || any_id().into_tuple::<i64>();
+        self.retried(|| any_id().all(&self.pools.upkeep)).await.map(drop).map_err(failure)
     }
 
     /// Fails where this version cannot work with the schema as it is; writes nothing.
@@ -74,4 +71,15 @@ impl Store {
             metrics::migrations(steps.len() - pending - unknown, pending, unknown);
         }
     }
+}
+
+/// Of the key alone: what is stored beside it must not count.
+fn any_id() -> Select<organizations::Entity> {
+    let id = organizations::Column::Id;
+    organizations::Entity::find().select_only().column(id).limit(1)
+}
+
+/// The statement of upkeep, beside those that the workers' queues and the schema have.
+pub(super) fn text(backend: DbBackend) -> String {
+    any_id().build(backend).sql
 }

@@ -17,6 +17,8 @@ const FORMS: &str =
     "the URL is neither sqlite://FILE?mode=rwc nor postgres://USER:PASSWORD@HOST/NAME";
 const ESCAPE: &str = "the URL cannot be read; percent-encode the special characters of the user name \
                       and the password: `/` is %2F, `?` is %3F, `#` is %23, `@` is %40, `%` is %25";
+const SEVERAL: &str = "the URL names several hosts, or how one of several is chosen; name one host, and put before \
+                       the servers what leads to the one that takes writes: HAProxy, or an address that moves with it";
 const IN_MEMORY: &str = "a database in memory cannot be shared by connections; name a file";
 
 /// The parameters of a PostgreSQL URL that sqlx knows, beside `options[NAME]`.
@@ -43,7 +45,7 @@ const KNOWN: [&str; 18] = [
 
 /// Parameters of libpq that people bring along. Only these are named when they are refused: any other
 /// word may be a part of a password.
-const OF_LIBPQ: [&str; 16] = [
+const OF_LIBPQ: [&str; 14] = [
     "channel_binding",
     "client_encoding",
     "connect_timeout",
@@ -54,13 +56,14 @@ const OF_LIBPQ: [&str; 16] = [
     "keepalives_idle",
     "keepalives_interval",
     "krbsrvname",
-    "load_balance_hosts",
     "passfile",
     "service",
     "sslcompression",
-    "target_session_attrs",
     "tcp_user_timeout",
 ];
+
+/// Parameters of libpq by which one of several hosts is chosen.
+const OF_SEVERAL: [&str; 2] = ["load_balance_hosts", "target_session_attrs"];
 
 /// Which database a URL names: what of it anyone may see, so neither user nor password.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,8 +127,15 @@ impl Place {
     }
 }
 
-/// Removes the brackets that an IPv6 address has in a URL: with them sqlx takes it for a host name.
+/// What a connection needs to be made, anywhere.
+///
+/// Of an IPv6 address the brackets are removed that it has in a URL: with them sqlx takes it for a host name.
+/// Poolers refuse start-up parameters that they do not know, so sqlx's digits of floats, of which none is stored, are
+/// left out.
 pub(super) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
+    let named = options.get_application_name().is_some();
+    let options = if named { options } else { options.application_name("orgd") };
+    let options = options.extra_float_digits(None);
     let host = options.get_host();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match address.map(str::to_owned) {
@@ -165,8 +175,16 @@ fn check_postgres(text: &str, rest: &str) -> Result<(), String> {
     if !is_plain || rest.trim_end().contains(['\t', '\r', '\n']) {
         return Err(ESCAPE.to_owned());
     }
+    let hosts = authority.rsplit('@').next().unwrap_or_default();
+    if hosts.contains(',') {
+        return Err(SEVERAL.to_owned());
+    }
     let url = Url::parse(text).map_err(|_| ESCAPE)?;
-    for (name, _) in url.query_pairs() {
+    for (name, value) in url.query_pairs() {
+        let is_place = matches!(&*name, "host" | "hostaddr" | "port");
+        if is_place && value.contains(',') || OF_SEVERAL.contains(&&*name) {
+            return Err(SEVERAL.to_owned());
+        }
         let is_option = name.starts_with("options[") && name.ends_with(']');
         if is_option || KNOWN.contains(&&*name) {
             continue;
@@ -237,6 +255,12 @@ mod tests {
             ("postgresx://odd:StormPetrel@localhost/orgd", Some(FORMS)),
             ("", Some(FORMS)),
             ("postgres://localhost/orgd?password=2024&StormPetrel=1", Some("effect here; those")),
+            ("postgres://odd:2024@a:5432,b:5432/orgd", Some(SEVERAL)),
+            ("postgres://odd:2024@a,b/orgd?target_session_attrs=read-write", Some(SEVERAL)),
+            ("postgres://odd:2024@[::1]:5432,[::2]:5432/orgd", Some(SEVERAL)),
+            ("postgres:///orgd?host=a,StormPetrel&user=odd", Some(SEVERAL)),
+            ("postgres://a/orgd?target_session_attrs=StormPetrel", Some(SEVERAL)),
+            ("postgres://odd:p,w@localhost/orgd", None),
             ("postgres://localhost/orgd?connect_timeout=5", Some("effect here, connect_timeout;")),
         ] {
             let checked = check(&url.into()).map_err(|error| error.to_string());

@@ -68,16 +68,19 @@ pub(crate) fn insert(dialect: &Dialect) -> String {
 
 /// The id that the next creation without one would get. Takes no id.
 pub(crate) async fn next_id(database: &impl ConnectionTrait) -> Result<i64, DbErr> {
-    let ask = format!(
-        "SELECT (SELECT next_id FROM organization_ids WHERE id = 1) AS counted, \
-         (SELECT MAX(id) FROM organizations WHERE id < {CHOSEN_ID_END}) AS largest"
-    );
-    let ask = Statement::from_string(database.get_database_backend(), ask);
+    let ask = Statement::from_string(database.get_database_backend(), next_id_text());
     let rows = database.query_all_raw(ask).await?;
     let Some(row) = rows.first() else { return Ok(1) };
     let counted: Option<i64> = row.try_get("", "counted")?;
     let largest: Option<i64> = row.try_get("", "largest")?;
     Ok(counted.unwrap_or(1).max(largest.unwrap_or(0) + 1))
+}
+
+pub(crate) fn next_id_text() -> String {
+    format!(
+        "SELECT (SELECT next_id FROM organization_ids WHERE id = 1) AS counted, \
+         (SELECT MAX(id) FROM organizations WHERE id < {CHOSEN_ID_END}) AS largest"
+    )
 }
 
 #[cfg(test)]

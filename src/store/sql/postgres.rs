@@ -7,9 +7,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use sea_orm::{
     DbErr, QueryResult, RuntimeErr,
-    sqlx::{
-        self, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgConnectOptions,
-    },
+    sqlx::{self, PgConnection, PgPool, Postgres, pool::PoolConnection},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -31,33 +29,35 @@ use crate::{
         options::StoreOptions,
         renewal::Renewal,
         retry::no_answer,
-        url::reachable,
+        session::SessionSettings,
     },
 };
 
 /// The age at which a pinned connection is replaced.
 const LIFETIME_MAX: Duration = Duration::from_mins(30);
 
-/// The settings that only the workers' connections have.
-///
-/// Every statement finds its rows by key, also where the statistics of a table that was empty yesterday
-/// suggest a scan. So one generic plan serves all batches; planning each would cost as much as a small batch.
-pub(crate) fn for_batches(options: PgConnectOptions) -> PgConnectOptions {
-    reachable(options).options([
-        ("plan_cache_mode", "force_generic_plan"),
-        ("enable_seqscan", "off"),
-        // A scan that cannot be avoided has such a high estimated cost with `enable_seqscan = off` that it
-        // would be compiled each time, which takes a second.
-        ("jit", "off"),
-        // A batch that waits longer for a locked row is rolled back, and each of its rows is tried alone.
-        ("lock_timeout", "250ms"),
-    ])
+static UPDATE: LazyLock<String> = LazyLock::new(|| logged(update::changes));
+static CREATE: LazyLock<String> = LazyLock::new(|| logged(create::insert));
+static TAKE_IDS: LazyLock<String> = LazyLock::new(|| {
+    create::take_ids("$1::bigint", "$2::bigint", |a, b| format!("GREATEST({a}, {b})"))
+});
+static ORGANIZATIONS: LazyLock<String> = LazyLock::new(|| {
+    let columns = organization_columns("");
+    format!("SELECT {columns} FROM organizations WHERE id = ANY ($1)")
+});
+static CREDENTIALS: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {CREDENTIAL} FROM credentials WHERE digest = ANY ($1)"));
+
+/// Every statement of a worker.
+pub(crate) fn texts() -> [&'static str; 5] {
+    [&UPDATE, &CREATE, &TAKE_IDS, &ORGANIZATIONS, &CREDENTIALS].map(|text| text.as_str())
 }
 
 /// A connection that is pinned to one worker.
 pub(crate) struct PinnedConnection {
     pool: PgPool,
     renewal: Renewal,
+    settings: SessionSettings,
     answer_timeout: Duration,
     connection: Option<PoolConnection<Postgres>>,
     since: Instant,
@@ -65,11 +65,18 @@ pub(crate) struct PinnedConnection {
 }
 
 impl PinnedConnection {
-    pub(crate) fn new(pool: &PgPool, renewal: &Renewal, options: &StoreOptions) -> Self {
+    /// Of a pool whose sessions have these settings.
+    pub(crate) fn new(
+        pool: &PgPool,
+        settings: SessionSettings,
+        renewal: &Renewal,
+        options: &StoreOptions,
+    ) -> Self {
         let now = Instant::now();
         Self {
             pool: pool.clone(),
             renewal: renewal.clone(),
+            settings,
             answer_timeout: options.answer_timeout(),
             connection: None,
             since: now,
@@ -113,7 +120,7 @@ impl PinnedConnection {
             let (made, quiet) = (self.since.into_std(), self.used.elapsed());
             if self.since.elapsed() > LIFETIME_MAX {
                 connection.close_on_drop();
-            } else if self.renewal.is_whole(&mut connection, made, quiet).await {
+            } else if self.renewal.is_whole(&mut connection, self.settings, made, quiet).await {
                 return Ok(connection);
             } else {
                 drop(connection.detach());
@@ -134,8 +141,6 @@ pub(crate) async fn write(
     write: Write,
     rows: &[&PendingUpdate],
 ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, sqlx::Error> {
-    static UPDATE: LazyLock<String> = LazyLock::new(|| logged(update::changes));
-    static CREATE: LazyLock<String> = LazyLock::new(|| logged(create::insert));
     let (count, least) = create::needs(rows);
     let end = if count > 0 { take_ids(connection, count, least).await? } else { 0 };
     let ids = create::ids(rows, count, end);
@@ -203,10 +208,7 @@ async fn take_ids(
     count: i64,
     least: i64,
 ) -> Result<i64, sqlx::Error> {
-    static STATEMENT: LazyLock<String> = LazyLock::new(|| {
-        create::take_ids("$1::bigint", "$2::bigint", |a, b| format!("GREATEST({a}, {b})"))
-    });
-    let taken = sqlx::query_scalar(STATEMENT.as_str()).bind(count).bind(least);
+    let taken = sqlx::query_scalar(TAKE_IDS.as_str()).bind(count).bind(least);
     taken.fetch_one(connection).await
 }
 
@@ -215,12 +217,6 @@ pub(crate) async fn look_up(
     connection: &mut PgConnection,
     keys: Keys<'_>,
 ) -> Result<Vec<QueryResult>, sqlx::Error> {
-    static ORGANIZATIONS: LazyLock<String> = LazyLock::new(|| {
-        let columns = organization_columns("");
-        format!("SELECT {columns} FROM organizations WHERE id = ANY ($1)")
-    });
-    static CREDENTIALS: LazyLock<String> =
-        LazyLock::new(|| format!("SELECT {CREDENTIAL} FROM credentials WHERE digest = ANY ($1)"));
     let query = match keys {
         Keys::Ids(ids) => {
             let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();

@@ -56,6 +56,27 @@ const NOW_OR_LATER: &str = "CASE WHEN \
       > (unixepoch(?2), rtrim(?2, 'Z')) \
     THEN stored.date_modified ELSE ?2 END";
 
+static UPDATE: LazyLock<String> = LazyLock::new(|| returning(update::changes));
+static CREATE: LazyLock<String> = LazyLock::new(|| returning(create::insert));
+static RECORD: LazyLock<String> = LazyLock::new(|| {
+    record(&format!("{} JOIN organizations AS stored ON stored.id = pending.id", pending()))
+});
+static TAKE_IDS: LazyLock<String> =
+    LazyLock::new(|| create::take_ids("?1", "?2", |a, b| format!("MAX({a}, {b})")));
+static ORGANIZATIONS: LazyLock<String> = LazyLock::new(|| {
+    let columns = organization_columns("");
+    format!("SELECT {columns} FROM organizations WHERE id IN (SELECT value FROM json_each(?1))")
+});
+static CREDENTIALS: LazyLock<String> = LazyLock::new(|| {
+    let digests = "SELECT unhex(value) FROM json_each(?1)";
+    format!("SELECT {CREDENTIAL} FROM credentials WHERE digest IN ({digests})")
+});
+
+/// Every statement of a worker.
+pub(crate) fn texts() -> [&'static str; 6] {
+    [&UPDATE, &CREATE, &RECORD, &TAKE_IDS, &ORGANIZATIONS, &CREDENTIALS].map(|text| text.as_str())
+}
+
 /// Connects, and waits while another process has the file for itself: the first of several that start
 /// together turns it to WAL, during which SQLite refuses the others without waiting.
 pub(crate) async fn connect_when_free(
@@ -169,11 +190,6 @@ pub(crate) async fn write(
     write: Write,
     rows: &[&PendingUpdate],
 ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
-    static UPDATE: LazyLock<String> = LazyLock::new(|| returning(update::changes));
-    static CREATE: LazyLock<String> = LazyLock::new(|| returning(create::insert));
-    static RECORD: LazyLock<String> = LazyLock::new(|| {
-        record(&format!("{} JOIN organizations AS stored ON stored.id = pending.id", pending()))
-    });
     let change = match write {
         Write::Update => UPDATE.as_str(),
         Write::Create => CREATE.as_str(),
@@ -209,9 +225,7 @@ fn returning(change: fn(&Dialect) -> String) -> String {
 
 /// Takes ids for new organizations, and answers the one after the last.
 async fn take_ids(transaction: &DatabaseTransaction, count: i64, least: i64) -> Result<i64, DbErr> {
-    static STATEMENT: LazyLock<String> =
-        LazyLock::new(|| create::take_ids("?1", "?2", |a, b| format!("MAX({a}, {b})")));
-    let take = statement(STATEMENT.as_str(), [count.into(), least.into()]);
+    let take = statement(TAKE_IDS.as_str(), [count.into(), least.into()]);
     let rows = transaction.query_all_raw(take).await?;
     rows.first().map_or(Ok(0), |row| row.try_get("", "next_id"))
 }
@@ -235,14 +249,6 @@ pub(crate) async fn look_up(
     database: &DatabaseConnection,
     keys: Keys<'_>,
 ) -> Result<Vec<QueryResult>, DbErr> {
-    static ORGANIZATIONS: LazyLock<String> = LazyLock::new(|| {
-        let columns = organization_columns("");
-        format!("SELECT {columns} FROM organizations WHERE id IN (SELECT value FROM json_each(?1))")
-    });
-    static CREDENTIALS: LazyLock<String> = LazyLock::new(|| {
-        let digests = "SELECT unhex(value) FROM json_each(?1)";
-        format!("SELECT {CREDENTIAL} FROM credentials WHERE digest IN ({digests})")
-    });
     let (text, keys) = match keys {
         Keys::Ids(ids) => {
             let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();

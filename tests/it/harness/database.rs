@@ -104,7 +104,11 @@ impl Database {
 
     /// The same database, by way of a proxy to its server.
     pub fn behind(&self, proxy: &Proxy) -> Self {
-        let [server, proxy] = [self.addr(), proxy.addr()].map(|addr| addr.to_string());
+        self.by_way_of(proxy.addr())
+    }
+
+    pub fn by_way_of(&self, proxy: SocketAddr) -> Self {
+        let [server, proxy] = [self.addr(), proxy].map(|addr| addr.to_string());
         let url = self.url.replacen(&server, &proxy, 1);
         Self { url, observer_url: self.observer_url.clone(), _folder: None }
     }
@@ -113,6 +117,12 @@ impl Database {
     pub fn addr(&self) -> SocketAddr {
         let (_, server) = self.url.split_once('@').unwrap();
         server.split('/').next().unwrap().parse().unwrap()
+    }
+
+    /// Whom the service connects as. PostgreSQL alone.
+    pub fn role(&self) -> &str {
+        let (_, rest) = self.url.split_once("//").unwrap();
+        rest.split_once('@').unwrap().0
     }
 
     pub fn url(&self) -> &str {

@@ -21,7 +21,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::messages::{Messages, refusal, without_options};
+use super::messages::{Messages, refusal, with_local_settings};
 
 /// What happens to connections, new and open, until the proxy is told otherwise. Faults with a number
 /// end by themselves, after which all passes.
@@ -69,8 +69,8 @@ struct Shared {
     resets: watch::Sender<u32>,
     /// Statements that were held back one by one so far.
     held: watch::Sender<u32>,
-    /// Whether the options of a connection's start are lost on the way, as with some poolers.
-    drops_options: bool,
+    /// Whether what is set on a connection is lost after its statement, as with some poolers.
+    loses_settings: bool,
 }
 
 impl Proxy {
@@ -78,12 +78,12 @@ impl Proxy {
         Self::start_with(upstream, false).await
     }
 
-    /// One that loses the options of a connection's start.
-    pub async fn start_dropping_options(upstream: SocketAddr) -> Self {
+    /// One behind which what is set on a connection is lost.
+    pub async fn start_losing_settings(upstream: SocketAddr) -> Self {
         Self::start_with(upstream, true).await
     }
 
-    async fn start_with(upstream: SocketAddr, drops_options: bool) -> Self {
+    async fn start_with(upstream: SocketAddr, loses_settings: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -91,7 +91,7 @@ impl Proxy {
             setting: watch::Sender::new((Fault::Pass, "")),
             resets: watch::Sender::new(0),
             held: watch::Sender::new(0),
-            drops_options,
+            loses_settings,
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, shared.clone()));
@@ -313,8 +313,8 @@ impl Exchange<'_> {
             Fault::CutAnswers(_) => self.until_answered().await?,
             _ => {}
         }
-        let group =
-            if tag == 0 && self.shared.drops_options { without_options(&group) } else { group };
+        let is_lost = tag == b'Q' && self.shared.loses_settings;
+        let group = if is_lost { with_local_settings(&group) } else { group };
         if let Some(bytes) = self.shared.cut(group.len()) {
             self.server.send(&group[..bytes]).await?;
             return Ok(Break(Cut));

@@ -88,8 +88,14 @@ impl Cluster {
     }
 }
 
-/// Where the server's binaries are: the newest of those that a distribution installs.
+/// The variable by which a test process is told which binaries to use.
+const BINARIES: &str = "TEST_POSTGRES_BIN";
+
+/// Where the server's binaries are: where the process was told, else the newest of those that a distribution installs.
 pub fn binaries() -> PathBuf {
+    if let Some(told) = std::env::var_os(BINARIES) {
+        return told.into();
+    }
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<PathBuf> = installed.map(|entry| entry.path().join("bin")).collect();
     versions.sort();

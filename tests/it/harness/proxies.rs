@@ -1,5 +1,5 @@
-//! Proxies on loopback addresses of their own: HAProxy with the configuration that `deploy/` recommends,
-//! and nginx with its defaults.
+//! Proxies on loopback addresses of their own: HAProxy with the configuration that `deploy/` recommends, nginx
+//! with its defaults, and PgBouncer with its defaults before a PostgreSQL.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::time::{Duration, sleep, timeout};
 
-use super::{Database, PATIENCE, Service};
+use super::{Database, PATIENCE, Service, postgres};
 
 /// The addresses of the two instances in the recommended configuration.
 const INSTANCES: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
@@ -36,15 +36,67 @@ pub fn serve(database: &Database, address: Ipv4Addr, settings: &[(&str, &str)]) 
 
 /// Starts a program that ends when standard input closes, which it does with the test's process too.
 fn supervised(words: &[&str], log: &Path) -> Child {
-    Command::new("sh")
+    supervisor(words, log).spawn().unwrap()
+}
+
+fn supervisor(words: &[&str], log: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command
         .args(["-c", "\"$@\" & read -r _; kill -KILL $!; wait", "sh"])
         .args(words)
         .env("PATH", "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(fs::File::create(log).unwrap())
-        .spawn()
-        .unwrap()
+        .stderr(fs::File::create(log).unwrap());
+    command
+}
+
+/// Waits until a server listens.
+async fn until_it_listens(addr: SocketAddr, log: &Path) {
+    let listens = async {
+        while tokio::net::TcpStream::connect(addr).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = timeout(PATIENCE, listens).await;
+    waited.unwrap_or_else(|_| panic!("{}", fs::read_to_string(log).unwrap_or_default()));
+}
+
+/// A process of PgBouncer with its defaults; it ends with the value or with the test's process.
+pub struct Pgbouncer {
+    addr: SocketAddr,
+    _folder: TempDir,
+    _supervisor: Child,
+}
+
+impl Pgbouncer {
+    /// Before the server of a database, and pooling by `session` or by `transaction`.
+    pub async fn start(database: &Database, mode: &str) -> Self {
+        let addr = SocketAddr::from((own_address(), 6432));
+        let folder = TempDir::new().unwrap();
+        let owner = postgres::owner(folder.path());
+        let server = database.addr();
+        let text = format!(
+            "[databases]\n* = host={} port={} user={}\n[pgbouncer]\nlisten_addr = {}\n\
+             listen_port = {}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n",
+            server.ip(),
+            server.port(),
+            database.role(),
+            addr.ip(),
+            addr.port(),
+        );
+        let file = folder.path().join("pgbouncer.ini");
+        fs::write(&file, text).unwrap();
+        let log = folder.path().join("log");
+        let mut command = supervisor(&["pgbouncer", file.to_str().unwrap()], &log);
+        let supervisor = owner.run(&mut command).spawn().unwrap();
+        until_it_listens(addr, &log).await;
+        Self { addr, _folder: folder, _supervisor: supervisor }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
 }
 
 /// A process of nginx with its defaults, but for its timeouts; it ends with the value or with the test's
@@ -82,13 +134,7 @@ impl Nginx {
         let log = folder.path().join("log");
         let file = file.to_str().unwrap();
         let supervisor = supervised(&["nginx", "-p", &path.to_string(), "-c", file], &log);
-        let listens = async {
-            while tokio::net::TcpStream::connect((address, 50051)).await.is_err() {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let waited = timeout(PATIENCE, listens).await;
-        waited.unwrap_or_else(|_| panic!("{}", fs::read_to_string(&log).unwrap_or_default()));
+        until_it_listens((address, 50051).into(), &log).await;
         Self { address, _folder: folder, _supervisor: supervisor }
     }
 

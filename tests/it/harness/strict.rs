@@ -25,8 +25,8 @@ const SETTINGS: [&str; 5] = [
     "log_statement=all",
     // Values may have any words.
     "log_parameter_max_length=0",
-    // The session, the role, and the program.
-    "log_line_prefix=%c|%u|%a|",
+    // The session and the role.
+    "log_line_prefix=%c|%u|",
 ];
 
 /// What the role may not do, and what observers need in order not to be in its way.
@@ -44,10 +44,6 @@ const SETUP: [&str; 6] = [
     // Also the rows of tables that a test has made.
     "GRANT pg_read_all_data, pg_write_all_data TO orgd",
 ];
-
-/// Programs of an operator's that tests run as the role, by the names that they give themselves. The
-/// service gives itself none.
-const TOOLS: [&str; 3] = ["pg_dump", "pg_restore", "psql"];
 
 /// What at least one distributed engine that speaks PostgreSQL's protocol refuses, does without effect,
 /// or does at the cost of a global lock.
@@ -128,10 +124,10 @@ impl StatementLog {
         let mut statements = Vec::new();
         // A statement's further lines begin with a tab.
         for entry in log.replace("\n\t", " ").lines() {
-            let mut cells = entry.splitn(4, '|');
-            let cells = [(); 4].map(|()| cells.next().unwrap_or_default());
-            let [session, role, program, text] = cells;
-            if role != ROLE || TOOLS.contains(&program) {
+            let mut cells = entry.splitn(3, '|');
+            let cells = [(); 3].map(|()| cells.next().unwrap_or_default());
+            let [session, role, text] = cells;
+            if role != ROLE {
                 continue;
             }
             let Some(text) = text.strip_prefix("LOG:  ") else { continue };
@@ -161,6 +157,31 @@ impl StatementLog {
             outside.to_ascii_uppercase().replace("COUNT(*)", "").contains('*')
         };
         self.distinct().into_iter().filter(has_star).collect()
+    }
+
+    /// The statements on orgd's tables that are not among these texts, which are no steps of the schema.
+    pub fn beside(&self, texts: &[String]) -> BTreeSet<&str> {
+        let is_ours = |text: &&str| {
+            let words = words(text);
+            let manipulates = words.first().is_some_and(|word| {
+                ["SELECT", "INSERT", "UPDATE", "WITH"].contains(&word.as_str())
+            });
+            manipulates
+                && [
+                    "FROM organization",
+                    "FROM credentials",
+                    "UPDATE organization",
+                    "UPDATE \"",
+                    "INTO \"",
+                    "FROM \"",
+                ]
+                .iter()
+                .any(|part| text.contains(part))
+        };
+        let is_of_schema = |text: &str| text.contains("migration") || text.contains("_schema");
+        let ours = self.distinct().into_iter().filter(is_ours);
+        ours.filter(|text| !is_of_schema(text) && !texts.iter().any(|known| known == text))
+            .collect()
     }
 
     /// What a distributed engine refuses: each with the statement.

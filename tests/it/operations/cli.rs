@@ -332,6 +332,7 @@ async fn a_closed_pipe_ends_a_command_without_a_failure() {
         "migrate status",
         "migrate status --json",
         "database get-organization 90",
+        "database check",
         "organization get 90",
         "organization create --name Unread",
         "organization list",

@@ -186,7 +186,13 @@ async fn secrets_that_work_are_not_logged() {
         let line = log.lines().find(|line| line.contains(secret));
         assert!(line.is_none(), "{line:?}");
     }
-    for words in ["migrate status", "credential list", "config", "database get-organization 90"] {
+    for words in [
+        "migrate status",
+        "credential list",
+        "config",
+        "database get-organization 90",
+        "database check",
+    ] {
         assert_eq!(printed(&settings[..2], words).0, 0, "{words}");
     }
     let shared = Arc::new(Database::sqlite());

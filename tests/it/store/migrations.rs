@@ -213,6 +213,8 @@ async fn commands_that_read_neither_create_nor_migrate_a_database() {
             assert!(refused.stderr.contains("`orgd migrate`"), "{words}: {}", refused.stderr);
             assert!(orgd(database.url(), "migrate status").stdout.contains("pending"));
         }
+        let check = orgd(database.url(), "database check");
+        assert!(check.stdout.contains("cannot, because schema: "), "{}", check.stdout);
         assert_eq!(orgd(database.url(), "migrate").code, 0);
         for words in reading {
             assert_eq!(orgd(database.url(), words).code, 0, "{words}");

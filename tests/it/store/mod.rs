@@ -6,4 +6,5 @@ mod creations;
 mod limits;
 mod migrations;
 mod places;
+mod sessions;
 mod upgrades;
