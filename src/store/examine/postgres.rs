@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Findings, Found, place, refused, words};
+use super::finding::{Findings, Found, place, refused, words};
 use crate::store::{
     Store, StoreOptions, clock,
     options::STATEMENT_TIMEOUT_MAX,

@@ -6,7 +6,7 @@ use sea_orm::{
 };
 use secrecy::SecretString;
 
-use super::{Findings, Found, place, refused, words};
+use super::finding::{Findings, Found, place, refused, words};
 use crate::store::{Store, StoreOptions, sql::sqlite::immediate};
 
 /// What an answer means.
