@@ -29,7 +29,7 @@ KEPT = re.compile(r"/(libc_nonshared|libgcc|libgcc_eh|libc|libm|libmvec|libpthre
 # As PostgreSQL's own image does: the server listens to the network only when the database is there.
 POSTGRES = """#!/bin/sh
 set -e
-export PGDATA=/var/lib/postgresql/data PATH="$(echo /usr/lib/postgresql/*/bin):$PATH"
+export PGDATA=/var/lib/postgresql/18/docker PATH="$(echo /usr/lib/postgresql/*/bin):$PATH"
 mkdir -p "$PGDATA" /var/run/postgresql && chown 999:999 "$PGDATA" /var/run/postgresql && chmod 700 "$PGDATA"
 as() { setpriv --reuid 999 --regid 999 --clear-groups "$@"; }
 if [ ! -s "$PGDATA/PG_VERSION" ]; then

@@ -62,7 +62,7 @@ fn update(engine: &Engine, token: &str, name: &str) -> (String, u16) {
 /// Makes the images that the files name.
 fn make_images(engine: &Engine) {
     let entry = |words: &[&str]| [format!("ENTRYPOINT {words:?}")];
-    engine.stand_in("postgres:17", &["postgres"], &entry(&["/usr/local/bin/entrypoint"]));
+    engine.stand_in("postgres:18", &["postgres"], &entry(&["/usr/local/bin/entrypoint"]));
     let words = [
         "/usr/bin/prometheus",
         "--config.file=/etc/prometheus/prometheus.yml",
