@@ -153,16 +153,17 @@ async fn a_service_starts_with_every_setting_at_its_extremes_or_says_why_not() {
 fn invalid_numbers_and_times_are_refused_in_a_sentence() {
     let odd = ["", " ", "-", "\u{7f}", "∞", "..", "99999999999999999999", "a=b", "[", "\\"];
     for setting in settings() {
-        // The names of files, and secrets.
+        // The names of files and of headers, and secrets.
         let is_free = ["--tls-cert", "--tls-key", "--config", "--database-url", "--token"];
-        let is_file = ["-ca", "-file"].iter().any(|end| setting.flag.ends_with(end));
+        let is_file = ["-ca", "-file", "-headers"].iter().any(|end| setting.flag.ends_with(end));
         if is_file || is_free.contains(&setting.flag.as_str()) {
             continue;
         }
         let refused = odd.iter().filter(|value| !value.contains(' '));
         let refused = refused.filter(|value| setting.refusal(value).is_some()).count();
-        // Nothing is a value of these: there is no receiver of traces, and no proxy.
-        let is_list = ["--otlp-endpoint", "--trusted-proxies"].contains(&setting.flag.as_str());
+        // Nothing is a value of these: there is no receiver of traces, no proxy, and no origin beside all.
+        let is_list = ["--otlp-endpoint", "--trusted-proxies", "--cors-origins"];
+        let is_list = is_list.contains(&setting.flag.as_str());
         let taken = usize::from(is_list);
         assert_eq!(refused + taken, odd.len() - 1, "{}", setting.flag);
     }
