@@ -150,11 +150,14 @@ impl StatementLog {
     }
 
     /// The statements that do not name the columns that they answer: while they are kept prepared, a
-    /// column that is added breaks them. `COUNT(*)` answers one, whatever the table has.
+    /// column that is added breaks them. `COUNT(*)` answers one, whatever the table has, and a product is no column.
     pub fn without_names(&self) -> BTreeSet<&str> {
         let has_star = |text: &&str| {
             let outside = text.split(['"', '\'']).step_by(2).collect::<String>();
-            outside.to_ascii_uppercase().replace("COUNT(*)", "").contains('*')
+            let outside = outside.to_ascii_uppercase();
+            let mut before = outside.rsplit('*').skip(1).map(str::trim_end);
+            before
+                .any(|text| ["SELECT", "RETURNING", ",", "."].iter().any(|end| text.ends_with(end)))
         };
         self.distinct().into_iter().filter(has_star).collect()
     }
