@@ -16,16 +16,15 @@ POSTGRES18 := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),$(POSTGR
 
 .PHONY: test quick portability compose-test soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
 
-# Everything: the tools that the tests need, the format, the lints, the tests, those of the database again over
-# a strict one, and the composition.
-test: compose-tools
+# Everything but the composition: the tools that the tests need, the format, the lints, the tests, and those of the
+# database again over a strict one.
+test: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	$(MAKE) --no-print-directory deny
 	cargo test --workspace --locked
 	$(MAKE) --no-print-directory portability
-	$(MAKE) --no-print-directory compose-test
 
 # What is worth to know before a commit: 50 s on two idle cores if nothing is to be built, 3 min if all of orgd is. Cargo lints
 # and builds again only what changed. Of `tests/it` run the modules of what clients see, over SQLite; `make test` has the rest.
@@ -49,7 +48,7 @@ portability: tools $(POSTGRES18)
 		reliability::portability::the_whole_suite_needs_nothing_that_distributed_engines_refuse
 
 # Dockerfile and docker-compose.yml as they are, on an engine of its own; where there can be none, it says why. What the tests
-# have built is used again, so nothing but orgd is compiled.
+# have built is used again, so nothing but orgd is compiled. Four minutes on two idle cores.
 compose-test: compose-tools
 	cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
 		operations::composed::the_composition_is_built_starts_heals_drains_and_keeps_its_data
