@@ -42,6 +42,8 @@ quick:
 
 # The tests that use PostgreSQL once more, over one of version 18 that is as strict as distributed engines are. Of the whole
 # workspace, as the features of dependencies are those of all packages that are built, and others would be built anew.
+# Its tests wait more than they work, so more of them at once than there are processors take a quarter less time.
+portability: export RUST_TEST_THREADS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
 portability: tools $(POSTGRES18)
 	cargo build --workspace --locked --examples
 	$(if $(POSTGRES18),TEST_POSTGRES_BIN=$(CURDIR)/$(POSTGRES18)) cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
