@@ -200,19 +200,23 @@ impl Store {
             Outcome::Changed(row) => Ok(Some(row)),
             Outcome::Untouched => Ok(None),
             Outcome::Failed(error) => Err(error),
-            Outcome::RolledBack => Box::pin(self.write_alone(write, pending)).await,
+            Outcome::RolledBack { tries } => {
+                Box::pin(self.write_alone(write, pending, tries)).await
+            }
         }
     }
 
+    /// Writes a row whose batch was rolled back after so many tries.
     async fn write_alone(
         &self,
         write: Write,
         pending: &PendingUpdate,
+        tries: usize,
     ) -> Result<Option<organizations::Model>> {
         let alone = || async { self.worker().write(write, &[pending]).await };
-        let _place = self.pools.place(&pending.call.principal).await?;
-        // The batch was the first try, and this is a retry.
-        let retries_max = RETRIES_MAX - 1;
+        let _place = self.pools.place_of_queued(&pending.call.principal).await;
+        // The batch was tried as well, and this is a retry.
+        let retries_max = RETRIES_MAX.saturating_sub(tries);
         match retried(self.answer_timeout(), retries_max, alone).await {
             Ok(rows) => only(rows).flatten().transpose(),
             // The same request came twice under one key, and the other was faster: the second look finds its

@@ -44,13 +44,25 @@ impl Pools {
     /// Waits for a place, which is given back when the value is dropped. Refused after 1 to 2 s
     /// ([`orgd_shares::patience`]).
     pub(super) async fn place(&self, principal: &Principal) -> Result<Share<Holder>> {
-        let holder = holder(principal);
-        if principal.role == Role::Administrator
-            && let Ok(place) = self.administrators.take(&holder, 1)
-        {
+        if let Some(place) = self.administrators_place(principal) {
             return Ok(place);
         }
-        self.callers.wait_at_most(Duration::MAX, &holder).await.map_err(refusal)
+        let waited = self.callers.wait_at_most(Duration::MAX, &holder(principal)).await;
+        waited.map_err(refusal)
+    }
+
+    /// Waits for a place as long as it takes, for work that has had its share of a queue. To its caller it is
+    /// under way, so its caller is not refused, but gives up at its deadline.
+    pub(super) async fn place_of_queued(&self, principal: &Principal) -> Share<Holder> {
+        match self.administrators_place(principal) {
+            Some(place) => place,
+            None => self.callers.wait(&holder(principal)).await,
+        }
+    }
+
+    fn administrators_place(&self, principal: &Principal) -> Option<Share<Holder>> {
+        let is_administrator = principal.role == Role::Administrator;
+        is_administrator.then(|| self.administrators.take(&holder(principal), 1).ok())?
     }
 
     pub(super) fn backend(&self) -> DbBackend {

@@ -24,6 +24,9 @@ use crate::{
     telemetry::metrics,
 };
 
+/// For each row of a batch: the organization after the write, or None if the row was not touched.
+pub(crate) type Written = Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr>;
+
 pub(crate) struct Worker {
     connection: Connection,
     /// The outcome of its last batch.
@@ -48,12 +51,7 @@ impl Worker {
     }
 
     /// Writes a batch, in which each organization occurs once, and records the changes: all of it or nothing.
-    /// For each row: the organization after the write, or None if the row was not touched.
-    pub(crate) async fn write(
-        &mut self,
-        write: Write,
-        rows: &[&PendingUpdate],
-    ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
+    pub(crate) async fn write(&mut self, write: Write, rows: &[&PendingUpdate]) -> Written {
         let written = match self.write_once(write, rows).await {
             // The session refused it and nothing was written: once more, on a new connection.
             Err(error) if is_outlived(&error) => self.write_once(write, rows).await?,
@@ -68,11 +66,7 @@ impl Worker {
         Ok(written)
     }
 
-    async fn write_once(
-        &mut self,
-        write: Write,
-        rows: &[&PendingUpdate],
-    ) -> Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr> {
+    async fn write_once(&mut self, write: Write, rows: &[&PendingUpdate]) -> Written {
         match &mut self.connection {
             Connection::Postgres(pinned) => {
                 pinned.run(async |connection| postgres::write(connection, write, rows).await).await

@@ -1,19 +1,22 @@
 //! The workers that write: each does one batch of updates, or of creations, after the other.
 //!
-//! A batch that fails because of one of its rows is rolled back, and each caller tries its own row alone. So
-//! no row fails the others.
+//! A batch that lost to another transaction is done again. One that fails because of one of its rows is rolled back,
+//! and each caller tries its own row alone. So no row fails the others.
 
 use std::{sync::Arc, time::Instant};
 
+use tokio::time::sleep;
+
 use super::{
     queue::Queue,
-    worker::{Worker, caught},
+    worker::{Worker, Written, caught},
 };
 use crate::{
     domain::Error,
     store::{
         entity::organizations,
-        error::{failure, is_about_a_row, is_unreachable},
+        error::{failure, is_about_a_row, is_lost_to_another, is_unreachable},
+        retry::rests,
         sql::pending::{PendingUpdate, Write},
     },
 };
@@ -25,11 +28,14 @@ pub(crate) enum Outcome {
     Changed(organizations::Model),
     /// A condition did not hold. The statement does not tell which one.
     Untouched,
-    /// The batch failed because of one of its rows, and nothing of it is stored.
-    RolledBack,
+    /// The batch failed because of one of its rows, so often, and nothing of it is stored.
+    RolledBack { tries: usize },
     /// The batch failed, or its row cannot be decoded; whether it is stored may not be known.
     Failed(Error),
 }
+
+/// How often a batch is done again that lost to another transaction, before each row is done alone.
+const BATCH_RETRIES_MAX: usize = 2;
 
 /// Updates, or creations, that wait for a worker.
 pub(crate) type Writes = Queue<Arc<PendingUpdate>, Outcome>;
@@ -42,7 +48,7 @@ pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker)
         jobs.sort_by_key(|job| job.work.id);
         let rows: Vec<&PendingUpdate> = jobs.iter().map(|job| &*job.work).collect();
         let start = Instant::now();
-        let outcome = caught(worker.write(write, &rows)).await;
+        let (outcome, tries) = written(&mut worker, write, &rows).await;
         writes.done(rows.len(), start);
         match outcome {
             Ok(touched) => {
@@ -58,7 +64,7 @@ pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker)
             // A row is at fault, which says nothing of the connection. An empty batch has no row to blame.
             Err(error) if !jobs.is_empty() && is_about_a_row(&error) => {
                 for job in jobs {
-                    job.answer(Outcome::RolledBack);
+                    job.answer(Outcome::RolledBack { tries });
                 }
             }
             Err(error) => {
@@ -72,6 +78,27 @@ pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker)
                     job.answer(Outcome::Failed(error.clone()));
                 }
             }
+        }
+    }
+}
+
+/// Writes a batch, and says how often it was tried. A batch that lost to another transaction is done again as a whole:
+/// each of its rows alone would need a connection, and many at once lose more often. A batch of one row is left to
+/// its caller, which ends its retries at its deadline.
+async fn written(worker: &mut Worker, write: Write, rows: &[&PendingUpdate]) -> (Written, usize) {
+    let retries_max = if rows.len() > 1 { BATCH_RETRIES_MAX } else { 0 };
+    let mut rests = rests().take(retries_max);
+    let mut tries = 1;
+    loop {
+        match caught(worker.write(write, rows)).await {
+            Err(error)
+                if is_lost_to_another(&error)
+                    && let Some(rest) = rests.next() =>
+            {
+                sleep(rest).await;
+                tries += 1;
+            }
+            done => return (done, tries),
         }
     }
 }

@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 
 use crate::{
     harness::{
-        ADMINISTRATOR, Database, OWN, PRIMED, Request, SUPPORT, Service, Spoiled, UNKNOWN, USER,
-        hold_updates, on_both_databases_with, orgd, unspoiled_on, unspoiled_on_both_databases,
+        ADMINISTRATOR, Answer, Database, OWN, PRIMED, Request, SUPPORT, Service, Spoiled, UNKNOWN,
+        USER, hold_updates, on_both_databases_with, orgd, unspoiled_on,
+        unspoiled_on_both_databases,
     },
     store::batches::commit::poison,
 };
@@ -88,7 +89,7 @@ async fn mixed_batch(service: &Service, with_poison: bool) -> Result<(), Spoiled
     let held = hold_updates(service).await;
     let (count, sent) = (requests.len(), requests.into_iter().map(Request::send));
     let answers = held.batch(count, join_all(sent)).await?;
-    let reasons: Vec<String> = answers.iter().map(crate::harness::Answer::reason).collect();
+    let reasons: Vec<String> = answers.iter().map(Answer::reason).collect();
     assert_eq!(reasons, expected);
 
     let versions = async |id: i64| database.organization(id).await.etag.version();
@@ -108,6 +109,61 @@ async fn mixed_batch(service: &Service, with_poison: bool) -> Result<(), Spoiled
     // Together, or each alone after their batch was rolled back.
     assert_eq!(dates.len(), if with_poison { 5 } else { 1 });
     Ok(())
+}
+
+/// Else many callers would each need a connection at once, of which one caller has a share.
+#[tokio::test]
+async fn a_batch_that_loses_to_another_transaction_is_done_again_as_one() {
+    for (losses, batches) in [(1, 1), (2, 1), (3, 6)] {
+        unspoiled_on(Database::postgres().await, &[], async |service| {
+            service.database().add_organizations(FIRST, FIRST + 5).await;
+            service.database().execute(&losing(losses)).await;
+            let held = hold_updates(&service).await;
+            let updates = (FIRST..=FIRST + 5).map(|id| rename(&service, id, "Loses").send());
+            let answers = held.batch(6, join_all(updates)).await?;
+            assert!(answers.iter().all(|answer| answer.status() == 200), "{losses} losses");
+            let mut dates = BTreeSet::new();
+            for id in FIRST..=FIRST + 5 {
+                dates.insert(last_date(&service, id).await);
+            }
+            assert_eq!(dates.len(), batches, "{losses} losses");
+            Ok(())
+        })
+        .await;
+    }
+}
+
+/// Makes so many statements lose, as if another transaction had won. A sequence counts them, as it is not rolled back.
+fn losing(losses: usize) -> String {
+    format!(
+        "CREATE SEQUENCE losses; \
+         CREATE FUNCTION loses() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN \
+           IF nextval('losses') <= {losses} THEN RAISE EXCEPTION USING ERRCODE = '40001'; END IF; \
+           RETURN NEW; END $$; \
+         CREATE TRIGGER loses BEFORE UPDATE ON organizations FOR EACH ROW \
+           WHEN (NEW.name = 'Loses') EXECUTE FUNCTION loses()"
+    )
+}
+
+/// Each is done alone then. The caller has had its share of the queue, so it is not told that it has too much.
+#[tokio::test]
+async fn a_batch_that_takes_too_long_is_done_one_by_one_and_nobody_is_refused() {
+    const SLOW: i64 = 30;
+    unspoiled_on(Database::postgres().await, &[], async |service| {
+        service.database().add_organizations(FIRST, FIRST + SLOW).await;
+        let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+                      $$ BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END $$; \
+                    CREATE TRIGGER slow BEFORE UPDATE ON organizations FOR EACH ROW \
+                      WHEN (NEW.name = 'Slow') EXECUTE FUNCTION slow()";
+        service.database().execute(slow).await;
+        let held = hold_updates(&service).await;
+        let updates = (FIRST..FIRST + SLOW).map(|id| rename(&service, id, "Slow").send());
+        let answers = held.batch(30, join_all(updates)).await?;
+        let reasons: BTreeSet<String> = answers.iter().map(Answer::reason).collect();
+        assert_eq!(reasons, BTreeSet::from([String::new()]));
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -152,7 +208,7 @@ async fn a_callers_updates_of_one_organization_keep_their_order() {
         // Remembers the credential, so that none waits for it.
         assert_eq!(service.put(OWN, SUPPORT, "{}").send().await.status(), 200);
         let held = hold_updates(&service).await;
-        let names: Vec<String> = (0..20).map(|number| format!("Name {number}")).collect();
+        let names: Vec<String> = (0..10).map(|number| format!("Name {number}")).collect();
         let sending = async {
             let mut sent = JoinSet::new();
             for (number, name) in names.iter().enumerate() {
@@ -162,7 +218,7 @@ async fn a_callers_updates_of_one_organization_keep_their_order() {
             }
             Ok(sent.join_all().await)
         };
-        let answers = held.batch(20, sending).await??;
+        let answers = held.batch(10, sending).await??;
         assert!(answers.iter().all(|answer| answer.status() == 200));
         let changes = service.database().changes(OWN).await;
         let logged = changes
@@ -171,7 +227,7 @@ async fn a_callers_updates_of_one_organization_keep_their_order() {
             .map(|change| change.fields[0].values.as_ref().unwrap().new.clone().unwrap());
         assert_eq!(logged.collect::<Vec<_>>(), names);
         let dates: BTreeSet<_> = changes.iter().map(|change| change.date).collect();
-        assert_eq!(dates.len(), 21, "no two of them in one batch");
+        assert_eq!(dates.len(), 11, "no two of them in one batch");
         Ok(())
     })
     .await;
