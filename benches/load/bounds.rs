@@ -3,6 +3,7 @@
 use Bound::{AtLeast, AtMost};
 
 use crate::{
+    ladder,
     measure::Measurement,
     results::{Key, Metric, Results},
     systems::Facts,
@@ -94,6 +95,23 @@ const RATIOS: [(&str, Metric, Key<'_>, Key<'_>, Bound); 11] = [
         AtLeast(3.0),
     ),
 ];
+
+/// The same of the ladder, whose calls are measured beside bare axum.
+const RUNGS: [(&str, Key<'_>, Key<'_>, Bound); 5] = [
+    ("OPTIONS, 64: service CPU ÷ bare axum's", ladder::OPTIONS, ladder::AXUM, AtMost(1.6)),
+    ("GET, PostgreSQL, 64: service CPU ÷ bare axum's", ladder::GET, ladder::AXUM, AtMost(3.0)),
+    ("PUT, PostgreSQL, 64: service CPU ÷ bare axum's", ladder::PUT, ladder::AXUM, AtMost(4.0)),
+    ("GET, 64: service CPU, log lines ÷ none", ladder::GET, ladder::QUIET_GET, AtMost(1.12)),
+    ("PUT, 64: service CPU, log lines ÷ none", ladder::PUT, ladder::QUIET_PUT, AtMost(1.12)),
+];
+
+/// The bounds of the ladder.
+pub fn ladder(results: &Results) -> Table {
+    let row = |(what, over, under, bound): (&str, _, _, _)| {
+        (what.to_owned(), results.ratio(SERVICE_CPU, over, under), bound)
+    };
+    compared(RUNGS.into_iter().map(row).collect())
+}
 
 /// All bounds; a dash where the run did not measure what one is about.
 pub fn table(results: &Results, facts: &Facts) -> Table {

@@ -4,7 +4,8 @@ use std::{io::Write, net::SocketAddr};
 
 use clap::ValueEnum;
 use orgd::proto::v1::{
-    Organization, UpdateOrganizationRequest, organization_service_client::OrganizationServiceClient,
+    GetOrganizationRequest, Organization, UpdateOrganizationRequest,
+    organization_service_client::OrganizationServiceClient,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,10 +20,20 @@ use tonic::{
 /// What a request asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Call {
-    /// REST `PUT` of a name
-    Put,
+    /// `GET /livez` of the operations listener
+    Livez,
+    /// REST `OPTIONS`
+    Options,
+    /// REST `GET` without a credential
+    Stranger,
     /// REST `GET`
     Get,
+    /// REST `PUT` of a name with `validateOnly`
+    DryRun,
+    /// REST `PUT` of a name
+    Put,
+    /// gRPC `Get`
+    GrpcGet,
     /// gRPC `Update` of a name
     Update,
 }
@@ -31,6 +42,24 @@ impl Call {
     /// The call as a worker's flag names it.
     pub fn name(self) -> String {
         self.to_possible_value().expect("none is skipped").get_name().to_owned()
+    }
+
+    pub fn is_grpc(self) -> bool {
+        matches!(self, Self::GrpcGet | Self::Update)
+    }
+
+    /// Whether it writes to the database.
+    pub fn is_change(self) -> bool {
+        matches!(self, Self::Put | Self::Update)
+    }
+
+    /// How an answer begins that is as it should be.
+    fn answer_start(self) -> &'static [u8] {
+        match self {
+            Self::Options => b"HTTP/1.1 204 ",
+            Self::Stranger => b"HTTP/1.1 401 ",
+            _ => b"HTTP/1.1 200 ",
+        }
     }
 }
 
@@ -65,15 +94,15 @@ pub enum Answer {
 
 pub enum Client {
     Rest(Rest),
-    Grpc(OrganizationServiceClient<Channel>),
+    Grpc(Call, OrganizationServiceClient<Channel>),
 }
 
 impl Client {
     pub async fn connect(call: Call, addr: SocketAddr) -> Self {
-        if call == Call::Update {
+        if call.is_grpc() {
             let endpoint = Endpoint::from_shared(format!("http://{addr}")).unwrap();
             let channel = endpoint.tcp_nodelay(true).connect().await.unwrap();
-            return Self::Grpc(OrganizationServiceClient::new(channel));
+            return Self::Grpc(call, OrganizationServiceClient::new(channel));
         }
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -84,7 +113,7 @@ impl Client {
     pub async fn call(&mut self, request: &Request<'_>) -> Result<Answer, String> {
         match self {
             Self::Rest(rest) => rest.call(request).await,
-            Self::Grpc(client) => update(client, request).await,
+            Self::Grpc(call, client) => grpc(*call, client, request).await,
         }
     }
 }
@@ -113,9 +142,9 @@ impl Rest {
             }
             let answer = &self.answer[..filled];
             if is_whole(answer) {
-                return match answer.get(..13) {
-                    Some(b"HTTP/1.1 200 ") => Ok(Answer::Done),
-                    Some(b"HTTP/1.1 429 ") => Ok(Answer::Refused),
+                return match answer {
+                    _ if answer.starts_with(self.call.answer_start()) => Ok(Answer::Done),
+                    _ if answer.starts_with(b"HTTP/1.1 429 ") => Ok(Answer::Refused),
                     _ => Err(summary(answer)),
                 };
             }
@@ -123,25 +152,34 @@ impl Rest {
     }
 
     fn write(&mut self, request: &Request<'_>) {
-        let Self { addr, request: buffer, .. } = self;
+        let Self { call, addr, request: buffer, .. } = self;
         let Request { organization, credential: Credential { token, .. }, name } = request;
-        buffer.clear();
-        let written = if self.call == Call::Get {
-            write!(
-                buffer,
-                "GET /v1/organizations/{organization} HTTP/1.1\r\nHost: {addr}\r\n\
-                 Authorization: Bearer {token}\r\n\r\n"
-            )
-        } else {
-            // The name has always 29 bytes, and the body therefore 40.
-            write!(
-                buffer,
-                "PUT /v1/organizations/{organization} HTTP/1.1\r\nHost: {addr}\r\n\
-                 Authorization: Bearer {token}\r\nContent-Type: application/json\r\n\
-                 Content-Length: 40\r\n\r\n{{\"name\":\"Organization {name:016x}\"}}"
-            )
+        let method = match call {
+            Call::Options => "OPTIONS",
+            Call::Put | Call::DryRun => "PUT",
+            _ => "GET",
         };
-        written.unwrap();
+        buffer.clear();
+        let path = match call {
+            Call::Livez => write!(buffer, "{method} /livez"),
+            _ => write!(buffer, "{method} /v1/organizations/{organization}"),
+        };
+        let query = if *call == Call::DryRun { "?validateOnly=true" } else { "" };
+        let head = write!(buffer, "{query} HTTP/1.1\r\nHost: {addr}\r\n");
+        let credential = match call {
+            Call::Livez | Call::Options | Call::Stranger => Ok(()),
+            _ => write!(buffer, "Authorization: Bearer {token}\r\n"),
+        };
+        let body = match call {
+            // The name has always 29 bytes, and the body therefore 40.
+            Call::Put | Call::DryRun => write!(
+                buffer,
+                "Content-Type: application/json\r\nContent-Length: 40\r\n\r\n\
+                 {{\"name\":\"Organization {name:016x}\"}}"
+            ),
+            _ => write!(buffer, "\r\n"),
+        };
+        path.and(head).and(credential).and(body).unwrap();
     }
 }
 
@@ -157,11 +195,14 @@ fn is_whole(answer: &[u8]) -> bool {
 
 fn content_length(head: &[u8]) -> usize {
     const NAME: &[u8] = b"content-length: ";
+    if head.starts_with(b"HTTP/1.1 204 ") {
+        return 0;
+    }
     let value = head.rsplit(|byte| *byte == b'\n').find_map(|line| {
         let (name, value) = line.split_at_checked(NAME.len())?;
         name.eq_ignore_ascii_case(NAME).then(|| value.trim_ascii())
     });
-    let digits = value.expect("every answer has a Content-Length");
+    let digits = value.expect("every other answer has a Content-Length");
     digits.iter().fold(0, |length, digit| length * 10 + usize::from(digit - b'0'))
 }
 
@@ -172,23 +213,30 @@ fn summary(answer: &[u8]) -> String {
     format!("{status}: {}", text.lines().last().unwrap_or_default())
 }
 
-async fn update(
+async fn grpc(
+    call: Call,
     client: &mut OrganizationServiceClient<Channel>,
     request: &Request<'_>,
 ) -> Result<Answer, String> {
-    let organization = Organization {
-        id: request.organization as i64,
-        name: Some(format!("Organization {:016x}", request.name)),
-        ..Organization::default()
+    let id = request.organization as i64;
+    let answer = if call == Call::GrpcGet {
+        client.get(message(request, GetOrganizationRequest { id, ..Default::default() })).await
+    } else {
+        let name = Some(format!("Organization {:016x}", request.name));
+        let organization = Some(Organization { id, name, ..Default::default() });
+        let update = UpdateOrganizationRequest { organization, ..Default::default() };
+        client.update(message(request, update)).await
     };
-    let mut message = tonic::Request::new(UpdateOrganizationRequest {
-        organization: Some(organization),
-        ..UpdateOrganizationRequest::default()
-    });
-    message.metadata_mut().insert("authorization", request.credential.metadata.clone());
-    match client.update(message).await {
+    match answer {
         Ok(_) => Ok(Answer::Done),
         Err(status) if status.code() == Code::ResourceExhausted => Ok(Answer::Refused),
         Err(status) => Err(status.to_string()),
     }
+}
+
+/// A message with the credential of its request.
+fn message<T>(request: &Request<'_>, message: T) -> tonic::Request<T> {
+    let mut message = tonic::Request::new(message);
+    message.metadata_mut().insert("authorization", request.credential.metadata.clone());
+    message
 }

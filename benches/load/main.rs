@@ -25,6 +25,7 @@ mod client;
 mod database;
 mod floor;
 mod histogram;
+mod ladder;
 mod measure;
 mod pairs;
 mod pgbench;
@@ -45,7 +46,7 @@ use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 use self::{
     postgres::Cluster,
     results::Results,
-    systems::{NAMES, Systems},
+    systems::{LADDER, NAMES, Systems},
 };
 
 /// PostgreSQL's defaults, fsync and synchronous commits among them, but for as many connections as
@@ -102,6 +103,9 @@ pub struct Options {
     /// Stored organizations
     #[arg(long, default_value_t = 10_000)]
     organizations: u64,
+    /// Measure only what a request costs, rung by rung from bare axum to an update
+    #[arg(long, conflicts_with_all = ["scale", "other"])]
+    ladder: bool,
     /// Compare a small database with a large one instead
     #[arg(long)]
     scale: bool,
@@ -141,15 +145,26 @@ async fn run(options: &Options) {
         print(options, &versions, &ratios.to_string(), &results);
         return;
     }
-    let mut systems = Systems::start(&cluster, folder.path(), options.organizations).await;
-    systems.targets.retain(|target| options.systems.contains(&target.name));
-    let results = Results::measure(&systems.targets, &options.connections, options).await;
-    let bounds = bounds::table(&results, &systems.facts).to_string();
-    print(options, &systems.versions, &bounds, &results);
+    let has_ladder = options.ladder || options.systems.iter().any(|system| system == LADDER);
+    let mut tables = String::new();
+    let mut results = Results::default();
+    let mut versions = Vec::new();
+    if has_ladder {
+        (results, versions) = ladder::measure(&cluster, options).await;
+        tables = format!("{}\n{}\n", ladder::table(&results), bounds::ladder(&results));
+    }
+    if !options.ladder {
+        let mut systems = Systems::start(&cluster, folder.path(), options.organizations).await;
+        systems.targets.retain(|target| options.systems.contains(&target.name));
+        results.append(Results::measure(&systems.targets, &options.connections, options).await);
+        versions = systems.versions;
+        tables += &bounds::table(&results, &systems.facts).to_string();
+    }
+    print(options, &versions, &tables, &results);
 }
 
 /// The tables: first what counts.
-fn print(options: &Options, versions: &[String], bounds: &str, results: &Results) {
+fn print(options: &Options, versions: &[String], tables: &str, results: &Results) {
     let Options { rounds, seconds, .. } = options;
     let processors = thread::available_parallelism().unwrap();
     println!("{processors} processors ({}); {}.", processor(), versions.join(", "));
@@ -172,7 +187,7 @@ fn print(options: &Options, versions: &[String], bounds: &str, results: &Results
         "Between windows the speed of a processor differed by a factor of {:.2}.\n",
         largest / least
     );
-    println!("{bounds}\n{}", table::numbers(results));
+    println!("{tables}\n{}", table::numbers(results));
 }
 
 /// What the processors call themselves.

@@ -120,7 +120,7 @@ impl Target {
 
     /// Whether what it does is in orgd's change log.
     fn is_logging(&self) -> bool {
-        matches!(self.load, Load::Requests { call: Call::Put | Call::Update, .. })
+        matches!(self.load, Load::Requests { call, .. } if call.is_change())
     }
 }
 
@@ -176,7 +176,7 @@ impl Running {
         ] {
             command.args([flag, &value]);
         }
-        if is_settling && call != Call::Get {
+        if is_settling && call.is_change() {
             command.arg("--settle");
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -33,8 +33,9 @@ impl Addresses {
     /// Where one kind of call goes.
     pub fn of(self, call: Call) -> SocketAddr {
         match call {
-            Call::Put | Call::Get => self.http,
-            Call::Update => self.grpc.expect("a service with a gRPC listener"),
+            Call::Livez => self.ops.expect("a service with an operations listener"),
+            call if call.is_grpc() => self.grpc.expect("a service with a gRPC listener"),
+            _ => self.http,
         }
     }
 }

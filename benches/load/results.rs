@@ -43,6 +43,11 @@ impl Results {
         results
     }
 
+    /// Adds those of other systems.
+    pub fn append(&mut self, mut others: Self) {
+        self.0.append(&mut others.0);
+    }
+
     fn of<'a>(&'a self, (name, connections): Key<'a>) -> impl Iterator<Item = &'a Measurement> {
         let is_of = move |measurement: &&Measurement| {
             measurement.name == name && measurement.connections == connections

@@ -12,8 +12,12 @@ use crate::{
     results::median,
 };
 
+/// The calls of one orgd with and without log lines, at 64 connections (`ladder.rs`).
+pub const LADDER: &str = "ladder";
+
 /// The systems' names, in the order in which they are measured.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
+    LADDER,
     "orgd-put-postgres",
     "orgd-grpc-postgres",
     "orgd-get-postgres",
@@ -87,8 +91,7 @@ impl Systems {
             database: Some(postgres("pgbench").await),
             organizations,
         });
-        let axum = Rc::new(Process::other(&mut process::myself("floor")));
-        systems.add("axum", &axum, Call::Put, None, organizations);
+        systems.targets.push(axum("axum", organizations));
         systems.add_peer(&postgres("peer").await, organizations);
         systems
     }
@@ -115,6 +118,12 @@ impl Systems {
     ) {
         self.targets.push(target(name, process, call, database, organizations));
     }
+}
+
+/// A floor that every run can have.
+pub fn axum(name: &str, organizations: u64) -> Target {
+    let axum = Rc::new(Process::other(&mut process::myself("floor")));
+    target(name, &axum, Call::Put, None, organizations)
 }
 
 /// A process, loaded with one kind of call.
