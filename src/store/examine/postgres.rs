@@ -28,6 +28,7 @@ use crate::store::{
     options::STATEMENT_TIMEOUT_MAX,
     retry::{ANSWER_TIME, RETRIES_MAX, retried},
     session::{PLANNER, SessionSettings},
+    tls,
     url::{self, reachable},
 };
 
@@ -135,7 +136,8 @@ fn idle_write() -> String {
 
 impl Sessions {
     async fn open(url: &SecretString) -> Result<Self, Failure> {
-        url::check(url).map_err(|error| Failure::Said(words_of(&error)))?;
+        let checked = url::check(url).and_then(|()| tls::check_cas(url));
+        checked.map_err(|error| Failure::Said(words_of(&error)))?;
         let postgres: PgConnectOptions = url.expose_secret().parse()?;
         let postgres = reachable(postgres);
         let (calls, batches) = (postgres.connect().await?, postgres.connect().await?);

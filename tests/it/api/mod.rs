@@ -10,4 +10,5 @@ pub mod parity;
 mod properties;
 mod rate_limits;
 mod refusals;
+mod refusals_of_limits;
 mod resources;

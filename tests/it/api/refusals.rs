@@ -138,6 +138,8 @@ fn the_examples_of_the_document_are_what_a_service_answered() {
     let snapshots = [
         include_str!("../snapshots/refusals-rest.txt"),
         include_str!("../snapshots/refusals-trouble.txt"),
+        include_str!("../snapshots/refusals-limits.txt"),
+        include_str!("../snapshots/refusals-streams.txt"),
     ];
     let mut examples = BTreeMap::new();
     for answer in snapshots.iter().flat_map(|text| text.split("=== ").skip(1)) {
@@ -169,7 +171,7 @@ const GRPC_REFUSALS: &[(&str, &str, &str)] = &[
 ];
 
 /// An answer as text, without what differs from run to run.
-fn whole(answer: &Answer) -> String {
+pub(super) fn whole(answer: &Answer) -> String {
     let mut lines: Vec<String> = answer
         .header_lines()
         .into_iter()

@@ -17,6 +17,7 @@ mod messages;
 pub mod offender;
 mod patroni;
 mod postgres;
+mod postgres_tls;
 pub mod proxies;
 mod python;
 mod receiver;
@@ -44,6 +45,7 @@ pub use self::{
     http2::{END_HEADERS, END_STREAM, PREFACE, RawHttp2, block, frame, kind, write_length},
     patroni::Patroni,
     postgres::{Cluster, binaries},
+    postgres_tls::{IN_PLAIN_TEXT, OVER_TLS, TlsCluster},
     python::{interpreter, python},
     receiver::Receiver,
     service::{ANY_PORT, LOGGED, SERVE, Service, authorized, reason},

@@ -16,6 +16,9 @@ use super::postgres::Cluster;
 /// its superuser.
 pub const VARIABLE: &str = "TEST_STRICT_POSTGRES";
 
+/// The variable by which a test process is told which major version the cluster must have.
+const VERSION: &str = "TEST_POSTGRES_VERSION";
+
 /// The role that the service connects as. Tests look on as the superuser.
 const ROLE: &str = "orgd";
 
@@ -82,6 +85,7 @@ pub fn given() -> Option<String> {
 pub async fn start() -> Cluster {
     let cluster = Cluster::start(&SETTINGS);
     let template = sea_orm::Database::connect(format!("{}/template1", cluster.url)).await.unwrap();
+    check_version(&template).await;
     // On one connection, for whose time a setting holds.
     let transaction = template.begin().await.unwrap();
     for statement in SETUP {
@@ -90,6 +94,18 @@ pub async fn start() -> Cluster {
     transaction.commit().await.unwrap();
     template.close().await.unwrap();
     cluster
+}
+
+/// Else the run would say nothing of the version that it is meant for.
+async fn check_version(connection: &DatabaseConnection) {
+    let ask = "SELECT current_setting('server_version_num')::int / 10000 AS version";
+    let ask = Statement::from_string(connection.get_database_backend(), ask);
+    let row = connection.query_one_raw(ask).await.unwrap().unwrap();
+    let version: i32 = row.try_get("", "version").unwrap();
+    eprintln!("a strict PostgreSQL {version}");
+    if let Some(told) = std::env::var_os(VERSION) {
+        assert_eq!(told.to_str(), Some(version.to_string().as_str()), "{VERSION}");
+    }
 }
 
 /// The superuser's URL with the service's role in its place.

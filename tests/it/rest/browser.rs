@@ -53,7 +53,7 @@ async fn a_person_tries_the_api_on_the_docs_page() {
         assert_eq!(example, json!({"name": "Custom Name"}));
         // Of each status one that a service has answered, and no `"detail": "string"`.
         let refusals: Vec<String> = serde_json::from_value(seen["refusals"].clone()).unwrap();
-        assert_eq!(refusals.len(), 7, "{refusals:?}");
+        assert_eq!(refusals.len(), 8, "{refusals:?}");
         for refusal in refusals {
             let refusal: Value = serde_json::from_str(&refusal).unwrap();
             assert!(refusal["detail"].as_str().unwrap().ends_with('.'), "{refusal}");

@@ -1,13 +1,13 @@
 //! The OpenAPI document: true of the running service by schemathesis, and of the proto's rights. And
 //! the protos, by buf.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use orgd::{
     domain::{Field, TEXT_CODE_POINTS_MAX, fields::ID_MAX},
     proto::{rights, v1},
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::harness::{ADMINISTRATOR, Service, on_both_databases};
 
@@ -110,6 +110,7 @@ async fn the_document_has_types_for_names_and_an_example_for_each_refusal() {
         (&updated["properties"], &updated["required"]),
         (&whole["properties"], &json!(["id"]))
     );
+    let mut with_example = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (status, response) in
             item.as_object().unwrap().values().flat_map(|one| one["responses"].as_object().unwrap())
@@ -120,16 +121,39 @@ async fn the_document_has_types_for_names_and_an_example_for_each_refusal() {
             };
             let Some(content) = response["content"].as_object() else { continue };
             assert_eq!(content.len(), 1, "{path}, {status}: one media type");
-            let Some(problem) = content.get("application/problem+json") else { continue };
+            let Some(problem) = content.get("application/problem+json") else {
+                with_example.extend(reasons_of_stream(content));
+                continue;
+            };
             let examples = problem["examples"].as_object().unwrap();
             assert!(!examples.is_empty(), "{path}, {status}");
             for (reason, example) in examples {
                 let (example, is_same) = (&example["value"], *reason == example["value"]["reason"]);
                 assert!(is_same && example["detail"].as_str().unwrap().ends_with('.'), "{example}");
                 assert!(status == "default" || example["status"].as_u64() == status.parse().ok());
+                with_example.insert(reason.clone());
             }
         }
     }
+    let reasons = schemas["Reason"]["enum"].as_array().unwrap().iter();
+    let reasons: BTreeSet<_> = reasons.map(|one| one.as_str().unwrap().to_owned()).collect();
+    assert_eq!(with_example, reasons, "each refusal has an example, and none is of another");
+    let too_much = &document["components"]["responses"]["Refused429"]["content"];
+    let example = &too_much["application/problem+json"]["examples"]["RATE_LIMITED"]["value"];
+    assert_eq!(example["metadata"]["retryAfterSeconds"], "1");
+}
+
+/// The reasons of the examples of a stream's last event.
+fn reasons_of_stream(content: &Map<String, Value>) -> Vec<String> {
+    let examples = content.get("text/event-stream").and_then(|one| one["examples"].as_object());
+    let reason = |(reason, example): (&String, &Value)| {
+        let event = example["value"].as_str().unwrap();
+        let data = event.strip_prefix("event: error\ndata: ").unwrap();
+        let problem: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(problem["reason"], *reason);
+        reason.clone()
+    };
+    examples.into_iter().flatten().map(reason).collect()
 }
 
 /// What buf says of the protos of a folder; nothing where they are as they should be.
