@@ -127,7 +127,7 @@ impl DatabaseArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Database")]
 pub struct PoolArgs {
-    /// PostgreSQL connections at most, of which 5 are kept for batches and lookups, one for administrators, and one for the probe and metrics
+    /// PostgreSQL connections at most, of which 6 are kept for batches and lookups, one for administrators, and one for the probe and metrics
     #[arg(
         long,
         env = "ORGD_DATABASE_CONNECTIONS",

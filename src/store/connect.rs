@@ -30,8 +30,16 @@ const SQLITE_LOOK_UPS: u32 = 2;
 /// is one, as there is one writer.
 const POSTGRES_WRITERS: usize = 2;
 /// Connections of all workers on PostgreSQL: beside those that update, one creates, one looks up
-/// organizations and one credentials.
-const POSTGRES_WORKERS: u32 = 5;
+/// organizations, one credentials, and one is for whoever finds nobody before it.
+const POSTGRES_WORKERS: u32 = 6;
+
+/// All workers of a store.
+struct StoreWorkers {
+    writers: Vec<Worker>,
+    /// Those that create, look up organizations, and look up credentials.
+    others: [Worker; 3],
+    alone: Option<Worker>,
+}
 
 impl Store {
     /// Connects to the database that `url` names: `sqlite://FILE?mode=rwc` or `postgres://…`.
@@ -76,7 +84,8 @@ impl Store {
         let workers = vec![Worker::sqlite(&writer, &files)];
         let others = [&writer, &reader, &reader].map(|pool| Worker::sqlite(pool, &files));
         let pools = Pools::new([writer, reader, upkeep], SQLITE_CALLERS);
-        Self::start(pools, files, Renewal::new(), (options, place), workers, others)
+        let workers = StoreWorkers { writers: workers, others, alone: None };
+        Self::start(pools, files, Renewal::new(), (options, place), workers)
     }
 
     async fn open_postgres(
@@ -112,7 +121,8 @@ impl Store {
         let others = [pinned(), pinned(), pinned()];
         let files = Files::default();
         let pools = Pools::new([pool.clone(), pool, upkeep], callers);
-        Self::start(pools, files, renewal.clone(), (options, place), writers, others)
+        let workers = StoreWorkers { writers, others, alone: Some(pinned()) };
+        Self::start(pools, files, renewal.clone(), (options, place), workers)
     }
 
     fn start(
@@ -120,10 +130,9 @@ impl Store {
         files: Files,
         renewal: Renewal,
         (options, place): (StoreOptions, Place),
-        writers: Vec<Worker>,
-        others: [Worker; 3],
+        StoreWorkers { writers, others, alone }: StoreWorkers,
     ) -> Result<Self, DbErr> {
-        let queues = Queues::new(&options, pools.system());
+        let queues = Queues::new(&options, pools.system(), alone);
         let health = writers.iter().chain(&others).map(|worker| worker.health.clone()).collect();
         let workers = queues.clone().serve(writers, others).map_err(|error| {
             DbErr::Custom(format!("cannot start the thread of the workers: {error}"))

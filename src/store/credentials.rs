@@ -13,9 +13,8 @@ use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{
-    Store, batch::lookups, clock, entity::credentials, error::failure,
-    options::STATEMENT_TIMEOUT_MAX, pools::holder, retry::ANSWER_TIME, sql::predicates::holds,
-    uses::Digest,
+    Store, clock, entity::credentials, error::failure, options::STATEMENT_TIMEOUT_MAX,
+    pools::holder, retry::ANSWER_TIME, sql::predicates::holds, uses::Digest,
 };
 use crate::domain::{
     Call, Credential, CredentialDigest, CredentialKind, CredentialState, Error, OrganizationId,
@@ -35,7 +34,7 @@ impl Store {
         holder: &Holder,
         digest: &CredentialDigest,
     ) -> Result<Option<Principal>> {
-        let found = lookups::find(&self.queues.credentials, holder, *digest).await?;
+        let found = self.queues.credential(holder, *digest).await?;
         let Some(row) = found else { return Ok(None) };
         let state = CredentialState::at(clock::now(), row.expires_at, row.revoked_at);
         if state != CredentialState::Valid {

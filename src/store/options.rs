@@ -39,7 +39,7 @@ impl StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
-            connections_max: 10,
+            connections_max: 11,
             acquire_timeout: Duration::from_secs(1),
             lock_timeout: Duration::from_secs(1),
             statement_timeout: STATEMENT_TIMEOUT_MAX,

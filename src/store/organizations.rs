@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::{
     Store,
-    batch::{lookups, writes::Outcome},
+    batch::writes::Outcome,
     entity::{ORGANIZATIONS, organization_changes, organizations},
     error::{failure, internal, is_taken},
     page,
@@ -40,7 +40,7 @@ impl Store {
         principal: &Principal,
         id: OrganizationId,
     ) -> Result<Option<Organization>> {
-        let found = lookups::find(&self.queues.organizations, &holder(principal), id).await?;
+        let found = self.queues.organization(&holder(principal), id).await?;
         found.map(Organization::try_from).transpose()
     }
 
@@ -190,12 +190,8 @@ impl Store {
         write: Write,
         pending: &Arc<PendingUpdate>,
     ) -> Result<Option<organizations::Model>> {
-        let queue = match write {
-            Write::Update => &self.queues.updates,
-            Write::Create => &self.queues.creations,
-        };
         let (outcome, _lock) =
-            queue.ask(&holder(&pending.call.principal), pending.id, pending.clone()).await?;
+            self.queues.write(&holder(&pending.call.principal), write, pending).await?;
         match outcome {
             Outcome::Changed(row) => Ok(Some(row)),
             Outcome::Untouched => Ok(None),
@@ -242,8 +238,7 @@ impl Store {
         let Some(row) = self.find_recorded(call, idempotency).await? else { return Ok(None) };
         let id = OrganizationId::new(row.organization_id)
             .ok_or_else(|| internal("a stored organization_id is out of range"))?;
-        let current =
-            lookups::find(&self.queues.organizations, &holder(&call.principal), id).await?;
+        let current = self.queues.organization(&holder(&call.principal), id).await?;
         current.map(|current| as_recorded(current, &row)).transpose()
     }
 }

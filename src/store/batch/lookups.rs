@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use orgd_shares::Holder;
 use sea_orm::DbErr;
 use tokio::time::sleep;
 
@@ -11,8 +10,9 @@ use super::{
     worker::{Worker, caught},
 };
 use crate::{
-    domain::Result,
+    domain::{CredentialDigest, OrganizationId, Result},
     store::{
+        entity::{credentials, organizations},
         error::{
             failure, is_about_a_row, is_cut_off, is_lost_to_another, is_outlived, is_unreachable,
         },
@@ -21,51 +21,62 @@ use crate::{
     },
 };
 
-/// The queue of keys to look up.
-pub(crate) type Lookups<K, M> = Queue<K, Result<Option<M>>>;
+/// The rows that were found, each with its key as it is stored.
+type Found<K> = std::result::Result<Vec<Row<<K as Key>::Stored, <K as Key>::Model>>, DbErr>;
 
-/// Looks up the row with this key, out of the share of `holder`. None: there is no such row.
-pub(crate) async fn find<K, M>(
-    lookups: &Arc<Lookups<K, M>>,
-    holder: &Holder,
-    key: K,
-) -> Result<Option<M>> {
-    let (found, _) = lookups.ask(holder, None, key).await?;
-    found
+/// A key of rows that are looked up in batches.
+pub(crate) trait Key: Copy + Send + Sync {
+    type Model: Clone + Send;
+    /// The key as it is stored.
+    type Stored: Send;
+
+    fn look_up(worker: &mut Worker, keys: &[Self]) -> impl Future<Output = Found<Self>> + Send;
+
+    fn is(self, stored: &Self::Stored) -> bool;
 }
 
-/// Looks up batches of keys until the queue is closed and empty. `is_key` tells whether a row has a key.
-pub(crate) async fn serve<K: Copy, R, M: Clone>(
-    lookups: Arc<Lookups<K, M>>,
-    mut worker: Worker,
-    look_up: impl AsyncFn(&mut Worker, &[K]) -> std::result::Result<Vec<Row<R, M>>, DbErr>,
-    is_key: impl Fn(&R, K) -> bool,
-) {
+impl Key for OrganizationId {
+    type Model = organizations::Model;
+    type Stored = i64;
+
+    async fn look_up(worker: &mut Worker, keys: &[Self]) -> Found<Self> {
+        worker.organizations(keys).await
+    }
+
+    fn is(self, stored: &i64) -> bool {
+        *stored == self.get()
+    }
+}
+
+impl Key for CredentialDigest {
+    type Model = credentials::Model;
+    type Stored = Vec<u8>;
+
+    async fn look_up(worker: &mut Worker, keys: &[Self]) -> Found<Self> {
+        worker.credentials(keys).await
+    }
+
+    fn is(self, stored: &Vec<u8>) -> bool {
+        *stored == self.0
+    }
+}
+
+/// The queue of keys to look up. The answer is None where there is no such row.
+pub(crate) type Lookups<K> = Queue<K, Result<Option<<K as Key>::Model>>>;
+
+/// Looks up batches of keys until the queue is closed and empty.
+pub(crate) async fn serve<K: Key>(lookups: Arc<Lookups<K>>, mut worker: Worker) {
     let health = worker.health.clone();
     while let Some(mut jobs) = health.next(&lookups).await {
         let keys: Vec<K> = jobs.iter().map(|job| job.work).collect();
         let start = Instant::now();
-        let mut rests = rests();
-        let found = loop {
-            match caught(look_up(&mut worker, &keys)).await {
-                // A lookup changes nothing, so it may be done again, also on another connection.
-                Err(error)
-                    if (is_lost_to_another(&error)
-                        || is_cut_off(&error)
-                        || is_outlived(&error))
-                        && let Some(rest) = rests.next() =>
-                {
-                    sleep(rest).await;
-                }
-                found => break found,
-            }
-        };
+        let found = found(&mut worker, &keys).await;
         lookups.done(keys.len(), start);
         match found {
             Ok(rows) => {
                 health.note(None);
                 for job in jobs {
-                    let row = rows.iter().find(|(key, _)| is_key(key, job.work));
+                    let row = rows.iter().find(|(stored, _)| job.work.is(stored));
                     job.answer(row.map(|(_, row)| row.clone()).transpose());
                 }
             }
@@ -83,6 +94,28 @@ pub(crate) async fn serve<K: Copy, R, M: Clone>(
                     job.answer(Err(error.clone()));
                 }
             }
+        }
+    }
+}
+
+/// Looks up one key, on the caller's own task.
+pub(crate) async fn alone<K: Key>(worker: &mut Worker, key: K) -> Result<Option<K::Model>> {
+    let rows = found(worker, &[key]).await.map_err(failure)?;
+    rows.into_iter().next().map(|(_, row)| row).transpose()
+}
+
+/// A lookup changes nothing, so it may be done again, also on another connection.
+async fn found<K: Key>(worker: &mut Worker, keys: &[K]) -> Found<K> {
+    let mut rests = rests();
+    loop {
+        match caught(K::look_up(worker, keys)).await {
+            Err(error)
+                if (is_lost_to_another(&error) || is_cut_off(&error) || is_outlived(&error))
+                    && let Some(rest) = rests.next() =>
+            {
+                sleep(rest).await;
+            }
+            found => return found,
         }
     }
 }

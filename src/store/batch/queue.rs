@@ -2,7 +2,8 @@
 //! updates and creations, on both databases.
 //!
 //! A free worker takes work at once and does not wait for more. Holders are served in turn, so no caller
-//! waits behind all that another has sent. The queue knows no SQL.
+//! waits behind all that another has sent. Work that comes while nothing waits and nothing is under way needs no
+//! worker: its caller does it. The queue knows no SQL.
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,8 @@ struct State<W, A> {
     ready: Line<Holder, WaitingWork<W, A>>,
     /// Organizations that are locked, and the work that waits for each.
     locked: BTreeMap<OrganizationId, Line<Holder, WaitingWork<W, A>>>,
+    /// Batches that workers have, and work that its caller does.
+    under_way: usize,
     is_closed: bool,
 }
 
@@ -104,6 +107,16 @@ impl<W, A> Drop for OrganizationLock<W, A> {
     }
 }
 
+/// Work that its caller does is under way until this is dropped.
+#[derive(Debug)]
+struct Turn<W, A>(Arc<Queue<W, A>>);
+
+impl<W, A> Drop for Turn<W, A> {
+    fn drop(&mut self) {
+        self.0.lock().under_way -= 1;
+    }
+}
+
 impl<W, A> Job<W, A> {
     /// Sends the answer. A caller that has given up does not get it.
     pub(crate) fn answer(self, answer: A) {
@@ -117,6 +130,7 @@ impl<W, A> Queue<W, A> {
             state: Mutex::new(State {
                 ready: Line::default(),
                 locked: BTreeMap::new(),
+                under_way: 0,
                 is_closed: false,
             }),
             places: Shares::new(limits.waiting_max, PARTS),
@@ -127,9 +141,11 @@ impl<W, A> Queue<W, A> {
         })
     }
 
-    /// Records the metrics of a batch. An empty one only tests a connection and is not counted.
+    /// To be called when a batch is done: others may be done without a worker again. An empty batch only tests a
+    /// connection and is not counted.
     pub(crate) fn done(&self, size: usize, start: Instant) {
         if size > 0 {
+            self.lock().under_way -= 1;
             self.telemetry.done(size, start.elapsed());
         }
     }
@@ -154,6 +170,38 @@ impl<W, A> Queue<W, A> {
         let answer = answer.instrument(self.telemetry.span()).await;
         caller.is_answered = true;
         answer.map_err(|_| Error::Internal("a worker dropped its work".into()))
+    }
+
+    /// Does work on the caller's own task, without a worker, if nothing waits and nothing is under way. None: it has to
+    /// wait for a worker.
+    ///
+    /// A worker's thread has to be woken, and has to wake the caller. That is worth it only where work of several
+    /// callers becomes one batch.
+    pub(crate) async fn alone<F: Future<Output = A>>(
+        self: &Arc<Self>,
+        organization: Option<OrganizationId>,
+        work: impl FnOnce() -> F,
+    ) -> Option<(A, OrganizationLock<W, A>)> {
+        let (_turn, lock) = self.turn(organization)?;
+        let start = Instant::now();
+        // Boxed: else the future of every call would have its size.
+        let answer = Box::pin(work()).instrument(self.telemetry.span()).await;
+        self.telemetry.done(1, start.elapsed());
+        Some((answer, lock))
+    }
+
+    fn turn(
+        self: &Arc<Self>,
+        organization: Option<OrganizationId>,
+    ) -> Option<(Turn<W, A>, OrganizationLock<W, A>)> {
+        let mut state = self.lock();
+        let is_locked = organization.is_some_and(|id| state.locked.contains_key(&id));
+        if is_locked || state.is_closed || state.under_way > 0 || self.places.taken() > 0 {
+            return None;
+        }
+        state.under_way += 1;
+        state.locked.extend(organization.map(|organization| (organization, Line::default())));
+        Some((Turn(self.clone()), self.organization_lock(organization)))
     }
 
     fn submit(
@@ -255,6 +303,7 @@ impl<W, A> Queue<W, A> {
                 self.unlock(&mut state, organization);
             }
         }
+        state.under_way += usize::from(!batch.is_empty());
         if !state.ready.is_empty() {
             // More work is ready: wake another worker.
             self.arrived.notify_one();

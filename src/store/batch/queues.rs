@@ -1,19 +1,22 @@
-//! The queues of a store, and which workers do the work of each.
+//! The queues of a store, and who does the work of each: whoever brings it, or a worker.
 
 use std::{io, sync::Arc};
 
+use orgd_shares::Holder;
+use tokio::sync::{Mutex, MutexGuard};
+
 use super::{
-    lookups::{self, Lookups},
-    queue::{Queue, QueueLimits},
+    lookups::{self, Key, Lookups},
+    queue::{OrganizationLock, Queue, QueueLimits},
     worker::{Worker, Workers},
-    writes::{self, Writes},
+    writes::{self, Outcome, Writes},
 };
 use crate::{
-    domain::{CredentialDigest, OrganizationId},
+    domain::{CredentialDigest, OrganizationId, Result},
     store::{
         entity::{ORGANIZATIONS, credentials, organizations},
         options::StoreOptions,
-        sql::pending::Write,
+        sql::pending::{PendingUpdate, Write},
     },
     telemetry::metrics::QueueTelemetry,
 };
@@ -23,15 +26,18 @@ const LOOKUP_BATCH_MAX: usize = 64;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Queues {
-    pub(crate) updates: Arc<Writes>,
-    pub(crate) creations: Arc<Writes>,
-    pub(crate) organizations: Arc<Lookups<OrganizationId, organizations::Model>>,
-    pub(crate) credentials: Arc<Lookups<CredentialDigest, credentials::Model>>,
+    updates: Arc<Writes>,
+    creations: Arc<Writes>,
+    organizations: Arc<Lookups<OrganizationId>>,
+    credentials: Arc<Lookups<CredentialDigest>>,
+    /// For one caller at a time that finds nobody before it. None on SQLite, where every connection has a thread of
+    /// its own, which has to be woken anyway.
+    alone: Option<Arc<Mutex<Worker>>>,
 }
 
 impl Queues {
     /// `system` is the database's name in metrics.
-    pub(crate) fn new(options: &StoreOptions, system: &'static str) -> Self {
+    pub(crate) fn new(options: &StoreOptions, system: &'static str, alone: Option<Worker>) -> Self {
         let waiting_max = options.queue_max.max(1);
         let batch_max = options.batch_max.max(1);
         let writes = QueueLimits { waiting_max, batch_max };
@@ -43,7 +49,63 @@ impl Queues {
             creations: Queue::new(writes, telemetry("creations", "INSERT", ORGANIZATIONS)),
             organizations: Queue::new(lookups, telemetry(ORGANIZATIONS, "SELECT", ORGANIZATIONS)),
             credentials: Queue::new(lookups, telemetry("credentials", "SELECT", "credentials")),
+            alone: alone.map(|worker| Arc::new(Mutex::new(worker))),
         }
+    }
+
+    /// Writes a row, out of the share of `holder`. The organization stays locked until the lock is dropped.
+    pub(crate) async fn write(
+        &self,
+        holder: &Holder,
+        write: Write,
+        row: &Arc<PendingUpdate>,
+    ) -> Result<(Outcome, OrganizationLock<Arc<PendingUpdate>, Outcome>)> {
+        let queue = match write {
+            Write::Update => &self.updates,
+            Write::Create => &self.creations,
+        };
+        if let Some(mut worker) = self.alone()
+            && let Some(done) = queue.alone(row.id, || writes::alone(&mut worker, write, row)).await
+        {
+            return Ok(done);
+        }
+        queue.ask(holder, row.id, row.clone()).await
+    }
+
+    /// Looks up an organization, out of the share of `holder`. None: there is no such row.
+    pub(crate) async fn organization(
+        &self,
+        holder: &Holder,
+        id: OrganizationId,
+    ) -> Result<Option<organizations::Model>> {
+        self.look_up(&self.organizations, holder, id).await
+    }
+
+    /// The same with a credential.
+    pub(crate) async fn credential(
+        &self,
+        holder: &Holder,
+        digest: CredentialDigest,
+    ) -> Result<Option<credentials::Model>> {
+        self.look_up(&self.credentials, holder, digest).await
+    }
+
+    async fn look_up<K: Key>(
+        &self,
+        queue: &Arc<Lookups<K>>,
+        holder: &Holder,
+        key: K,
+    ) -> Result<Option<K::Model>> {
+        if let Some(mut worker) = self.alone()
+            && let Some((found, _)) = queue.alone(None, || lookups::alone(&mut worker, key)).await
+        {
+            return found;
+        }
+        queue.ask(holder, None, key).await?.0
+    }
+
+    fn alone(&self) -> Option<MutexGuard<'_, Worker>> {
+        self.alone.as_ref()?.try_lock().ok()
     }
 
     /// Starts the workers: `writers` update, and the others create, look up organizations, and look up
@@ -58,18 +120,8 @@ impl Queues {
                 workers.spawn(writes::serve(self.updates.clone(), Write::Update, worker));
             }
             workers.spawn(writes::serve(self.creations, Write::Create, creating));
-            workers.spawn(lookups::serve(
-                self.organizations,
-                organizations,
-                Worker::organizations,
-                |row: &i64, id: OrganizationId| *row == id.get(),
-            ));
-            workers.spawn(lookups::serve(
-                self.credentials,
-                credentials,
-                Worker::credentials,
-                |row: &Vec<u8>, digest: CredentialDigest| *row == digest.0,
-            ));
+            workers.spawn(lookups::serve(self.organizations, organizations));
+            workers.spawn(lookups::serve(self.credentials, credentials));
         })
     }
 

@@ -27,6 +27,7 @@ use crate::{
 /// For each row of a batch: the organization after the write, or None if the row was not touched.
 pub(crate) type Written = Result<Vec<Option<domain::Result<organizations::Model>>>, DbErr>;
 
+#[derive(Debug)]
 pub(crate) struct Worker {
     connection: Connection,
     /// The outcome of its last batch.
@@ -34,6 +35,7 @@ pub(crate) struct Worker {
 }
 
 /// What a worker has of the database.
+#[derive(Debug)]
 enum Connection {
     /// A connection of the worker's own.
     Postgres(PinnedConnection),

@@ -12,12 +12,15 @@ use super::{
     worker::{Worker, Written, caught},
 };
 use crate::{
-    domain::Error,
+    domain::{Error, Result},
     store::{
         entity::organizations,
         error::{failure, is_about_a_row, is_lost_to_another, is_unreachable},
         retry::rests,
-        sql::pending::{PendingUpdate, Write},
+        sql::{
+            pending::{PendingUpdate, Write},
+            row::only,
+        },
     },
 };
 
@@ -32,6 +35,16 @@ pub(crate) enum Outcome {
     RolledBack { tries: usize },
     /// The batch failed, or its row cannot be decoded; whether it is stored may not be known.
     Failed(Error),
+}
+
+impl Outcome {
+    fn of(row: Option<Result<organizations::Model>>) -> Self {
+        match row {
+            Some(Ok(model)) => Self::Changed(model),
+            Some(Err(error)) => Self::Failed(error),
+            None => Self::Untouched,
+        }
+    }
 }
 
 /// How often a batch is done again that lost to another transaction, before each row is done alone.
@@ -54,11 +67,7 @@ pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker)
             Ok(touched) => {
                 health.note(None);
                 for (job, row) in jobs.into_iter().zip(touched) {
-                    job.answer(match row {
-                        Some(Ok(model)) => Outcome::Changed(model),
-                        Some(Err(error)) => Outcome::Failed(error),
-                        None => Outcome::Untouched,
-                    });
+                    job.answer(Outcome::of(row));
                 }
             }
             // A row is at fault, which says nothing of the connection. An empty batch has no row to blame.
@@ -79,6 +88,15 @@ pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker)
                 }
             }
         }
+    }
+}
+
+/// Writes one row, on the caller's own task.
+pub(crate) async fn alone(worker: &mut Worker, write: Write, row: &PendingUpdate) -> Outcome {
+    match written(worker, write, &[row]).await {
+        (Ok(touched), _) => Outcome::of(only(touched).flatten()),
+        (Err(error), tries) if is_about_a_row(&error) => Outcome::RolledBack { tries },
+        (Err(error), _) => Outcome::Failed(failure(error)),
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) fn texts() -> [&'static str; 5] {
 }
 
 /// A connection that is pinned to one worker.
+#[derive(Debug)]
 pub(crate) struct PinnedConnection {
     pool: PgPool,
     renewal: Renewal,

@@ -20,9 +20,9 @@ use super::{ADMINISTRATOR, Database, PATIENCE, PATIENT, Request, Service};
 /// What every primer makes an organization's name: such a write fails, so none leaves anything behind.
 pub const PRIMER: &str = "Primer";
 
-/// The organizations of the primers that update: on PostgreSQL one for each worker, as none does two updates of one
-/// organization at once.
-pub const PRIMED: [i64; 2] = [998, 999];
+/// The organizations of the primers that update: on PostgreSQL one for whoever is alone, and one for each worker, as
+/// none does two updates of one organization at once.
+pub const PRIMED: [i64; 3] = [997, 998, 999];
 
 /// What the primers wait for on PostgreSQL.
 const ADVISORY_LOCK: i64 = 1;
@@ -65,22 +65,22 @@ pub async fn hold_updates(service: &Service) -> HeldWrites<'_> {
     hold(service, "updates", PRIMED.len()).await
 }
 
-/// Keeps the worker that creates busy.
+/// Keeps the worker that creates busy, and the connection of whoever is alone.
 pub async fn hold_creations(service: &Service) -> HeldWrites<'_> {
-    hold(service, "creations", 1).await
+    hold(service, "creations", 2).await
 }
 
 async fn hold<'a>(
     service: &'a Service,
     queue: &'static str,
-    postgres_workers: usize,
+    postgres_primers: usize,
 ) -> HeldWrites<'a> {
     let hold = hold_primers(service.database()).await;
     let mut writes = HeldWrites { service, queue, hold, before: 0, primers: JoinSet::new() };
     if service.database().is_sqlite() {
         writes.occupy_sqlite().await;
     } else {
-        writes.occupy_postgres(postgres_workers).await;
+        writes.occupy_postgres(postgres_primers).await;
     }
     writes
 }
@@ -173,8 +173,8 @@ impl HeldWrites<'_> {
     }
 
     /// One after the other, else one worker takes two primers.
-    async fn occupy_postgres(&mut self, workers: usize) {
-        for (id, count) in PRIMED.into_iter().zip(1..=workers) {
+    async fn occupy_postgres(&mut self, primers: usize) {
+        for (id, count) in PRIMED.into_iter().zip(1..=primers) {
             let primer = self.primer(id);
             self.primers.spawn(async move { drop(primer.send().await) });
             while self.hold.waiters().await < count && self.check().is_ok() {

@@ -92,7 +92,7 @@ async fn with_few_places(settings: &[(&str, &str)]) -> (Proxy, Service) {
     database.add_organizations(FIRST, FIRST + CLIENTS - 1).await;
     let proxy = Proxy::start(database.addr()).await;
     let places = [
-        ("ORGD_DATABASE_CONNECTIONS", "8"),
+        ("ORGD_DATABASE_CONNECTIONS", "9"),
         ("ORGD_WRITE_BATCH_MAX", "16"),
         ("ORGD_WRITE_QUEUE_MAX", "64"),
     ];

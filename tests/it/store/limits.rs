@@ -39,7 +39,7 @@ async fn reads_beyond_the_pool_wait_for_a_connection() {
     database.seed().await;
     let service = Service::start_with(
         Arc::new(database),
-        &[&PATIENT[..], &[("ORGD_DATABASE_CONNECTIONS", "8")]].concat(),
+        &[&PATIENT[..], &[("ORGD_DATABASE_CONNECTIONS", "9")]].concat(),
     )
     .await;
     let locked = service.database().lock_table("organization_changes").await;

@@ -153,7 +153,7 @@ fn retyped(database: &Database) -> Vec<String> {
 
 #[tokio::test]
 async fn tables_may_change_under_a_running_instance() {
-    let settings = [("ORGD_AUTH_CACHE_TTL", "0s"), ("ORGD_DATABASE_CONNECTIONS", "8")];
+    let settings = [("ORGD_AUTH_CACHE_TTL", "0s"), ("ORGD_DATABASE_CONNECTIONS", "9")];
     on_both_databases_with(&settings, async |running| {
         let database = running.shared_database();
         for round in 0..3 {

@@ -1,6 +1,6 @@
 //! Who is served when, and who is refused.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use futures_util::FutureExt;
 use orgd_shares::Holder;
@@ -131,6 +131,39 @@ fn those_who_gave_up_leave_their_places() {
     assert_eq!(batches(&queue), [[2], [3]]);
     drop(waiting);
     assert_eq!(queue.places.taken(), 0);
+}
+
+/// Whether a caller does its work itself.
+fn is_alone(queue: &Numbers, organization: i64) -> bool {
+    queue.alone(OrganizationId::new(organization), async || ()).now_or_never().flatten().is_some()
+}
+
+#[test]
+fn who_finds_nothing_waiting_and_nothing_under_way_needs_no_worker() {
+    let queue = queue(100, 8);
+    assert!(is_alone(&queue, 1) && is_alone(&queue, 1) && is_alone(&queue, 0));
+
+    let waiting = fill(&queue, &[("a", 1, 1)]);
+    assert!(!is_alone(&queue, 2), "somebody waits");
+    let batch = queue.next().now_or_never().flatten().unwrap();
+    assert!(!is_alone(&queue, 2), "a batch is under way");
+    queue.done(batch.len(), Instant::now());
+    assert!(is_alone(&queue, 2) && !is_alone(&queue, 1), "organization 1 is locked");
+    drop((batch, waiting));
+    assert!(is_alone(&queue, 1));
+
+    let never = queue.alone(OrganizationId::new(1), std::future::pending);
+    let mut never = Box::pin(never);
+    assert!(never.as_mut().now_or_never().is_none());
+    assert!(!is_alone(&queue, 2), "another does its work");
+    let behind = fill(&queue, &[("a", 1, 2), ("a", 2, 3)]);
+    assert_eq!(batches(&queue), [[3]], "organization 1 is locked");
+    drop(never);
+    assert_eq!(batches(&queue), [[2]], "whoever is alone may give up");
+    drop(behind);
+
+    queue.close();
+    assert!(!is_alone(&queue, 3));
 }
 
 #[test]

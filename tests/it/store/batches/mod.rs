@@ -237,7 +237,7 @@ async fn a_callers_updates_of_one_organization_keep_their_order() {
 async fn a_commit_that_fails_is_an_error_for_every_update_of_the_batch() {
     unspoiled_on_both_databases(&[], async |service| {
         service.database().add_organizations(FIRST, FIRST + 3).await;
-        service.database().add_organizations(PRIMED[0], PRIMED[1]).await;
+        service.database().add_organizations(PRIMED[0], PRIMED[2]).await;
         poison(service.database()).await;
         let held = hold_updates(&service).await;
         let answers = join_all((FIRST..FIRST + 4).map(|id| rename(&service, id, "Lost").send()));
