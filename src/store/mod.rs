@@ -74,7 +74,7 @@ impl Store {
     /// Ends the workers once they have done what waits, and every connection once its statement is
     /// done.
     pub async fn close(self) -> Result<()> {
-        self.queues.close();
+        self.queues.close().await;
         self.workers.ended().await;
         self.pools.close().await.map_err(error::failure)
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use sea_orm::DbErr;
-use tokio::time::sleep;
+use tokio::{sync::OwnedMutexGuard, time::sleep};
 
 use super::{
     queue::Queue,
@@ -25,8 +25,8 @@ use crate::{
 type Found<K> = std::result::Result<Vec<Row<<K as Key>::Stored, <K as Key>::Model>>, DbErr>;
 
 /// A key of rows that are looked up in batches.
-pub(crate) trait Key: Copy + Send + Sync {
-    type Model: Clone + Send;
+pub(crate) trait Key: Copy + Send + Sync + 'static {
+    type Model: Clone + Send + 'static;
     /// The key as it is stored.
     type Stored: Send;
 
@@ -98,9 +98,12 @@ pub(crate) async fn serve<K: Key>(lookups: Arc<Lookups<K>>, mut worker: Worker) 
     }
 }
 
-/// Looks up one key, on the caller's own task.
-pub(crate) async fn alone<K: Key>(worker: &mut Worker, key: K) -> Result<Option<K::Model>> {
-    let rows = found(worker, &[key]).await.map_err(failure)?;
+/// Looks up one key.
+pub(crate) async fn alone<K: Key>(
+    mut worker: OwnedMutexGuard<Worker>,
+    key: K,
+) -> Result<Option<K::Model>> {
+    let rows = found(&mut worker, &[key]).await.map_err(failure)?;
     rows.into_iter().next().map(|(_, row)| row).transpose()
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A free worker takes work at once and does not wait for more. Holders are served in turn, so no caller
 //! waits behind all that another has sent. Work that comes while nothing waits and nothing is under way needs no
-//! worker: its caller does it. The queue knows no SQL.
+//! worker: it is done on its caller's thread. The queue knows no SQL.
 
 #[cfg(test)]
 mod tests;
@@ -73,7 +73,7 @@ struct State<W, A> {
     ready: Line<Holder, WaitingWork<W, A>>,
     /// Organizations that are locked, and the work that waits for each.
     locked: BTreeMap<OrganizationId, Line<Holder, WaitingWork<W, A>>>,
-    /// Batches that workers have, and work that its caller does.
+    /// Batches that workers have, and work without a worker.
     under_way: usize,
     is_closed: bool,
 }
@@ -107,7 +107,7 @@ impl<W, A> Drop for OrganizationLock<W, A> {
     }
 }
 
-/// Work that its caller does is under way until this is dropped.
+/// Work without a worker is under way until this is dropped.
 #[derive(Debug)]
 struct Turn<W, A>(Arc<Queue<W, A>>);
 
@@ -172,22 +172,31 @@ impl<W, A> Queue<W, A> {
         answer.map_err(|_| Error::Internal("a worker dropped its work".into()))
     }
 
-    /// Does work on the caller's own task, without a worker, if nothing waits and nothing is under way. None: it has to
+    /// Does work on the caller's thread, without a worker, if nothing waits and nothing is under way. None: it has to
     /// wait for a worker.
     ///
     /// A worker's thread has to be woken, and has to wake the caller. That is worth it only where work of several
-    /// callers becomes one batch.
-    pub(crate) async fn alone<F: Future<Output = A>>(
+    /// callers becomes one batch. As with a worker, what has begun is done to its end if the caller gives up.
+    pub(crate) async fn alone<F>(
         self: &Arc<Self>,
         organization: Option<OrganizationId>,
         work: impl FnOnce() -> F,
-    ) -> Option<(A, OrganizationLock<W, A>)> {
-        let (_turn, lock) = self.turn(organization)?;
-        let start = Instant::now();
-        // Boxed: else the future of every call would have its size.
-        let answer = Box::pin(work()).instrument(self.telemetry.span()).await;
+    ) -> Option<Result<(A, OrganizationLock<W, A>)>>
+    where
+        F: Future<Output = A> + Send + 'static,
+        W: Send + 'static,
+        A: Send + 'static,
+    {
+        let (turn, lock) = self.turn(organization)?;
+        let (work, start) = (work(), Instant::now());
+        let work = tokio::spawn(async move {
+            let answer = work.await;
+            drop(turn);
+            (answer, lock)
+        });
+        let done = work.instrument(self.telemetry.span()).await;
         self.telemetry.done(1, start.elapsed());
-        Some((answer, lock))
+        Some(done.map_err(|_| Error::Internal("a caller's work ended without an answer".into())))
     }
 
     fn turn(

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use orgd_shares::Holder;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
     lookups::{self, Key, Lookups},
@@ -64,10 +64,11 @@ impl Queues {
             Write::Update => &self.updates,
             Write::Create => &self.creations,
         };
-        if let Some(mut worker) = self.alone()
-            && let Some(done) = queue.alone(row.id, || writes::alone(&mut worker, write, row)).await
+        if let Some(worker) = self.alone()
+            && let Some(done) =
+                queue.alone(row.id, || writes::alone(worker, write, row.clone())).await
         {
-            return Ok(done);
+            return done;
         }
         queue.ask(holder, row.id, row.clone()).await
     }
@@ -96,16 +97,16 @@ impl Queues {
         holder: &Holder,
         key: K,
     ) -> Result<Option<K::Model>> {
-        if let Some(mut worker) = self.alone()
-            && let Some((found, _)) = queue.alone(None, || lookups::alone(&mut worker, key)).await
+        if let Some(worker) = self.alone()
+            && let Some(found) = queue.alone(None, || lookups::alone(worker, key)).await
         {
-            return found;
+            return found?.0;
         }
         queue.ask(holder, None, key).await?.0
     }
 
-    fn alone(&self) -> Option<MutexGuard<'_, Worker>> {
-        self.alone.as_ref()?.try_lock().ok()
+    fn alone(&self) -> Option<OwnedMutexGuard<Worker>> {
+        self.alone.clone()?.try_lock_owned().ok()
     }
 
     /// Starts the workers: `writers` update, and the others create, look up organizations, and look up
@@ -133,11 +134,14 @@ impl Queues {
         self.credentials.observe();
     }
 
-    /// Refuses new work from now on; what waits is still done.
-    pub(crate) fn close(&self) {
+    /// Refuses new work from now on; what waits is still done. Returns when nothing is done without a worker any more.
+    pub(crate) async fn close(&self) {
         self.updates.close();
         self.creations.close();
         self.organizations.close();
         self.credentials.close();
+        if let Some(alone) = &self.alone {
+            drop(alone.lock().await);
+        }
     }
 }

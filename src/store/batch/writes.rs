@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::time::sleep;
+use tokio::{sync::OwnedMutexGuard, time::sleep};
 
 use super::{
     queue::Queue,
@@ -91,9 +91,13 @@ pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker)
     }
 }
 
-/// Writes one row, on the caller's own task.
-pub(crate) async fn alone(worker: &mut Worker, write: Write, row: &PendingUpdate) -> Outcome {
-    match written(worker, write, &[row]).await {
+/// Writes one row.
+pub(crate) async fn alone(
+    mut worker: OwnedMutexGuard<Worker>,
+    write: Write,
+    row: Arc<PendingUpdate>,
+) -> Outcome {
+    match written(&mut worker, write, &[&row]).await {
         (Ok(touched), _) => Outcome::of(only(touched).flatten()),
         (Err(error), tries) if is_about_a_row(&error) => Outcome::RolledBack { tries },
         (Err(error), _) => Outcome::Failed(failure(error)),
