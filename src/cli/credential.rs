@@ -13,7 +13,7 @@ use clap::{
 use serde_json::{Value, json};
 
 use super::{
-    database::{StoreArgs, open, open_to_read, organization_id},
+    database::{StoreArgs, open_to_change, open_to_read, open_to_store, organization_id},
     output,
 };
 use crate::{
@@ -98,7 +98,7 @@ async fn issue(args: IssueArgs) -> Result<()> {
     } else {
         Secret::generate(kind).context("the system has no randomness to give")?
     };
-    let store = open(&args.store.database).await?;
+    let store = open_to_store(&args.store.database).await?;
     if let Some(subject) = args.subject.as_ref().filter(|_| args.if_absent)
         && store.has_credential(subject).await?
     {
@@ -190,7 +190,7 @@ async fn list(args: StoreArgs) -> Result<()> {
 }
 
 async fn revoke(args: RevokeArgs) -> Result<()> {
-    let store = open(&args.store.database).await?;
+    let store = open_to_change(&args.store.database).await?;
     let revoked = credentials::revoke(&store, &args.id).await?.credential;
     if args.store.json {
         output::line(&as_json(&revoked).to_string())?;

@@ -1,13 +1,16 @@
 //! The database, for the commands that work on it.
 
+use std::path::{self, Path};
+
 use anyhow::{Context, Result};
 use clap::Args;
 use uuid::Uuid;
 
+use super::output;
 use crate::{
     config::{DatabaseArgs, PoolArgs},
     domain::{Call, OrganizationId, Principal},
-    store::{Store, StoreOptions},
+    store::{Place, Store, StoreOptions},
 };
 
 /// Which database, and how to print what is in it.
@@ -42,6 +45,26 @@ pub(super) async fn connect(database: &DatabaseArgs, options: StoreOptions) -> R
 /// The database with its schema up to date, for a command that does one thing.
 pub(super) async fn open(database: &DatabaseArgs) -> Result<Store> {
     up_to_date(database, StoreOptions::default()).await
+}
+
+/// The same for a command that stores something. A new file of SQLite is told of: where a service runs, it is
+/// probably over another.
+pub(super) async fn open_to_store(database: &DatabaseArgs) -> Result<Store> {
+    let file = Place::of(&database.url()?).and_then(|place| place.file);
+    let missing = file.filter(|file| !Path::new(file).exists());
+    let store = open(database).await?;
+    if let Some(file) = missing {
+        let file = path::absolute(file)?.display().to_string();
+        output::note(&format!(
+            "There was no database: {file} is new. A service over another database does not know what is in it."
+        ));
+    }
+    Ok(store)
+}
+
+/// For a command that changes what there is: it creates no database.
+pub(super) async fn open_to_change(database: &DatabaseArgs) -> Result<Store> {
+    up_to_date(database, existing()).await
 }
 
 /// For a command that reads: it neither creates a database nor changes its schema.

@@ -165,8 +165,9 @@ fn run_command(words: &[OsString]) -> Result<()> {
     done
 }
 
-fn read_log(words: &[OsString]) -> Result<LogArgs> {
-    log_of(&config::read(Cli::command(), words)?)
+fn read_log(words: &[OsString]) -> Result<(LogArgs, bool)> {
+    let settings = config::read(Cli::command(), words)?;
+    Ok((log_of(&settings)?, settings.file.is_some()))
 }
 
 /// The log's settings. Only who serves logs by default what was done: a command says it by its output, and

@@ -10,8 +10,9 @@ use tokio::{
 
 use crate::{config::LogArgs, telemetry::Telemetry};
 
-/// Reads the settings of the log that the words of a command and the environment name.
-type ReadLog = fn(&[OsString]) -> Result<LogArgs>;
+/// Reads the settings of the log that the words of a command and the environment name, and whether there is a
+/// settings file.
+type ReadLog = fn(&[OsString]) -> Result<(LogArgs, bool)>;
 
 /// SIGHUP, and those which supervisors and log rotation send to other programs.
 pub(super) struct Nudges {
@@ -57,9 +58,13 @@ async fn set_filter(words: &[OsString], read: ReadLog, telemetry: &Telemetry) {
     let words = words.to_vec();
     // A settings file may be slow, and whoever serves must not be.
     let log = spawn_blocking(move || read(&words)).await.map_err(Into::into).flatten();
-    match log.and_then(|log| telemetry.set_filter(&log)) {
-        Ok(()) => tracing::info!(
+    match log.and_then(|(log, has_file)| telemetry.set_filter(&log).map(|()| has_file)) {
+        Ok(true) => tracing::info!(
             "SIGHUP: the log's filter was read again; certificates are whenever they change"
+        ),
+        // The environment of a process stays as it was at its start.
+        Ok(false) => tracing::info!(
+            "SIGHUP: there is no settings file to read again; certificates are read whenever they change"
         ),
         Err(error) => {
             let error = format!("{error:#}");

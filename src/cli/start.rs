@@ -1,5 +1,7 @@
 //! What a process that serves says of itself once, when it starts: a line each.
 
+use std::path;
+
 use http::Uri;
 use secrecy::SecretString;
 
@@ -13,6 +15,9 @@ pub(super) fn version() {
 pub(super) fn database(url: &SecretString) {
     // What cannot be read is refused when it is connected to.
     let Some(Place { kind, file, host, port, database, .. }) = Place::of(url) else { return };
+    // Whoever reads the log may be in another folder.
+    let file =
+        file.map(|file| path::absolute(&file).map_or(file, |path| path.display().to_string()));
     tracing::info!(kind, file, host, port, database, "database");
 }
 

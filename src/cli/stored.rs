@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    database::{StoreArgs, open, open_to_read, operator_call, organization_id},
+    database::{StoreArgs, open_to_read, open_to_store, operator_call, organization_id},
     fields::FieldArgs,
     output::{self, Failed},
     remote,
@@ -64,7 +64,7 @@ pub(super) async fn run(command: DatabaseCommand) -> Result<()> {
 }
 
 async fn create(args: CreateArgs) -> Result<()> {
-    let store = open(&args.store.database).await?;
+    let store = open_to_store(&args.store.database).await?;
     let creation = Creation { id: args.id, patch: args.fields.0 };
     match organizations::create(&store, &operator_call(), creation).await {
         Err(Error::AlreadyExists(_)) if args.if_absent => {

@@ -82,7 +82,13 @@ command takes the settings that it uses and ignores the file's others.
 
 In `database_url`, percent-encode the special characters of the user name and the password (`/` is `%2F`,
 `?` is `%3F`, `#` is `%23`, `@` is `%40`, `%` is `%25`). A URL that leaves in doubt what is password, and a
-parameter that has no effect, are refused; nothing of the URL is repeated. Other URLs are `http://HOST:PORT` or
+parameter that has no effect, are refused; nothing of the URL is repeated. The parameters of PostgreSQL that have one are
+`application_name`, `dbname`, `host`, `hostaddr`, `options`, `options[NAME]`, `password`, `port`, `sslcert`, `sslkey`,
+`sslmode` (`disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`), `sslrootcert`,
+`statement-cache-capacity` and `user`; `sslmode=` is also written `ssl-mode=`, and the files `ssl-ca=`, `ssl-root-cert=`,
+`ssl-cert=` and `ssl-key=`. What the URL does not say comes from libpq's variables, where they are set: `PGHOST`, `PGHOSTADDR`, `PGPORT`,
+`PGUSER`, `PGDATABASE`, `PGPASSWORD`, `PGPASSFILE`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`, `PGAPPNAME` and `PGOPTIONS`.
+Other URLs are `http://HOST:PORT` or
 `https://HOST:PORT`, without user, password, path or query, none of which would be sent.
 ";
 

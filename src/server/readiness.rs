@@ -17,6 +17,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Failed probes in a row after which the service is not ready. A single failure may be chance.
 const FAILURES_MAX: u32 = 2;
 
+/// More than it takes until probes have failed often enough.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Never ready so far.
@@ -108,6 +111,14 @@ impl Readiness {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits until it is known whether the service is ready; [`KNOWN_TIMEOUT`] at most. False where it stops instead.
+    pub(super) async fn until_known(&self) -> bool {
+        let mut changes = self.0.subscribe();
+        let known = changes.wait_for(|state| *state != State::Starting);
+        let _ = timeout(KNOWN_TIMEOUT, known).await.map(drop);
+        *self.0.borrow() != State::Stopping
     }
 
     /// `/livez`: the process runs. `/readyz`: it can do its work.

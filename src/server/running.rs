@@ -183,7 +183,7 @@ impl Running {
     /// Waits for a signal, or for a failed task, which becomes the error. Then: not ready, lame-duck time, no
     /// new requests, and a drain until its deadline or a second signal.
     pub(super) async fn until_stopped(mut self) -> Result<()> {
-        supervisor::listening();
+        self.keep(supervisor::tell_of_start(self.readiness.clone()));
         let failure = tokio::select! {
             () = self.signals.next() => None,
             Some(ended) = self.services.join_next() => Some(failure(ended)),

@@ -6,12 +6,18 @@ use anyhow::Result;
 use sd_notify::NotifyState;
 use tokio::time::sleep;
 
+use super::readiness::Readiness;
+
 /// How often it is told within the watchdog's time that the process lives: one message may be late.
 const SIGNS_OF_LIFE: u32 = 3;
 
-/// The service listens. It may not be ready yet, and becomes so by itself: no reason to start it again.
-pub(super) fn listening() {
-    tell(NotifyState::Ready);
+/// To be run once the service listens. The start is over when it is ready, so that whoever starts instances one after the
+/// other need not ask; also where it is known not to be, as it becomes so by itself: no reason to start it again.
+pub(super) async fn tell_of_start(readiness: Readiness) -> Result<()> {
+    if readiness.until_known().await {
+        tell(NotifyState::Ready);
+    }
+    pending().await
 }
 
 pub(super) fn stopping() {

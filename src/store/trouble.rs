@@ -25,6 +25,10 @@ const SEARCH_TIMEOUT: Duration = Duration::from_millis(400);
 /// What the service needs of its own tables, and of no other.
 const TABLES: &str =
     "organizations, organization_changes, organization_ids, credentials, seaql_migrations";
+/// Where a password may come from.
+const PASSWORDS: &str = "the password is that of the URL, else PGPASSWORD, else of the first line \
+    HOST:PORT:DATABASE:USER:PASSWORD that fits in the file of PGPASSFILE or ~/.pgpass (HOST as the URL has it; the \
+    file with mode 0600, or it does not count)";
 /// Who lacks the right to this one has been granted nothing yet.
 const STEPS: &str = "seaql_migrations";
 
@@ -53,6 +57,8 @@ enum Kind {
     Silence,
     /// SQLite cannot open or write its file.
     File,
+    /// The password is wrong, or none was found.
+    Password,
     /// The role has no right to this.
     Right(Object),
 }
@@ -73,6 +79,7 @@ impl fmt::Display for Trouble {
         let role = self.place.as_ref().and_then(|place| place.role.as_deref());
         match &self.kind {
             Kind::Right(object) => write!(formatter, "; {}", object.granted(role)),
+            Kind::Password => write!(formatter, "; {PASSWORDS}"),
             _ => Ok(()),
         }
     }
@@ -115,10 +122,12 @@ impl Trouble {
                 let kind = match sqlite_code(error.as_ref()) {
                     // READONLY, CANTOPEN.
                     Some(8 | 14) => Kind::File,
-                    None if error.code().is_some_and(|code| code == "42501") => {
-                        Kind::Right(Object::of(error.try_downcast_ref(), &said))
-                    }
-                    _ => Kind::Plain,
+                    None => match error.code().as_deref() {
+                        Some("42501") => Kind::Right(Object::of(error.try_downcast_ref(), &said)),
+                        Some("28P01") => Kind::Password,
+                        _ => Kind::Plain,
+                    },
+                    Some(_) => Kind::Plain,
                 };
                 Self::new(said, kind)
             }
@@ -194,9 +203,9 @@ impl Object {
         match self {
             Self::Table(table) if table != STEPS => format!("{rights} {table} TO {role};"),
             Self::Schema(schema) => format!(
-                "GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}; or let another role run \
-                 `orgd migrate`, GRANT USAGE ON SCHEMA {schema} TO {role}; and {rights} {TABLES} TO \
-                 {role};"
+                "let the role that owns the tables run `orgd migrate`, then GRANT USAGE ON SCHEMA {schema} TO \
+                 {role}; {rights} {TABLES} TO {role}; or, where {role} is to own the tables, GRANT USAGE, CREATE ON \
+                 SCHEMA {schema} TO {role};"
             ),
             Self::Table(_) | Self::Unknown => format!("{rights} {TABLES} TO {role};"),
         }

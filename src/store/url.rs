@@ -8,7 +8,10 @@ use std::fmt;
 
 use sea_orm::{
     DbErr,
-    sqlx::{postgres::PgConnectOptions, sqlite::SqliteConnectOptions},
+    sqlx::{
+        postgres::{PgConnectOptions, PgSslMode},
+        sqlite::SqliteConnectOptions,
+    },
 };
 use secrecy::{ExposeSecret, SecretString};
 use url::{Url, form_urlencoded};
@@ -21,6 +24,8 @@ const ESCAPE: &str = "the URL cannot be read; percent-encode the special charact
                       and the password: `/` is %2F, `?` is %3F, `#` is %23, `@` is %40, `%` is %25";
 const SEVERAL: &str = "the URL names several hosts, or how one of several is chosen; name one host, and put before \
                        the servers what leads to the one that takes writes: HAProxy, or an address that moves with it";
+const SSL_MODES: &str =
+    "sslmode of the URL must be disable, allow, prefer, require, verify-ca or verify-full";
 const IN_MEMORY: &str = "a database in memory cannot be shared by connections; name a file";
 
 /// The parameters of a PostgreSQL URL that sqlx knows, beside `options[NAME]`.
@@ -187,6 +192,10 @@ fn check_postgres(text: &str, rest: &str) -> Result<(), String> {
         if is_place && value.contains(',') || OF_SEVERAL.contains(&&*name) {
             return Err(SEVERAL.to_owned());
         }
+        let is_mode = matches!(&*name, "sslmode" | "ssl-mode");
+        if is_mode && value.parse::<PgSslMode>().is_err() {
+            return Err(SSL_MODES.to_owned());
+        }
         let is_option = name.starts_with("options[") && name.ends_with(']');
         if is_option || KNOWN.contains(&&*name) {
             continue;
@@ -207,6 +216,17 @@ fn check_postgres(text: &str, rest: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_of_settings_names_every_parameter() {
+        let page = include_str!("../../docs/CONFIG.md");
+        let (_, listed) = page.split_once("The parameters of PostgreSQL that have one").unwrap();
+        let listed = listed.split_once("libpq").unwrap().0;
+        for name in KNOWN {
+            let is_named = [format!("`{name}`"), format!("`{name}=`")];
+            assert!(is_named.iter().any(|name| listed.contains(name)), "{name}");
+        }
+    }
 
     #[test]
     fn of_a_url_anyone_may_see_the_place_alone() {
@@ -250,7 +270,9 @@ mod tests {
             ("postgres://odd:2024%FFStormPetrel@localhost/orgd", Some(ESCAPE)),
             ("postgres://odd:StormPetrel@localhost:x/orgd", Some(ESCAPE)),
             ("postgres://odd:StormPetrel@[::1/orgd", Some(ESCAPE)),
-            ("postgres://localhost/orgd?sslmode=StormPetrel", Some(ESCAPE)),
+            ("postgres://localhost/orgd?sslmode=StormPetrel", Some(SSL_MODES)),
+            ("postgres://localhost/orgd?sslmode=verify_full", Some(SSL_MODES)),
+            ("postgres://localhost/orgd?ssl-mode=verify-full", None),
             ("postgres:odd:StormPetrel@localhost/orgd", Some(FORMS)),
             ("odd:StormPetrel@localhost/orgd", Some(FORMS)),
             ("mysql://odd:StormPetrel@localhost/orgd", Some(FORMS)),

@@ -139,7 +139,8 @@ impl Sessions {
         let checked = url::check(url).and_then(|()| tls::check_cas(url));
         checked.map_err(|error| Failure::Said(words_of(&error)))?;
         let postgres: PgConnectOptions = url.expose_secret().parse()?;
-        let postgres = reachable(postgres);
+        // The trials wait on purpose, which would be warned of.
+        let postgres = reachable(postgres).disable_statement_logging();
         let (calls, batches) = (postgres.connect().await?, postgres.connect().await?);
         let options = StoreOptions::default();
         let of_calls = SessionSettings::of_calls(&options);

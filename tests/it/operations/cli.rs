@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use crate::harness::{
@@ -269,6 +270,7 @@ async fn a_seeding_command_can_run_again_and_prints_its_secret_once() {
 #[tokio::test]
 async fn standard_output_has_the_secret_alone_and_no_log_line_comes_uncalled() {
     for database in Database::of_each_kind().await {
+        assert_eq!(orgd(database.url(), "migrate").code, 0);
         for kind in ["bearer", "api-key"] {
             let words = format!("credential issue --role support --kind {kind}");
             let issued = orgd(database.url(), &words);
@@ -290,6 +292,32 @@ async fn standard_output_has_the_secret_alone_and_no_log_line_comes_uncalled() {
         }
         let created = orgd(database.url(), "database create-organization --name Quiet");
         assert_eq!((created.code, created.stderr.as_str()), (0, ""));
+    }
+}
+
+/// A command in another folder than the service's would else make a database, and a secret of use to nobody.
+#[test]
+fn a_command_says_that_it_made_a_database_and_one_that_needs_one_makes_none() {
+    for (words, is_made) in [
+        ("credential issue --role support", true),
+        ("database create-organization --name First", true),
+        ("credential revoke 00000000", false),
+        ("credential list", false),
+        ("database check", false),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("orgd.db");
+        let url = format!("sqlite://{}?mode=rwc", file.display());
+        let first = orgd(&url, words);
+        assert_eq!(
+            (file.exists(), first.code == 0),
+            (is_made, is_made),
+            "{words}: {}",
+            first.stderr
+        );
+        let said = format!("There was no database: {} is new. A service over", file.display());
+        assert_eq!(first.stderr.starts_with(&said), is_made, "{words}: {}", first.stderr);
+        assert!(!is_made || !orgd(&url, words).stderr.contains(&said), "{words}");
     }
 }
 

@@ -1,5 +1,5 @@
 //! `docs/OPERATIONS.md`: its backups and restores are run as an operator would, and its commands,
-//! settings and metrics are those of the binary.
+//! settings and metrics are those of the binary; so are the commands and settings of `docs/DEPLOYMENT.md`.
 
 use std::{fs, iter, path::Path, process::Command};
 
@@ -14,8 +14,38 @@ use crate::harness::{
 const ORGANIZATIONS: u32 = 20_000;
 
 fn page() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
-    fs::read_to_string(path).unwrap()
+    text("docs/OPERATIONS.md")
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The words after `orgd` in a line of a page, where it is a command of orgd's: with its variables before it, or in a
+/// container.
+fn words_of(line: &str) -> Option<Vec<String>> {
+    let line = line.trim_start().strip_prefix("$ ")?;
+    // What is quoted is one word.
+    let parts = line.split('\'').enumerate();
+    let line =
+        parts.map(|(number, part)| part.replace(' ', if number % 2 == 0 { " " } else { "_" }));
+    let line: String = line.collect();
+    let words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
+    let mut words = words.skip_while(|word| word.starts_with("ORGD_"));
+    match words.next()? {
+        "orgd" => {}
+        "kubectl" => {
+            words.find(|word| *word == "/usr/local/bin/orgd")?;
+        }
+        // The word after it is the service of docker-compose.yml, whose image is orgd's.
+        "docker" => {
+            words.find(|word| *word == "--rm")?;
+            words.next()?;
+        }
+        _ => return None,
+    }
+    // One of the shell's.
+    Some(words.filter(|word| *word != "&").map(str::to_owned).collect())
 }
 
 /// The commands of a code block below a heading, the first of which has the number 0.
@@ -133,7 +163,7 @@ async fn a_postgresql_dump_made_under_writes_is_restored_as_it_was() {
     set_name(&service, OWN, "After").await;
 
     let new = Database::postgres().await;
-    shell(&commands("PostgreSQL", 1), folder.path(), ("NEW_DATABASE_URL", new.url()));
+    shell(&commands("PostgreSQL", 2), folder.path(), ("NEW_DATABASE_URL", new.url()));
     assert_restored(&Service::start(new).await).await;
     assert_eq!(database.name(OWN).await, "After", "the old one is left alone");
 }
@@ -159,26 +189,21 @@ async fn the_certificates_of_the_page_are_taken_by_service_and_commands() {
 
 #[test]
 fn every_command_and_every_setting_of_the_page_is_one_of_the_binary() {
-    let page = page();
-    let mut commands = 0;
-    for line in page.lines().filter_map(|line| line.strip_prefix("$ ")) {
-        let words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
-        let mut words = words.skip_while(|word| word.starts_with("ORGD_"));
-        if words.next() != Some("orgd") {
-            continue;
+    let pages = ["docs/OPERATIONS.md", "docs/DEPLOYMENT.md", "README.md"].map(text);
+    for (page, commands_min) in pages.iter().zip([10, 6, 7]) {
+        let commands: Vec<_> = page.lines().filter_map(words_of).collect();
+        assert!(commands.len() >= commands_min, "{commands:?}");
+        for words in commands {
+            // Whatever comes before --help is read first, and --help ends the command before it acts.
+            let read = orgd("", &format!("{} --help", words.join(" ")));
+            assert_eq!(read.code, 0, "{words:?}: {}", read.stderr);
         }
-        commands += 1;
-        // Whatever comes before --help is read first, and --help ends the command before it acts.
-        let words: Vec<_> = words.chain(["--help"]).collect();
-        let read = orgd("", &words.join(" "));
-        assert_eq!(read.code, 0, "{line}: {}", read.stderr);
     }
-    assert!(commands >= 10, "{commands} commands");
 
     let settings = orgd("", "config --page").stdout;
     let of_no_name = |letter: char| !letter.is_ascii_uppercase() && letter != '_';
-    let names = page.split(of_no_name).filter(|word| word.starts_with("ORGD_"));
-    for name in names {
+    let names = pages.iter().flat_map(|page| page.split(of_no_name));
+    for name in names.filter(|word| word.starts_with("ORGD_")) {
         let is_there = settings.contains(&format!("| `{name}` |"));
         assert!(is_there, "{name} is no setting");
     }

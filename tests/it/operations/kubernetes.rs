@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::harness::{documents, orgd, texts};
+use crate::harness::{documents, documents_of, orgd, texts};
 
 const FOLDER: &str = "deploy/kubernetes";
 
@@ -112,7 +112,7 @@ fn probes_ask_the_operations_listener_and_a_stop_has_the_time_that_it_takes() {
 }
 
 #[test]
-fn services_budgets_autoscalers_and_the_policy_are_those_of_the_pods() {
+fn services_budgets_and_autoscalers_are_those_of_the_pods() {
     // What the image listens to.
     let dockerfile = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Dockerfile"));
     let dockerfile = dockerfile.unwrap();
@@ -148,13 +148,130 @@ fn services_budgets_autoscalers_and_the_policy_are_those_of_the_pods() {
         assert_eq!(labels["app.kubernetes.io/part-of"], "orgd", "{name}");
     }
     assert_eq!(named, ["grpc", "http", "ops"].map(str::to_owned).into());
+}
 
-    let policy = objects("NetworkPolicy").remove(0);
-    let of_policy = &policy["spec"]["podSelector"]["matchLabels"];
-    assert_eq!(of_policy, &serde_json::json!({"app.kubernetes.io/part-of": "orgd"}));
-    for rule in policy["spec"]["ingress"].as_array().unwrap() {
-        let ports: Vec<_> = rule["ports"].as_array().unwrap().iter().collect();
-        let has_ops = ports.iter().any(|port| port["port"] == "ops");
-        assert_eq!(has_ops, rule.get("from").is_some(), "{rule}");
+/// The one object of a kind with this name.
+fn object(kind: &str, name: &str) -> Value {
+    let all = objects(kind);
+    all.into_iter().find(|object| object["metadata"]["name"] == name).unwrap()
+}
+
+#[test]
+fn everyone_reaches_both_apis_and_only_what_monitors_the_operations_listener() {
+    let [service, gateway, monitoring] =
+        ["orgd", "gateway", "monitoring"].map(|name| object("NetworkPolicy", name));
+    assert_eq!(objects("NetworkPolicy").len(), 3);
+    for (policy, label, value, ports) in [
+        (&service, "name", "orgd", &["grpc", "http"][..]),
+        (&gateway, "name", "gateway", &["http"]),
+        // Of every pod that serves.
+        (&monitoring, "part-of", "orgd", &["ops"]),
+    ] {
+        let label = format!("app.kubernetes.io/{label}");
+        let of_policy = &policy["spec"]["podSelector"]["matchLabels"];
+        assert_eq!(of_policy, &serde_json::json!({label: value}));
+        let rules = policy["spec"]["ingress"].as_array().unwrap();
+        let named =
+            rules[0]["ports"].as_array().unwrap().iter().map(|port| port["port"].as_str().unwrap());
+        assert_eq!((rules.len(), named.collect::<Vec<_>>()), (1, ports.to_vec()));
+        assert_eq!(rules[0].get("from").is_some(), ports == ["ops"], "{policy}");
     }
+}
+
+#[test]
+fn clients_that_balance_find_the_address_of_each_pod() {
+    let pods = object("Service", "orgd-pods");
+    assert_eq!(pods["spec"]["clusterIP"], "None");
+    let one = object("Service", "orgd");
+    assert_eq!(pods["spec"]["selector"], one["spec"]["selector"]);
+    assert_eq!(pods["spec"]["ports"][0], one["spec"]["ports"][0]);
+    assert!(page().contains("dns:///orgd-pods.orgd:50051"));
+}
+
+fn page() -> String {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/DEPLOYMENT.md");
+    std::fs::read_to_string(page).unwrap()
+}
+
+/// What the page names is there: what its commands select, the secrets' keys and files, and the job's patience.
+#[test]
+fn the_pages_commands_select_and_name_what_is_there() {
+    let page = page();
+    let selected = page.split("--selector app.kubernetes.io/name=").skip(1);
+    let selected: BTreeSet<_> =
+        selected.map(|rest| rest.split_whitespace().next().unwrap()).collect();
+    assert_eq!(selected, ["orgd", "orgd-migrate"].into());
+    for (kind, name) in [("Deployment", "orgd"), ("Job", "orgd-migrate")] {
+        assert_eq!(object(kind, name)["metadata"]["labels"]["app.kubernetes.io/name"], name);
+    }
+    for (name, pod) in pods() {
+        let Some(volume) = pod["volumes"].get(0) else { continue };
+        let secret = volume["secret"]["secretName"].as_str().unwrap();
+        let made = format!("create secret generic {secret} --from-file=url=");
+        assert!(page.contains(&made), "{name}: {made}");
+        let folder = pod["containers"][0]["volumeMounts"][0]["mountPath"].as_str().unwrap();
+        assert!(page.contains(&format!("sslrootcert={folder}/ca.pem")), "{name}");
+    }
+    assert!(object("Job", "orgd-migrate")["spec"]["ttlSecondsAfterFinished"].as_u64() == Some(600));
+    // Applied alone, it must not come into another namespace.
+    let account = object("ServiceAccount", "orgd");
+    assert_eq!(account["metadata"]["namespace"], object("Namespace", "orgd")["metadata"]["name"]);
+}
+
+#[test]
+fn the_pages_patches_are_taken_and_trust_nobody_whom_the_policies_let_in_besides() {
+    let kustomize = |folder: &Path| Command::new("kubectl").arg("kustomize").arg(folder).output();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER);
+    if kustomize(&here).is_err() {
+        return eprintln!("kubectl kustomize is NOT run: it is not installed");
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    for file in std::fs::read_dir(&here).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let page = page();
+    let patches = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let path = folder.path().join("kustomization.yaml");
+    let text = std::fs::read_to_string(&path).unwrap() + patches;
+    std::fs::write(path, text).unwrap();
+    let output = kustomize(folder.path()).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let made = documents_of(&output.stdout);
+    let find = |kind: &str, name: &str| {
+        let mut made = made.iter();
+        made.find(|object| object["kind"] == kind && object["metadata"]["name"] == name).unwrap()
+    };
+    assert_eq!(find("ServiceAccount", "orgd")["imagePullSecrets"][0]["name"], "registry");
+    for name in ["orgd", "gateway"] {
+        let pod = &find("Deployment", name)["spec"]["template"]["spec"];
+        assert!(!variable(&pod["containers"][0], "ORGD_TRUSTED_PROXIES").is_empty());
+        let policy = find("NetworkPolicy", name);
+        assert_eq!(policy["spec"]["ingress"][0]["from"].as_array().unwrap().len(), 1, "{policy}");
+    }
+    let from = &find("NetworkPolicy", "orgd")["spec"]["ingress"][0]["from"][0];
+    let gateways = &find("Deployment", "gateway")["spec"]["selector"]["matchLabels"];
+    assert_eq!(from["podSelector"]["matchLabels"], *gateways);
+}
+
+#[test]
+fn prometheus_finds_the_pods_by_their_labels_and_names_the_jobs_that_alerts_know() {
+    let scrape = documents("deploy/prometheus/kubernetes.yml").remove(0);
+    let scrape = &scrape["scrape_configs"][0];
+    assert_eq!(texts(&scrape["kubernetes_sd_configs"][0]["namespaces"]["names"]), ["orgd"]);
+    let [kept, job] = [0, 1].map(|index| scrape["relabel_configs"][index].clone());
+    assert_eq!((&kept["regex"], &kept["action"]), (&"orgd;ops".into(), &"keep".into()));
+    assert_eq!(
+        texts(&kept["source_labels"]),
+        [
+            "__meta_kubernetes_pod_label_app_kubernetes_io_part_of",
+            "__meta_kubernetes_pod_container_port_name"
+        ]
+    );
+    let label = "__meta_kubernetes_pod_label_app_kubernetes_io_name";
+    assert_eq!((texts(&job["source_labels"]), &job["target_label"]), (vec![label], &"job".into()));
+    let jobs = objects("Deployment").into_iter().map(|deployment| {
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        labels["app.kubernetes.io/name"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(jobs.collect::<BTreeSet<_>>(), ["gateway", "orgd"].map(str::to_owned).into());
 }

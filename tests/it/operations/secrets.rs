@@ -23,7 +23,10 @@ const REFUSED: [(&str, &str); 13] = [
     ("postgres://odd:StormPetrel@127.0.0.1:64711Petrel/odd", "percent-encode"),
     ("postgres://127.0.0.1:1/odd?password=64711&Storm=Petrel", "has no effect here"),
     ("postgres://127.0.0.1:1/odd?connect_timeout=StormPetrel", "has no effect here"),
-    ("postgres://127.0.0.1:1/odd?sslmode=StormPetrel", "percent-encode"),
+    (
+        "postgres://127.0.0.1:1/odd?sslmode=StormPetrel",
+        "sslmode of the URL must be disable, allow,",
+    ),
     ("postgres:odd:StormPetrel@127.0.0.1:1/odd", "neither sqlite"),
     ("mysql://odd:StormPetrel@127.0.0.1:1/odd", "neither sqlite"),
     ("odd:StormPetrel@127.0.0.1", "neither sqlite"),

@@ -1,6 +1,7 @@
 //! What a service says once when it starts: its version, its database, its addresses, and how to let somebody in.
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::harness::{ANY_PORT, Database, SERVE, Service, orgd};
 
@@ -44,6 +45,18 @@ async fn a_service_says_its_version_database_and_addresses_and_how_to_let_somebo
         let again = Service::spawn(&SERVE, &environment);
         assert!(!again.log().contains("nobody has a credential"), "{}", again.log());
     }
+}
+
+/// Whoever reads the log may be in another folder.
+#[tokio::test]
+async fn a_service_names_its_file_by_the_whole_path() {
+    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let whole = folder.path().join("orgd.db");
+    let here = std::env::current_dir().unwrap();
+    let relative = whole.strip_prefix(here).unwrap().display();
+    let url = format!("sqlite://{relative}?mode=rwc");
+    let service = Service::spawn(&SERVE, &[("ORGD_DATABASE_URL", url.as_str())]);
+    assert_eq!(line(&service, "database")["file"], whole.to_str().unwrap());
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ async fn other_signals_are_ignored_and_stop_signals_drain() {
     let demo = Service::spawn(&[&demo_words[..], &["--ops-addr", ANY_PORT]].concat(), &[LOGGED]);
     for process in [gateway, service, demo] {
         for (signal, said) in [
-            ("HUP", "SIGHUP: the log's filter was read again"),
+            ("HUP", "SIGHUP: there is no settings file to read again"),
             ("ALRM", "\"signal\":\"SIGALRM\""),
             ("USR1", "\"signal\":\"SIGUSR1\""),
             ("USR2", "\"signal\":\"SIGUSR2\""),

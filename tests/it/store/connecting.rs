@@ -60,7 +60,7 @@ async fn who_cannot_connect_is_told_the_first_cause_once() {
         (
             format!("postgres://weak:hunter2@{server}/postgres"),
             &format!("PostgreSQL at {server}, database postgres: "),
-            "password authentication failed for user \"weak\"",
+            "password authentication failed for user \"weak\"; the password is that of the URL, else PGPASSWORD, else ",
         ),
         (
             format!("postgres://postgres:hunter2@{server}/absent"),
@@ -95,7 +95,8 @@ async fn a_role_without_rights_is_told_the_statement_that_grants_them() {
     assert_told(
         &refused.stderr,
         &place,
-        "permission denied for schema public; GRANT USAGE, CREATE",
+        "permission denied for schema public; let the role that owns the tables run `orgd migrate`, then GRANT USAGE ON \
+         SCHEMA public TO \"the-service\"; GRANT SELECT,",
     );
     database.seed().await;
     for words in COMMANDS {

@@ -65,6 +65,7 @@ async fn a_check_of_postgresql_tries_all_that_is_needed_and_leaves_nothing_behin
     assert_eq!(check.code, 0, "{} {}", check.stdout, check.stderr);
     eprint!("{}", check.stdout);
     assert!(check.stdout.ends_with("\ncan run\n"), "{}", check.stdout);
+    assert_eq!(check.stderr, "", "nothing is warned of");
     for said in [
         "encoding: UTF8",
         "limits: statement_timeout 1s, lock_timeout 1s; of workers: statement_timeout 1s, \
