@@ -20,7 +20,7 @@ use std::{
 
 use orgd_shares::{Holder, Line, Over, Share, Shares};
 use tokio::sync::{Notify, oneshot};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     domain::{Error, OrganizationId, Result},
@@ -109,11 +109,14 @@ impl<W, A> Drop for OrganizationLock<W, A> {
 
 /// Work without a worker is under way until this is dropped.
 #[derive(Debug)]
-struct Turn<W, A>(Arc<Queue<W, A>>);
+pub(crate) struct Turn<W, A> {
+    queue: Arc<Queue<W, A>>,
+    start: Instant,
+}
 
 impl<W, A> Drop for Turn<W, A> {
     fn drop(&mut self) {
-        self.0.lock().under_way -= 1;
+        self.queue.done(1, self.start);
     }
 }
 
@@ -167,39 +170,13 @@ impl<W, A> Queue<W, A> {
         let (reply, answer) = oneshot::channel();
         self.submit(holder, organization, work, reply)?;
         let mut caller = WaitingCaller { has_leavers: &self.has_leavers, is_answered: false };
-        let answer = answer.instrument(self.telemetry.span()).await;
+        let answer = answer.instrument(self.span()).await;
         caller.is_answered = true;
         answer.map_err(|_| Error::Internal("a worker dropped its work".into()))
     }
 
-    /// Does work on the caller's thread, without a worker, if nothing waits and nothing is under way. None: it has to
-    /// wait for a worker.
-    ///
-    /// A worker's thread has to be woken, and has to wake the caller. That is worth it only where work of several
-    /// callers becomes one batch. As with a worker, what has begun is done to its end if the caller gives up.
-    pub(crate) async fn alone<F>(
-        self: &Arc<Self>,
-        organization: Option<OrganizationId>,
-        work: impl FnOnce() -> F,
-    ) -> Option<Result<(A, OrganizationLock<W, A>)>>
-    where
-        F: Future<Output = A> + Send + 'static,
-        W: Send + 'static,
-        A: Send + 'static,
-    {
-        let (turn, lock) = self.turn(organization)?;
-        let (work, start) = (work(), Instant::now());
-        let work = tokio::spawn(async move {
-            let answer = work.await;
-            drop(turn);
-            (answer, lock)
-        });
-        let done = work.instrument(self.telemetry.span()).await;
-        self.telemetry.done(1, start.elapsed());
-        Some(done.map_err(|_| Error::Internal("a caller's work ended without an answer".into())))
-    }
-
-    fn turn(
+    /// The right to do work without a worker, where nothing waits and nothing is under way.
+    pub(crate) fn turn(
         self: &Arc<Self>,
         organization: Option<OrganizationId>,
     ) -> Option<(Turn<W, A>, OrganizationLock<W, A>)> {
@@ -210,7 +187,13 @@ impl<W, A> Queue<W, A> {
         }
         state.under_way += 1;
         state.locked.extend(organization.map(|organization| (organization, Line::default())));
-        Some((Turn(self.clone()), self.organization_lock(organization)))
+        let turn = Turn { queue: self.clone(), start: Instant::now() };
+        Some((turn, self.organization_lock(organization)))
+    }
+
+    /// The span of whoever waits for an answer.
+    pub(crate) fn span(&self) -> Span {
+        self.telemetry.span()
     }
 
     fn submit(

@@ -4,6 +4,8 @@ use std::{io, sync::Arc};
 
 use orgd_shares::Holder;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::{
     lookups::{self, Key, Lookups},
@@ -12,7 +14,7 @@ use super::{
     writes::{self, Outcome, Writes},
 };
 use crate::{
-    domain::{CredentialDigest, OrganizationId, Result},
+    domain::{CredentialDigest, Error, OrganizationId, Result},
     store::{
         entity::{ORGANIZATIONS, credentials, organizations},
         options::StoreOptions,
@@ -30,9 +32,17 @@ pub(crate) struct Queues {
     creations: Arc<Writes>,
     organizations: Arc<Lookups<OrganizationId>>,
     credentials: Arc<Lookups<CredentialDigest>>,
-    /// For one caller at a time that finds nobody before it. None on SQLite, where every connection has a thread of
-    /// its own, which has to be woken anyway.
-    alone: Option<Arc<Mutex<Worker>>>,
+    /// None on SQLite, where every connection has a thread of its own, which has to be woken anyway.
+    alone: Option<Alone>,
+}
+
+/// For one caller at a time that finds nobody before it: its work is done on its own thread. Those that work for many have
+/// another, which has to be woken, and has to wake the caller.
+#[derive(Clone, Debug)]
+struct Alone {
+    worker: Arc<Mutex<Worker>>,
+    /// As with a worker, what has begun is done to its end if the caller gives up.
+    tasks: TaskTracker,
 }
 
 impl Queues {
@@ -49,7 +59,10 @@ impl Queues {
             creations: Queue::new(writes, telemetry("creations", "INSERT", ORGANIZATIONS)),
             organizations: Queue::new(lookups, telemetry(ORGANIZATIONS, "SELECT", ORGANIZATIONS)),
             credentials: Queue::new(lookups, telemetry("credentials", "SELECT", "credentials")),
-            alone: alone.map(|worker| Arc::new(Mutex::new(worker))),
+            alone: alone.map(|worker| Alone {
+                worker: Arc::new(Mutex::new(worker)),
+                tasks: TaskTracker::new(),
+            }),
         }
     }
 
@@ -64,10 +77,8 @@ impl Queues {
             Write::Update => &self.updates,
             Write::Create => &self.creations,
         };
-        if let Some(worker) = self.alone()
-            && let Some(done) =
-                queue.alone(row.id, || writes::alone(worker, write, row.clone())).await
-        {
+        let alone = |worker| writes::alone(worker, write, row.clone());
+        if let Some(done) = self.at_once(queue, row.id, alone).await {
             return done;
         }
         queue.ask(holder, row.id, row.clone()).await
@@ -97,16 +108,35 @@ impl Queues {
         holder: &Holder,
         key: K,
     ) -> Result<Option<K::Model>> {
-        if let Some(worker) = self.alone()
-            && let Some(found) = queue.alone(None, || lookups::alone(worker, key)).await
-        {
+        if let Some(found) = self.at_once(queue, None, |worker| lookups::alone(worker, key)).await {
             return found?.0;
         }
         queue.ask(holder, None, key).await?.0
     }
 
-    fn alone(&self) -> Option<OwnedMutexGuard<Worker>> {
-        self.alone.clone()?.try_lock_owned().ok()
+    /// Does work without a worker, if nothing waits and nothing is under way. None: it has to wait for one.
+    async fn at_once<W, A, F>(
+        &self,
+        queue: &Arc<Queue<W, A>>,
+        organization: Option<OrganizationId>,
+        work: impl FnOnce(OwnedMutexGuard<Worker>) -> F,
+    ) -> Option<Result<(A, OrganizationLock<W, A>)>>
+    where
+        F: Future<Output = A> + Send + 'static,
+        W: Send + 'static,
+        A: Send + 'static,
+    {
+        let Alone { worker, tasks } = self.alone.as_ref()?;
+        let worker = worker.clone().try_lock_owned().ok()?;
+        let (turn, lock) = queue.turn(organization)?;
+        let work = work(worker);
+        let work = tasks.spawn(async move {
+            let answer = work.await;
+            drop(turn);
+            (answer, lock)
+        });
+        let done = work.instrument(queue.span()).await;
+        Some(done.map_err(|_| Error::Internal("work ended without an answer".into())))
     }
 
     /// Starts the workers: `writers` update, and the others create, look up organizations, and look up
@@ -140,8 +170,9 @@ impl Queues {
         self.creations.close();
         self.organizations.close();
         self.credentials.close();
-        if let Some(alone) = &self.alone {
-            drop(alone.lock().await);
+        if let Some(Alone { tasks, .. }) = &self.alone {
+            tasks.close();
+            tasks.wait().await;
         }
     }
 }

@@ -133,44 +133,31 @@ fn those_who_gave_up_leave_their_places() {
     assert_eq!(queue.places.taken(), 0);
 }
 
-/// Whether work is done without a worker.
-async fn is_alone(queue: &Numbers, organization: i64) -> bool {
-    queue.alone(OrganizationId::new(organization), async || ()).await.is_some()
-}
-
-#[tokio::test]
-async fn work_that_finds_nothing_waiting_and_nothing_under_way_needs_no_worker() {
+#[test]
+fn work_that_finds_nothing_waiting_and_nothing_under_way_needs_no_worker() {
     let queue = queue(100, 8);
+    let turn = |organization| queue.turn(OrganizationId::new(organization));
     for organization in [1, 1, 0] {
-        assert!(is_alone(&queue, organization).await, "{organization}");
+        assert!(turn(organization).is_some(), "{organization}");
     }
     let waiting = fill(&queue, &[("a", 1, 1)]);
-    assert!(!is_alone(&queue, 2).await, "somebody waits");
+    assert!(turn(2).is_none(), "somebody waits");
     let batch = queue.next().now_or_never().flatten().unwrap();
-    assert!(!is_alone(&queue, 2).await, "a batch is under way");
+    assert!(turn(2).is_none(), "a batch is under way");
     queue.done(batch.len(), Instant::now());
-    assert!(is_alone(&queue, 2).await);
-    assert!(!is_alone(&queue, 1).await, "organization 1 is locked");
+    assert!(turn(2).is_some());
+    assert!(turn(1).is_none(), "organization 1 is locked");
     drop((batch, waiting));
-    assert!(is_alone(&queue, 1).await);
-    queue.close();
-    assert!(!is_alone(&queue, 3).await);
-}
 
-#[tokio::test]
-async fn work_without_a_worker_is_done_to_its_end_if_its_caller_gives_up() {
-    let queue = queue(100, 8);
-    let (end, ended) = oneshot::channel::<()>();
-    let work = || async { drop(ended.await) };
-    let given_up = queue.alone(OrganizationId::new(1), work).now_or_never();
-    assert!(given_up.is_none());
-    assert!(!is_alone(&queue, 2).await, "it is still under way");
+    let (own, lock) = turn(1).unwrap();
+    assert!(turn(2).is_none(), "another has its turn");
     let behind = fill(&queue, &[("a", 1, 2), ("a", 2, 3)]);
     assert_eq!(batches(&queue), [[3]], "organization 1 is locked");
-    end.send(()).unwrap();
-    let next = queue.next().await.unwrap();
-    assert_eq!(next.iter().map(|job| job.work).collect::<Vec<_>>(), [2]);
+    drop((own, lock));
+    assert_eq!(batches(&queue), [[2]]);
     drop(behind);
+    queue.close();
+    assert!(turn(3).is_none());
 }
 
 #[test]
