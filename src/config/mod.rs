@@ -131,9 +131,9 @@ pub struct PoolArgs {
     #[arg(
         long,
         env = "ORGD_DATABASE_CONNECTIONS",
-        default_value = "10",
+        default_value = "11",
         value_name = "NUMBER",
-        value_parser = RangedU64ValueParser::<u32>::new().range(8..=1000)
+        value_parser = RangedU64ValueParser::<u32>::new().range(9..=1000)
     )]
     pub database_connections: u32,
     /// How long a call waits for a connection

@@ -92,7 +92,7 @@ fn wrong_settings_are_reported_and_nothing_starts() {
         ("serve --idle-timeout 0s".to_owned(), ["--idle-timeout", "1ms at least"]),
         ("serve --connection-age-max 2d".to_owned(), ["--connection-age-max", "a day at most"]),
         ("serve --connections-max 0".to_owned(), ["--connections-max", "'0'"]),
-        ("serve --database-connections 7".to_owned(), ["--database-connections", "8..=1000"]),
+        ("serve --database-connections 8".to_owned(), ["--database-connections", "9..=1000"]),
         ("serve --trace-sample-ratio 2".to_owned(), ["--trace-sample-ratio", "from 0 to 1"]),
         ("serve --log x=y=z".to_owned(), ["'--log <FILTER>'", "x=y=z is no directive"]),
         (

@@ -105,9 +105,11 @@ async fn hup_reads_the_logs_filter_again() {
     service.until_logged("\"orgd::request\"").await;
 }
 
-/// Runs its arguments on a terminal of their own, sends SIGHUP once they listen, and then closes it.
+/// Runs its arguments on a terminal of their own, sends SIGHUP once they listen, and then closes it. Whoever waits in vain
+/// is ended by an alarm.
 const TERMINAL: &str = "
 import os, pty, signal, sys
+signal.alarm(120)
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(sys.argv[1], sys.argv[1:])
@@ -118,7 +120,7 @@ def until(text):
         seen += os.read(terminal, 65536)
 until(b'listening')
 os.kill(pid, signal.SIGHUP)
-until(b'was read again')
+until(b'to read again')
 os.kill(pid, 0)
 os.close(terminal)
 print(os.waitpid(pid, 0)[1])
