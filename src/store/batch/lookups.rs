@@ -98,7 +98,7 @@ pub(crate) async fn serve<K: Key>(lookups: Arc<Lookups<K>>, mut worker: Worker) 
     }
 }
 
-/// Looks up one key.
+/// The row of one key, for a caller that needs no worker; None where there is none.
 pub(crate) async fn alone<K: Key>(
     mut worker: OwnedMutexGuard<Worker>,
     key: K,

@@ -91,7 +91,7 @@ pub(crate) async fn serve(writes: Arc<Writes>, write: Write, mut worker: Worker)
     }
 }
 
-/// Writes one row.
+/// One row, for a caller that needs no worker. It is not done again here if it lost: its caller retries it.
 pub(crate) async fn alone(
     mut worker: OwnedMutexGuard<Worker>,
     write: Write,
