@@ -41,7 +41,7 @@ where
         done = work => done,
         lost = renew(db, &owner) => Err(lost),
     };
-    // Left behind, it would run out by itself: a failing work is the more important word.
+    // A failing work is the more important word.
     let released = release(db, &owner).await;
     done.and(released)
 }
@@ -122,10 +122,19 @@ async fn prolong<C: ConnectionTrait>(db: &C, owner: &str) -> Result<u64, DbErr> 
     Ok(db.execute(&update).await?.rows_affected())
 }
 
+/// Instances that wait for the lease lock its row for moments, as each question of theirs is a write. A
+/// lease that cannot be given back runs out by itself.
 async fn release<C: ConnectionTrait>(db: &C, owner: &str) -> Result<(), DbErr> {
     let delete =
         Query::delete().from_table(TABLE).and_where(Expr::col("owner").eq(owner)).to_owned();
-    db.execute(&delete).await.map(drop)
+    let ends = Instant::now() + LEASE;
+    loop {
+        match db.execute(&delete).await {
+            Err(error) if is_lost_to_another(&error) && Instant::now() < ends => sleep(RETRY).await,
+            Err(error) if is_lost_to_another(&error) => return Ok(()),
+            done => return done.map(drop),
+        }
+    }
 }
 
 /// Process and moment: containers may all have process id 1.

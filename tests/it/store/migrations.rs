@@ -148,6 +148,32 @@ async fn a_table_of_the_lease_that_another_is_creating_is_waited_for() {
     }
 }
 
+/// As where other instances wait for the lease, on a slow disk: each of their questions locks its row.
+#[tokio::test]
+async fn a_lease_whose_row_is_locked_is_given_back_when_the_row_is_free() {
+    let database = Database::postgres().await;
+    database.seed().await;
+    forget_last_step(&database).await;
+    let changes = database.lock_table("organization_changes").await;
+    let url = database.url().to_owned();
+    let migration = tokio::task::spawn_blocking(move || orgd(&url, "migrate"));
+    database.until_locks_are_waited_for(1).await;
+    let lease = database.connect().await.begin().await.unwrap();
+    lease.execute_unprepared("SELECT * FROM migration_lease FOR UPDATE").await.unwrap();
+    changes.rollback().await.unwrap();
+    while orgd(database.url(), "migrate status").stdout.contains("pending") {}
+    database.until_locks_are_waited_for(1).await;
+    // Longer than a statement waits for a lock.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let waits = !migration.is_finished();
+    lease.rollback().await.unwrap();
+    let migrated = migration.await.unwrap();
+    assert_eq!(migrated.code, 0, "{}", migrated.stderr);
+    assert!(waits, "it was over before the row was free");
+    let left = database.connect().await.execute_unprepared("DELETE FROM migration_lease").await;
+    assert_eq!(left.unwrap().rows_affected(), 0, "the lease was left behind");
+}
+
 #[tokio::test]
 async fn status_shows_what_is_pending_and_writes_nothing() {
     let sqlite = Database::sqlite();
@@ -302,7 +328,16 @@ async fn a_migration_that_waits_for_a_lock_does_not_block_others() {
 async fn the_migrations_own_command_line_brings_the_schema_up() {
     const NAME: &str = "orgd-migrations";
     // With the features of dependencies that the tests were built with, so that the link alone is left.
-    let build = ["build", "--quiet", "--locked", "--workspace", "--examples", "--bin", NAME];
+    let build = [
+        "build",
+        "--profile=test",
+        "--quiet",
+        "--locked",
+        "--workspace",
+        "--examples",
+        "--bin",
+        NAME,
+    ];
     let output = cargo().args(build).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let program = Path::new(env!("CARGO_BIN_EXE_orgd")).with_file_name(NAME);
