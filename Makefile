@@ -55,7 +55,7 @@ quick:
 # The tests that use PostgreSQL once more, over one of version 18 that is as strict as distributed engines are. Of the whole
 # workspace, as the features of dependencies are those of all packages that are built, and others would be built anew.
 portability: tools $(POSTGRES_BIN)
-	cargo build --workspace --locked --examples
+	cargo build --profile test --workspace --locked --examples
 	$(MORE_AT_ONCE) $(if $(POSTGRES_BIN),TEST_POSTGRES_BIN=$(CURDIR)/$(POSTGRES_BIN) TEST_POSTGRES_VERSION=$(POSTGRES)) cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
 		reliability::portability::the_whole_suite_needs_nothing_that_distributed_engines_refuse
 
@@ -65,12 +65,11 @@ compose-test: compose-tools
 	cargo test --workspace --locked --test it -- --ignored --exact --nocapture \
 		operations::composed::the_composition_is_built_starts_heals_drains_and_keeps_its_data
 
-# A Debian package of what is shipped, in target/debian, and a test that installs it. `PROFILE=dev` takes what the tests have
-# built, with its features.
+# A Debian package of what is shipped, in target/debian, and a test that installs it. `PROFILE=dev` builds faster.
 PROFILE := dist
 BUILT = target/$(PROFILE:dev=debug)/orgd
 package: package-tools $(TOOLS)/bin/cargo-deb
-	cargo build --profile $(PROFILE) --locked --bin=orgd $(if $(filter dev,$(PROFILE)),--workspace --example=update)
+	cargo build --profile $(PROFILE) --locked --bin=orgd
 	rm -rf target/package target/debian
 	mkdir -p target/package/man
 	$(BUILT) man target/package/man
@@ -84,7 +83,7 @@ package: package-tools $(TOOLS)/bin/cargo-deb
 SOAK := access::indistinguishable access::pending_writes access::revocation fairness listener::attacks listener::slow_clients \
 	listener::smuggling reliability store::migrations store::upgrades
 soak: soak-tools
-	cargo build --workspace --locked --examples
+	cargo build --profile test --workspace --locked --examples
 	cargo test --workspace --locked --test it -- --include-ignored --test-threads=1 --nocapture $(addsuffix ::,$(SOAK))
 
 fmt:

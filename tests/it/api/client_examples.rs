@@ -46,7 +46,10 @@ fn root() -> &'static Path {
 
 fn rust() -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_orgd")).with_file_name("examples").join("update");
-    assert!(program.exists(), "the Rust example is not built: run `cargo build --examples`");
+    assert!(
+        program.exists(),
+        "the Rust example is not built: run `cargo build --profile test --examples`"
+    );
     Command::new(program)
 }
 

@@ -20,7 +20,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What Cargo builds in the image: what the tests have built, so that its dependencies are there already. The example is
 /// named because it makes the features of dependencies those of the tests.
-pub const BUILD: &str = "--workspace --bin=orgd --example=update";
+pub const BUILD: &str = "--profile=test --workspace --bin=orgd --example=update";
 
 pub struct Engine {
     /// Ends the engine when its standard input closes.
