@@ -4,9 +4,9 @@
 //! has the rules, `tests/tidy.rs` holds them):
 //!
 //! ```text
-//! REST ──► gateway ──► generated client ──► grpc ──► app ──► store ──► SQLite | PostgreSQL
-//! gRPC ───────────────────────────────────► grpc      │       │
-//!                                             └► auth ┴───────┴──► domain
+//! REST ──► gateway ──► generated interface ──► grpc ──► app ──► store ──► SQLite | PostgreSQL
+//! gRPC ──────────────────────────────────────► grpc      │       │
+//!                                                └► auth ┴───────┴──► domain
 //! ```
 
 #![forbid(unsafe_code)]

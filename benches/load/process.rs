@@ -123,8 +123,8 @@ pub fn myself(part: &str) -> Command {
     command
 }
 
-/// The peer over a database, and what runs it; none where it is not installed.
-pub fn peer(database_url: &str) -> Option<(Process, String)> {
+/// The peer over a database, with or without its own log lines, and what runs it; none where it is not installed.
+pub fn peer(database_url: &str, log_lines: bool) -> Option<(Process, String)> {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/peer"));
     let version = Command::new("node").arg("--version").output().ok()?;
     if !folder.join("node_modules").exists() {
@@ -135,6 +135,7 @@ pub fn peer(database_url: &str) -> Option<(Process, String)> {
         .arg("server.js")
         .current_dir(folder)
         .env("NODE_ENV", "production")
+        .env("LOG_LINES", if log_lines { "1" } else { "0" })
         .env("DATABASE_URL", database_url);
     let version = format!("Node.js {}", String::from_utf8_lossy(&version.stdout).trim());
     Some((Process::other(&mut command), version))

@@ -16,7 +16,7 @@ use crate::{
 pub const LADDER: &str = "ladder";
 
 /// The systems' names, in the order in which they are measured.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 15] = [
     LADDER,
     "orgd-put-postgres",
     "orgd-grpc-postgres",
@@ -30,6 +30,8 @@ pub const NAMES: [&str; 13] = [
     "axum",
     "peer-put",
     "peer-get",
+    "peer-put-lines",
+    "peer-get-lines",
 ];
 
 /// orgd with one commit for each update, to tell what it gains by writing several at once.
@@ -97,15 +99,21 @@ impl Systems {
     }
 
     fn add_peer(&mut self, database: &Rc<Database>, organizations: u64) {
-        let Some((peer, version)) = process::peer(&database.url) else {
-            let missing = "no peer, because Node.js or its packages are not there";
-            self.versions.push(missing.to_owned());
-            return;
-        };
-        let peer = Rc::new(peer);
-        self.add("peer-put", &peer, Call::Put, Some(database), organizations);
-        self.add("peer-get", &peer, Call::Get, Some(database), organizations);
-        self.versions.push(version);
+        for (log_lines, suffix) in [(false, ""), (true, "-lines")] {
+            let Some((peer, version)) = process::peer(&database.url, log_lines) else {
+                let missing = "no peer, because Node.js or its packages are not there";
+                self.versions.push(missing.to_owned());
+                return;
+            };
+            let peer = Rc::new(peer);
+            for (call, name) in [(Call::Put, "put"), (Call::Get, "get")] {
+                let name = format!("peer-{name}{suffix}");
+                self.add(&name, &peer, call, Some(database), organizations);
+            }
+            if !log_lines {
+                self.versions.push(version);
+            }
+        }
     }
 
     fn add(

@@ -52,7 +52,8 @@ const findSchema = {
   },
 };
 
-const app = Fastify({ logger: false });
+// Two lines a request, where they are asked for.
+const app = Fastify({ logger: process.env.LOG_LINES === '1' });
 app.decorateRequest('principal', null);
 
 // Before the body is read, as orgd does.

@@ -1,64 +1,31 @@
-//! The generated client, and which parts of a REST request are sent with a gRPC call.
+//! The calls of the service on behalf of a REST request: which parts of it are sent, and which calls are made
+//! again.
 
-use std::{
-    error::Error,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{error::Error, sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
-use bytes::Bytes;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use futures_util::future::BoxFuture;
-use http_body::Body as HttpBody;
 use tokio::time::{Instant, sleep};
 use tonic::{
-    Code, ConnectError, Status, TimeoutExpired,
-    body::Body,
+    Code, ConnectError, Status,
     metadata::{MetadataMap, MetadataValue},
 };
-use tower::{BoxError, Service, ServiceExt};
 
 use crate::{
     gateway::context::RequestContext,
     proto::{
-        COUNTED, request_id,
-        v1::{self, organization_service_client::OrganizationServiceClient},
+        COUNTED, ChangeStream, request_id,
+        v1::{self, organization_service_server::OrganizationService},
     },
     rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
     rests::rests,
     telemetry::TraceContext,
 };
 
-type Answer = BoxFuture<'static, Result<Response<Body>, Status>>;
+/// The service as the gateway calls it: in the same process, or by way of a connection.
+pub type Api = dyn OrganizationService<WatchStream = ChangeStream>;
 
-/// The way to the service: the generated server in the same process, or a channel to a remote one. A request
-/// clones it several times, so a clone allocates nothing.
-#[derive(Clone)]
-pub struct Transport(Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>);
-
-impl Transport {
-    pub fn new<F>(send: impl Fn(Request<Body>) -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<Response<Body>, Status>> + Send + 'static,
-    {
-        Self(Arc::new(move |request| Box::pin(send(request))))
-    }
-}
-
-impl Service<Request<Body>> for Transport {
-    type Response = Response<Body>;
-    type Error = Status;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answer {
-        (self.0)(request)
-    }
-}
+type Answering<'a, T> = BoxFuture<'a, Result<tonic::Response<T>, Status>>;
 
 /// Request headers that are sent on to the service; no others are.
 const FORWARDED: [HeaderName; 3] =
@@ -69,23 +36,9 @@ const RETRIES_MAX: usize = 7;
 /// The longest pause before the first retry. It doubles with each retry, up to 640 ms.
 const REST_FIRST: Duration = Duration::from_millis(10);
 
-pub(super) type Client = OrganizationServiceClient<Transport>;
-
-pub fn transport<S, B>(service: S) -> Transport
-where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    Transport::new(move |request| {
-        let answer = service.clone().oneshot(request);
-        async { Ok(answer.await.map_err(|error| transport_status(error.into()))?.map(Body::new)) }
-    })
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(super) fn chain<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| error.source())
 }
 
@@ -112,23 +65,15 @@ fn was_never_processed(error: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// tonic reports its own timeout as `CANCELLED`, like a lost connection. Here it becomes `DEADLINE_EXCEEDED`.
-fn transport_status(error: BoxError) -> Status {
-    if chain(&*error).any(<dyn Error>::is::<TimeoutExpired>) {
-        return Status::deadline_exceeded("the channel's timer");
-    }
-    Status::from_error(error)
-}
-
-/// The client on behalf of one REST request: with its credential, its id and its deadline.
+/// The service on behalf of one REST request: with its credential, its id and its deadline.
 pub(super) struct Caller {
-    client: Client,
+    api: Arc<Api>,
     metadata: MetadataMap,
     pub(super) context: RequestContext,
 }
 
 impl Caller {
-    pub(super) fn new(transport: Transport, headers: &HeaderMap, context: &RequestContext) -> Self {
+    pub(super) fn new(api: Arc<Api>, headers: &HeaderMap, context: &RequestContext) -> Self {
         let mut forwarded = HeaderMap::new();
         for name in FORWARDED {
             for line in headers.get_all(&name) {
@@ -137,18 +82,14 @@ impl Caller {
         }
         TraceContext::hand_on(&mut forwarded);
         forwarded.insert(request_id::HEADER, context.request_id.clone());
-        Self {
-            client: Client::new(transport),
-            metadata: MetadataMap::from_headers(forwarded),
-            context: context.clone(),
-        }
+        Self { api, metadata: MetadataMap::from_headers(forwarded), context: context.clone() }
     }
 
     /// A call that changes nothing. For a stream, the request's deadline covers only its start.
     pub(super) async fn read<M: Clone, T>(
         &self,
         message: M,
-        send: impl AsyncFn(&mut Client, tonic::Request<M>) -> Result<tonic::Response<T>, Status>,
+        send: impl for<'a> Fn(&'a Api, tonic::Request<M>) -> Answering<'a, T>,
     ) -> Result<T, Status> {
         self.call(true, message, send).await
     }
@@ -158,7 +99,7 @@ impl Caller {
         message: v1::UpdateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
         let is_harmless = message.validate_only || !message.request_id.is_empty();
-        self.call(is_harmless, message, Client::update).await
+        self.call(is_harmless, message, |api, request| api.update(request)).await
     }
 
     pub(super) async fn create(
@@ -166,21 +107,21 @@ impl Caller {
         message: v1::CreateOrganizationRequest,
     ) -> Result<v1::Organization, Status> {
         let is_harmless = message.validate_only || !message.request_id.is_empty();
-        self.call(is_harmless, message, Client::create).await
+        self.call(is_harmless, message, |api, request| api.create(request)).await
     }
 
     /// Who the caller is. Costs one call of its rate limit, as every request does.
     pub(super) async fn who_am_i(&self) -> Result<v1::Caller, Status> {
-        let send = async |client: &mut Client, mut request: tonic::Request<_>| {
+        self.read(v1::WhoAmIRequest {}, |api, mut request| {
             request.metadata_mut().insert(COUNTED, MetadataValue::from_static("1"));
-            client.who_am_i(request).await
-        };
-        self.read(v1::WhoAmIRequest {}, send).await
+            api.who_am_i(request)
+        })
+        .await
     }
 
     /// Whether the service takes the caller's credential. Costs nothing: another call counts the request.
     pub(super) async fn authenticate(&self) -> Result<(), Status> {
-        is_known(self.read(v1::WhoAmIRequest {}, Client::who_am_i).await)
+        is_known(self.read(v1::WhoAmIRequest {}, |api, request| api.who_am_i(request)).await)
     }
 
     /// Makes a call, and retries it if its connection failed. `is_harmless`: it changes nothing or has an
@@ -189,14 +130,14 @@ impl Caller {
         &self,
         is_harmless: bool,
         message: M,
-        send: impl AsyncFn(&mut Client, tonic::Request<M>) -> Result<tonic::Response<T>, Status>,
+        send: impl for<'a> Fn(&'a Api, tonic::Request<M>) -> Answering<'a, T>,
     ) -> Result<T, Status> {
         let start = Instant::now();
         // Half of the deadline, so that there is time left to answer that the service cannot be reached.
         let give_up_at = start + self.context.deadline.saturating_duration_since(start) / 2;
         let mut rests = rests(REST_FIRST, Duration::MAX).take(RETRIES_MAX);
         loop {
-            let answer = send(&mut self.client.clone(), self.request(message.clone())).await;
+            let answer = send(&*self.api, self.request(message.clone())).await;
             match answer {
                 Err(status)
                     if may_be_repeated(&status, is_harmless)

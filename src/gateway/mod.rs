@@ -1,6 +1,6 @@
-//! The REST API: a thin translator from HTTP to the generated gRPC client.
+//! The REST API: a thin translator from HTTP to calls of the generated service.
 //!
-//! Of our own code it imports only the generated client and messages, the table of fields, and small rooms
+//! Of our own code it imports only the generated code, the table of fields, and small rooms
 //! (rate limits, telemetry, pauses). So the same code runs in the service's process and alone in front of a
 //! remote service.
 
@@ -11,14 +11,16 @@ mod handlers;
 mod openapi;
 mod outer_layer;
 mod read;
+mod remote;
 mod router;
 mod share;
 mod write;
 
 use axum::http::HeaderValue;
-pub use client::{Transport, transport};
+pub use client::Api;
 pub use context::RequestLimits;
 pub(crate) use read::request::update_message;
+pub use remote::{Transport, remote, transport};
 pub use router::router;
 pub use share::{holding, in_shares, is_stream};
 pub use write::cors::Cors;

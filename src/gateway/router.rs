@@ -1,5 +1,7 @@
 //! The REST routes: for each path its methods and handlers, and the OpenAPI document of them.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::Request,
@@ -11,7 +13,7 @@ use axum::{
 use utoipa::OpenApi;
 
 use crate::gateway::{
-    client::Transport,
+    client::Api,
     context::RequestLimits,
     docs,
     handlers::{incoming::Gateway, organizations, watch, whoami},
@@ -52,8 +54,8 @@ const READ: &str = "GET, HEAD, OPTIONS";
 )]
 struct Document;
 
-/// The REST routes, in front of the service that `transport` leads to.
-pub fn router(transport: Transport, limits: RequestLimits, cors: Cors) -> Router {
+/// The REST routes, in front of a service.
+pub fn router(api: Arc<Api>, limits: RequestLimits, cors: Cors) -> Router {
     let one = get(organizations::get).put(organizations::update);
     let all = get(organizations::list).post(organizations::create);
     let document = get(openapi::handler(Document::openapi()));
@@ -67,7 +69,7 @@ pub fn router(transport: Transport, limits: RequestLimits, cors: Cors) -> Router
     docs::files()
         .fold(routes, |routes, (path, answer)| routes.route(&path, resource(READ, answer)))
         .fallback(unknown_route)
-        .with_state(Gateway { transport, limits: limits.clone() })
+        .with_state(Gateway { api, limits: limits.clone() })
         .layer(middleware::from_fn_with_state((limits, cors), outer_layer::outer_layer))
 }
 

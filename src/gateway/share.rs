@@ -20,10 +20,7 @@ use tonic::{Code, Status, body::Body, metadata::MetadataMap};
 use tower::ServiceExt;
 
 use crate::{
-    gateway::{
-        client::{Transport, is_known},
-        write::problem,
-    },
+    gateway::{client::is_known, remote::Transport, write::problem},
     proto::{
         COUNTED, timeout as grpc_timeout,
         v1::{self, organization_service_client::OrganizationServiceClient},

@@ -2,9 +2,12 @@
 //! and only `status` chooses codes.
 
 mod call;
+mod checks;
 #[doc(hidden)] // Public for the benchmarks and the fuzzing.
 pub mod convert;
+mod in_process;
 mod limits;
+mod method;
 mod organization;
 #[doc(hidden)] // Public for the fuzzing.
 pub mod page;
@@ -13,6 +16,7 @@ pub mod status;
 
 pub use call::{OrganizationGrpc, count_other};
 use http::Response;
+pub use in_process::InProcess;
 pub use limits::{CallLimits, PrincipalLimits};
 use tonic::{body::Body, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};

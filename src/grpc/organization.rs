@@ -2,7 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
 use orgd_listener::AnswerBytes;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use super::{convert, limits::CallLimits, page, status};
 use crate::{
     app::{organizations, watch::Watches},
     domain::{self, Call, Error, EtagCondition, Organization, Principal},
-    proto::{request_id, v1},
+    proto::{ChangeStream, request_id, v1},
     store::Store,
     telemetry::{RequestRecord, metrics::OpenWatch},
 };
@@ -122,7 +122,7 @@ impl v1::organization_service_server::OrganizationService for OrganizationRpc {
         .await
     }
 
-    type WatchStream = BoxStream<'static, Result<v1::Change, Status>>;
+    type WatchStream = ChangeStream;
 
     async fn watch(
         &self,

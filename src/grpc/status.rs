@@ -171,6 +171,10 @@ pub(super) fn code_name(headers: &HeaderMap) -> &'static str {
     code::name(Status::from_header_map(headers).map_or(Code::Ok, |status| status.code()))
 }
 
+pub(super) fn code_name_of<A>(answer: &Result<A, Status>) -> &'static str {
+    code::name(answer.as_ref().map_or_else(Status::code, |_| Code::Ok))
+}
+
 /// The reason of the refusal that an answer is.
 pub(super) fn reason(headers: &HeaderMap) -> Option<Cow<'static, str>> {
     let info = Status::from_header_map(headers)?.get_details_error_info()?;

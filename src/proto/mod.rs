@@ -5,6 +5,9 @@ pub mod request_id;
 pub mod rights;
 pub mod timeout;
 
+use futures_util::stream::BoxStream;
+use tonic::Status;
+
 use crate::domain::fields::Field;
 
 #[expect(
@@ -17,6 +20,9 @@ use crate::domain::fields::Field;
 pub mod v1 {
     tonic::include_proto!("organization.v1");
 }
+
+/// The answer to `Watch`.
+pub type ChangeStream = BoxStream<'static, Result<v1::Change, Status>>;
 
 impl v1::Role {
     #[must_use]

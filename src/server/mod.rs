@@ -46,7 +46,7 @@ use crate::{
         UpstreamArgs,
     },
     gateway::{self, Cors, RequestLimits},
-    grpc::{self, CallLimits, OrganizationGrpc, PrincipalLimits},
+    grpc::{self, CallLimits, InProcess, OrganizationGrpc, PrincipalLimits},
     rate_limit::RateLimit,
     store::Store,
     telemetry::metrics::{COMPACTION_INTERVAL, Metrics, RateScope},
@@ -133,14 +133,17 @@ pub async fn serve(
     });
     // The gateway in this process has counted the source of each request.
     let counted = CallLimits { sources: None, ..call_limits.clone() };
-    let organization = |limits| OrganizationGrpc::new(store.clone(), authenticator.clone(), limits);
-    let transport = gateway::transport(organization(counted));
-    let rest = gateway::router(transport, request_limits(limits, sources.clone()), cors);
+    let in_process = InProcess::new(store.clone(), authenticator.clone(), counted);
+    let rest = gateway::router(Arc::new(in_process), request_limits(limits, sources.clone()), cors);
     let (other_services, health) = grpc::other_services()?;
     // Not around our own service, which counts its calls itself: a layer costs each call microseconds.
     let counted = from_fn_with_state((sources.clone(), limits), count_other);
     let others = other_services.into_axum_router().fallback(grpc::unknown_service).layer(counted);
-    let routes = Routes::from(others).add_service(organization(call_limits));
+    let routes = Routes::from(others).add_service(OrganizationGrpc::new(
+        store.clone(),
+        authenticator.clone(),
+        call_limits,
+    ));
     watch_store(&mut running, &store);
     let used = store.clone();
     running.keep(async move {
@@ -224,7 +227,8 @@ pub async fn serve_gateway(
     let upstream = Arc::new(Upstream::new(peer, limits.watches_max)?);
     let transport = upstream.transport();
     let transport = gateway::in_shares(transport, Upstream::calls_max(), limits.watches_max);
-    let rest = gateway::router(transport, request_limits(limits, sources.clone()), cors);
+    let service = gateway::remote(transport);
+    let rest = gateway::router(service, request_limits(limits, sources.clone()), cors);
     let probe = move || {
         let upstream = upstream.clone();
         async move { upstream.probe().await }

@@ -1,6 +1,6 @@
 //! A request as the handlers take it, and the order in which it is read and its caller authenticated.
 
-use std::pin::pin;
+use std::{pin::pin, sync::Arc};
 
 use axum::{
     body::Body,
@@ -10,14 +10,14 @@ use axum::{
 use tokio::task::yield_now;
 
 use crate::gateway::{
-    client::{Caller, Transport, is_known},
+    client::{Api, Caller, is_known},
     context::{RequestContext, RequestLimits},
     write::problem::Problem,
 };
 
 #[derive(Clone)]
 pub(crate) struct Gateway {
-    pub(crate) transport: Transport,
+    pub(crate) api: Arc<Api>,
     pub(crate) limits: RequestLimits,
 }
 
@@ -35,9 +35,9 @@ impl FromRequest<Gateway> for Incoming {
         let (head, body) = request.into_parts();
         // A handler would keep a body that it does not read until its answer is there.
         let body = if head.method.is_safe() { Body::empty() } else { body };
-        let Gateway { transport, limits } = gateway.clone();
+        let Gateway { api, limits } = gateway.clone();
         let context = head.extensions.get::<RequestContext>().ok_or_else(Problem::panicked)?;
-        let caller = Caller::new(transport, &head.headers, context);
+        let caller = Caller::new(api, &head.headers, context);
         Ok(Self { caller, head, body, limits })
     }
 }

@@ -18,7 +18,6 @@ use serde::Serialize;
 
 use crate::{
     gateway::{
-        client::Client,
         handlers::{
             incoming::{Incoming, authenticated_first},
             watch,
@@ -159,7 +158,7 @@ pub(crate) async fn get(Incoming { caller, head, .. }: Incoming) -> Result<Respo
     };
     let message = authenticated_first(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
-    let found = caller.read(message, Client::get).await?;
+    let found = caller.read(message, |api, request| api.get(request)).await?;
     let etag = [(ETAG, found.etag.clone())];
     if Preconditions::read(&head.headers).if_none_match_met(&found.etag) {
         return Ok((StatusCode::NOT_MODIFIED, [PRIVATE], etag).into_response());
@@ -191,7 +190,7 @@ pub(crate) async fn list(Incoming { caller, head, .. }: Incoming) -> Result<Resp
     };
     let message = authenticated_first(&caller, &head.headers, reading).await?;
     let with_writable = message.include_writable_fields;
-    let page = caller.read(message, Client::list).await?;
+    let page = caller.read(message, |api, request| api.list(request)).await?;
     let organizations = page.organizations.into_iter();
     let page = OrganizationPage {
         organizations: organizations.map(|found| Organization::new(found, with_writable)).collect(),
@@ -229,7 +228,7 @@ pub(crate) async fn list_changes(incoming: Incoming) -> Result<Response, Problem
         })
     };
     let message = authenticated_first(&caller, &head.headers, reading).await?;
-    let page = caller.read(message, Client::list_changes).await?;
+    let page = caller.read(message, |api, request| api.list_changes(request)).await?;
     let changes = page.changes.into_iter().map(Change::from).collect();
     let page = ChangePage { changes, next_page_token: page.next_page_token };
     Ok(page_of(&head, &page))

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     gateway::{
-        client::Client,
         handlers::incoming::{Incoming, authenticated_first},
         read::{path::organization_id, query::Query},
         write::{problem::Problem, resource::Change},
@@ -61,7 +60,7 @@ pub(crate) async fn watch(
         // Refused as the stream would be, which is not begun.
         let mut message = v1::ListChangesRequest { organization_id: id, ..Default::default() };
         message.page_size = 1;
-        caller.read(message, Client::list_changes).await?;
+        caller.read(message, |api, request| api.list_changes(request)).await?;
         let nothing = Sse::new(stream::empty::<Result<Event, axum::Error>>());
         return Ok((UNBUFFERED, nothing).into_response());
     }
@@ -69,7 +68,7 @@ pub(crate) async fn watch(
         organization_ids: vec![id],
         from_versions: from.into_iter().map(|version| (id, version)).collect(),
     };
-    let changes = caller.read(message, Client::watch).await?;
+    let changes = caller.read(message, |api, request| api.watch(request)).await?;
     // The service's signs of life are for the gateway; clients get the gateway's own.
     let changes = changes.try_filter(|change| future::ready(!change.heartbeat));
     let path = head.uri.path().to_owned();

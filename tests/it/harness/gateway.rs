@@ -15,7 +15,7 @@ pub async fn gateway_before(transport: Transport, work: impl AsyncFn(SocketAddr)
         sources: None,
         heartbeat: Duration::from_secs(5),
     };
-    let router = gateway::router(transport, limits, Cors::default());
+    let router = gateway::router(gateway::remote(transport), limits, Cors::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let serving = async {

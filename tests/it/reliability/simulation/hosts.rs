@@ -251,5 +251,5 @@ fn rest(transport: Transport) -> Router {
         sources: None,
         heartbeat: Duration::from_secs(2),
     };
-    gateway::router(transport, limits, Cors::default())
+    gateway::router(gateway::remote(transport), limits, Cors::default())
 }
