@@ -113,6 +113,9 @@ class Image:
             return
         self.names.add(name)
         info = self.tar.gettarinfo(path, name.lstrip("/"))
+        # Layers keep the parts of a second for some files alone. Cargo compares times, and would build again what was built
+        # within one second with what it depends on.
+        info.mtime = int(info.mtime)
         # No hard link: its other name may be one that is left out.
         if info.islnk():
             info.type, info.linkname, info.size = tarfile.REGTYPE, "", os.path.getsize(path)
