@@ -18,9 +18,9 @@ use super::{cargo, interpreter};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What Cargo builds in the image. Its dependencies are built before, beside those of the tests, and are there already. The
-/// example is named because it makes the features of dependencies those of the tests.
-pub const BUILD: &str = "--workspace --bin=orgd --example=update";
+/// What Cargo builds in the image: what the tests have built, so that its dependencies are there already. The example is
+/// named because it makes the features of dependencies those of the tests.
+pub const BUILD: &str = "--profile=test --workspace --bin=orgd --example=update";
 
 pub struct Engine {
     /// Ends the engine when its standard input closes.
