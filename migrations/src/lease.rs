@@ -12,7 +12,7 @@ use std::{
 use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
 use tokio::time::{Instant, sleep};
 
-use crate::refusal::sqlstate;
+use crate::refusal::is_lost_to_another;
 
 /// Longer than the clocks of two instances should differ.
 const LEASE: Duration = Duration::from_secs(30);
@@ -90,12 +90,6 @@ async fn take<C: ConnectionTrait>(db: &C, owner: &str) -> Result<bool, DbErr> {
     }
 }
 
-/// Serialization failure or deadlock (class 40 of SQLSTATE), or a row locked too long. SQLite's codes
-/// are numbers.
-fn is_lost_to_another(error: &DbErr) -> bool {
-    sqlstate(error).is_some_and(|code| code.len() == 5 && code.starts_with("40") || code == "55P03")
-}
-
 /// Ends with the reason why the lease cannot be prolonged. One failure is no end: the lease outlasts several.
 async fn renew<C: ConnectionTrait>(db: &C, owner: &str) -> DbErr {
     let mut ends = Instant::now() + LEASE;
@@ -128,13 +122,16 @@ async fn release<C: ConnectionTrait>(db: &C, owner: &str) -> Result<(), DbErr> {
     let delete =
         Query::delete().from_table(TABLE).and_where(Expr::col("owner").eq(owner)).to_owned();
     let ends = Instant::now() + LEASE;
-    loop {
-        match db.execute(&delete).await {
-            Err(error) if is_lost_to_another(&error) && Instant::now() < ends => sleep(RETRY).await,
-            Err(error) if is_lost_to_another(&error) => return Ok(()),
-            done => return done.map(drop),
+    while let Err(error) = db.execute(&delete).await {
+        if !is_lost_to_another(&error) {
+            return Err(error);
         }
+        if Instant::now() > ends {
+            break;
+        }
+        sleep(RETRY).await;
     }
+    Ok(())
 }
 
 /// Process and moment: containers may all have process id 1.

@@ -24,7 +24,7 @@ use sea_orm_migration::{
 };
 use tokio::time::sleep;
 
-use self::refusal::sqlstate;
+use self::refusal::is_lost_to_another;
 
 /// Brings a database to the schema of this version, whoever else tries to at the same time.
 pub struct Migrator;
@@ -54,31 +54,41 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// How long a step that did not get its lock rests before it asks again.
-const LOCK_REST: Duration = Duration::from_secs(1);
+/// How long a step that lost to another transaction rests before it is tried again.
+const STEP_REST: Duration = Duration::from_secs(1);
 
 /// A step waits for its lock only as long as `lock_timeout` says, and then asks again after a rest: all
 /// other work on the table waits behind it meanwhile.
 async fn apply(db: &SchemaManagerConnection<'_>, steps: Option<u32>) -> Result<(), DbErr> {
     let mut left = steps.unwrap_or(u32::MAX);
     let mut is_told = false;
-    while left > 0 && !Migrator::get_pending_migrations_read_only(db).await?.is_empty() {
-        match Unleased::up::<SchemaManagerConnection<'_>>(borrowed(db), Some(1)).await {
-            Ok(()) => left -= 1,
-            Err(error) if sqlstate(&error).as_deref() == Some("55P03") => {
+    while left > 0 {
+        match apply_next(db).await {
+            Ok(true) => left -= 1,
+            Ok(false) => break,
+            Err(error) if is_lost_to_another(&error) => {
                 if !is_told {
                     tracing::warn!(
-                        "a step of the schema waits for a transaction that has its table; it asks \
-                         for its lock every second"
+                        "a step of the schema waits for a transaction that is in its way; it is \
+                         tried again every second"
                     );
                     is_told = true;
                 }
-                sleep(LOCK_REST).await;
+                sleep(STEP_REST).await;
             }
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Whether there was a step to apply.
+async fn apply_next(db: &SchemaManagerConnection<'_>) -> Result<bool, DbErr> {
+    if Migrator::get_pending_migrations_read_only(db).await?.is_empty() {
+        return Ok(false);
+    }
+    Unleased::up::<SchemaManagerConnection<'_>>(borrowed(db), Some(1)).await?;
+    Ok(true)
 }
 
 fn borrowed<'a>(db: &'a SchemaManagerConnection<'_>) -> SchemaManagerConnection<'a> {

@@ -14,7 +14,9 @@ use sea_orm::{ConnectionTrait, TransactionTrait};
 use sea_orm_migration::{prelude::*, schema::text_null};
 use tokio::task::JoinSet;
 
-use crate::harness::{ADMINISTRATOR, Database, FOREIGN, OWN, SERVE, Service, cargo, orgd};
+use crate::harness::{
+    ADMINISTRATOR, Database, FOREIGN, OWN, PATIENCE, SERVE, Service, cargo, orgd,
+};
 
 const ROUNDS: usize = 5;
 const INSTANCES: usize = 4;
@@ -161,7 +163,10 @@ async fn a_lease_whose_row_is_locked_is_given_back_when_the_row_is_free() {
     let lease = database.connect().await.begin().await.unwrap();
     lease.execute_unprepared("SELECT * FROM migration_lease FOR UPDATE").await.unwrap();
     changes.rollback().await.unwrap();
-    while orgd(database.url(), "migrate status").stdout.contains("pending") {}
+    let give_up = Instant::now() + PATIENCE;
+    while orgd(database.url(), "migrate status").stdout.contains("pending") {
+        assert!(Instant::now() < give_up, "the step was not done");
+    }
     database.until_locks_are_waited_for(1).await;
     // Longer than a statement waits for a lock.
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -172,6 +177,40 @@ async fn a_lease_whose_row_is_locked_is_given_back_when_the_row_is_free() {
     assert!(waits, "it was over before the row was free");
     let left = database.connect().await.execute_unprepared("DELETE FROM migration_lease").await;
     assert_eq!(left.unwrap().rows_affected(), 0, "the lease was left behind");
+}
+
+/// Each statement by which a migration writes loses twice, as it may to any other transaction: to a conflict on an engine
+/// that is strict, to a deadlock, or to a lock.
+#[tokio::test]
+async fn a_migration_whose_statements_lose_to_other_transactions_asks_again() {
+    for code in ["40001", "40P01", "55P03"] {
+        for (event, table) in [
+            ("INSERT", "migration_lease"),
+            ("INSERT", "seaql_migrations"),
+            ("DELETE", "migration_lease"),
+        ] {
+            let case = format!("{event} of {table}, {code}");
+            let database = Database::postgres().await;
+            database.seed().await;
+            forget_last_step(&database).await;
+            let lose = format!(
+                "CREATE SEQUENCE tries; CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                 IF nextval('tries') <= 2 THEN RAISE EXCEPTION 'lost' USING ERRCODE = '{code}'; END IF; \
+                 RETURN COALESCE(NEW, OLD); END $$; \
+                 CREATE TRIGGER lose BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION lose()"
+            );
+            database.execute(&lose).await;
+            let migrated = orgd(database.url(), "migrate");
+            assert_eq!(migrated.code, 0, "{case}: {}", migrated.stderr);
+            assert!(!orgd(database.url(), "migrate status").stdout.contains("pending"), "{case}");
+            let connection = database.connect().await;
+            // The third try, and no lease that is left behind.
+            let found = "SELECT 1 FROM tries WHERE last_value = 3 \
+                AND NOT EXISTS (SELECT 1 FROM migration_lease)";
+            let found = sea_orm::Statement::from_string(connection.get_database_backend(), found);
+            assert_eq!(connection.query_all_raw(found).await.unwrap().len(), 1, "{case}");
+        }
+    }
 }
 
 #[tokio::test]
