@@ -99,6 +99,7 @@ impl Systems {
     }
 
     fn add_peer(&mut self, database: &Rc<Database>, organizations: u64) {
+        let mut node = None;
         for (log_lines, suffix) in [(false, ""), (true, "-lines")] {
             let Some((peer, version)) = process::peer(&database.url, log_lines) else {
                 let missing = "no peer, because Node.js or its packages are not there";
@@ -110,10 +111,9 @@ impl Systems {
                 let name = format!("peer-{name}{suffix}");
                 self.add(&name, &peer, call, Some(database), organizations);
             }
-            if !log_lines {
-                self.versions.push(version);
-            }
+            node = Some(version);
         }
+        self.versions.extend(node);
     }
 
     fn add(

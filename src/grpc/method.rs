@@ -17,20 +17,17 @@ impl Method {
         Self::named(name.and_then(|name| name.strip_prefix('/')).unwrap_or_default())
     }
 
+    /// The method that the proto calls so.
     pub(super) fn named(name: &str) -> Self {
-        static METHODS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
+        static METHODS: LazyLock<Vec<String>> = LazyLock::new(|| {
             let service = DescriptorPool::decode(FILE_DESCRIPTOR_SET)
                 .ok()
                 .and_then(|pool| pool.get_service_by_name(SERVICE_NAME));
             let methods = service.iter().flat_map(|service| service.methods().collect::<Vec<_>>());
-            methods
-                .map(|method| {
-                    (method.name().to_owned(), format!("{SERVICE_NAME}/{}", method.name()))
-                })
-                .collect()
+            methods.map(|method| format!("{SERVICE_NAME}/{}", method.name())).collect()
         });
-        let found = METHODS.iter().find(|(method, _)| method == name);
-        Self(found.map_or("_OTHER", |(_, name)| name))
+        let found = METHODS.iter().find(|method| Self(method).short() == name);
+        Self(found.map_or("_OTHER", String::as_str))
     }
 
     /// With the name of its service.
@@ -38,12 +35,51 @@ impl Method {
         self.0
     }
 
+    fn short(self) -> &'static str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
     pub(super) fn is_change(self) -> bool {
-        matches!(self.0.rsplit('/').next(), Some("Update" | "Create"))
+        matches!(self.short(), "Update" | "Create")
     }
 
     /// Whether it costs no token of a principal's rate limit, unless its caller asks for it (`orgd-counted`).
     pub(super) fn is_free(self) -> bool {
-        self.0.rsplit('/').next() == Some("WhoAmI")
+        self.short() == "WhoAmI"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Method;
+
+    #[test]
+    fn a_path_names_a_method_of_the_service_or_another() {
+        for (path, name, is_change, is_free) in [
+            ("/organization.v1.OrganizationService/Update", "Update", true, false),
+            ("/organization.v1.OrganizationService/Create", "Create", true, false),
+            ("/organization.v1.OrganizationService/Get", "Get", false, false),
+            ("/organization.v1.OrganizationService/WhoAmI", "WhoAmI", false, true),
+        ] {
+            let method = Method::of_path(path);
+            assert_eq!(method, Method::named(name), "{path}");
+            assert_eq!(method.name(), path.trim_start_matches('/'));
+            assert_eq!((method.is_change(), method.is_free()), (is_change, is_free), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "Update",
+            "/organization.v1.OrganizationService/",
+            "/organization.v1.OrganizationService/update",
+            "/organization.v1.OrganizationService/x/Update",
+            "organization.v1.OrganizationService/Update",
+            "/organization.v1.OrganizationServiceUpdate",
+            "/organization.v2.OrganizationService/Update",
+        ] {
+            let method = Method::of_path(path);
+            let is_special = method.is_change() || method.is_free();
+            assert_eq!((method.name(), is_special), ("_OTHER", false), "{path}");
+        }
     }
 }

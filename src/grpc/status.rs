@@ -171,6 +171,7 @@ pub(super) fn code_name(headers: &HeaderMap) -> &'static str {
     code::name(Status::from_header_map(headers).map_or(Code::Ok, |status| status.code()))
 }
 
+/// The same of an answer that is not on the wire.
 pub(super) fn code_name_of<A>(answer: &Result<A, Status>) -> &'static str {
     code::name(answer.as_ref().map_or_else(Status::code, |_| Code::Ok))
 }

@@ -21,7 +21,7 @@ pub mod v1 {
     tonic::include_proto!("organization.v1");
 }
 
-/// The answer to `Watch`.
+/// The changes that `Watch` sends, heartbeats among them. It ends by an error that says when to come back.
 pub type ChangeStream = BoxStream<'static, Result<v1::Change, Status>>;
 
 impl v1::Role {
