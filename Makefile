@@ -38,7 +38,7 @@ test: tools
 	$(MAKE) --no-print-directory compose-test
 	$(MAKE) --no-print-directory portability
 
-# What is worth to know before a commit: 50 s on two idle cores if nothing is to be built, 3 min if all of orgd is. Cargo lints
+# What is worth to know before a commit: a minute and a half on two idle cores if nothing is to be built, 3 min if all of orgd is. Cargo lints
 # and builds again only what changed. Of `tests/it` run the modules of what clients see, over SQLite; `make test` has the rest.
 QUICK := api::deadlines api::examples api::pages api::parity api::refusals api::resources changes::change_log changes::watch \
 	operations::cli operations::settings rest::bodies rest::expectations rest::head rest::hosts rest::requests store::batches \

@@ -1,4 +1,4 @@
-//! What holds for every input of the parsers behind both doors. The fuzz targets call these
+//! What holds for every input of the parsers behind both APIs. The fuzz targets call these
 //! functions, and `make test` calls them with every file of the corpus.
 
 mod authorization;

@@ -1,4 +1,4 @@
-//! Request messages of the gRPC door: bytes, decoded as tonic does and made a domain's value.
+//! Request messages of the gRPC API: bytes, decoded as tonic does and made a domain's value.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Fuzzes request messages of the gRPC door.
+//! Fuzzes request messages of the gRPC API.
 
 #![no_main]
 

@@ -46,7 +46,7 @@ pub(crate) fn builder(
     state: ConnectionState,
 ) -> Builder<Streams> {
     let builder = Builder::new(Streams(state));
-    // As the published page writes the names of headers.
+    // As docs/API.md writes the names of headers.
     let builder = builder.title_case_headers(true);
     let mut builder = if protocol == Protocol::Http2 { builder.http2_only() } else { builder };
     let header_bytes_max = usize::try_from(limits.header_bytes_max).unwrap_or(usize::MAX);

@@ -43,7 +43,9 @@ pub async fn issue(store: &Store, secret: &Secret, grant: Grant) -> Result<Crede
                 && !text.contains(char::is_control)
         };
         if !text.as_ref().is_none_or(is_line) {
-            let description = "A subject and a description are a line of 1 to 255 characters.";
+            let description = format!(
+                "A subject and a description are a line of 1 to {TEXT_CODE_POINTS_MAX} characters."
+            );
             return Err(Error::invalid(path, reason::FIELD_OUT_OF_RANGE, description));
         }
     }

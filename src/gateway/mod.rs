@@ -1,6 +1,6 @@
 //! The REST API: a thin translator from HTTP to calls of the generated service.
 //!
-//! Of our own code it imports only the generated code, the table of fields, and small rooms
+//! Of our own code it imports only the generated code, the tables of fields and of reasons, and small rooms
 //! (rate limits, telemetry, pauses). So the same code runs in the service's process and alone in front of a
 //! remote service.
 
@@ -22,7 +22,7 @@ pub use context::RequestLimits;
 pub(crate) use read::request::update_message;
 pub use remote::{Transport, remote, transport};
 pub use router::router;
-pub use share::{holding, in_shares, is_stream};
+pub use share::{in_shares, is_stream, keeping};
 pub use write::cors::Cors;
 pub(crate) use write::resource::{Caller, Change, Organization};
 

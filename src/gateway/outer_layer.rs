@@ -118,14 +118,14 @@ impl Arrival {
         let wait = source_status.as_ref().and_then(|status| status.wait);
         let malformed = malformed(request);
         let must_close = malformed.is_some() && request.version() < Version::HTTP_2;
-        let time = match timeout::of(request.headers()) {
+        let time = match timeout::within(request.headers(), limits.deadline) {
             _ if request.extensions().get().is_some_and(CallerBudget::is_exhausted) => {
                 Err(Problem::share_exhausted())
             }
             _ if let Some(problem) = malformed => Err(problem),
             _ if let Some(wait) = wait => Err(Problem::rate_limited(wait)),
             Err(timeout::Malformed) => Err(Problem::malformed_timeout()),
-            Ok(asked) => Ok(asked.map_or(limits.deadline, |asked| asked.min(limits.deadline))),
+            Ok(time) => Ok(time),
         };
         Self { time, source_status, must_close }
     }

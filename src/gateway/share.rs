@@ -81,11 +81,11 @@ fn network(head: &Parts) -> Holder {
     Holder::Source(head.extensions.get().map(|Source(source)| *source))
 }
 
-/// The response. `held` is dropped together with its body: at its end, or when its client leaves.
-pub fn holding<T: Send + 'static>(response: Response<Body>, held: T) -> Response<Body> {
+/// The response. `kept` is dropped together with its body: at its end, or when its client leaves.
+pub fn keeping<T: Send + 'static>(response: Response<Body>, kept: T) -> Response<Body> {
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
-            let _held = &held;
+            let _kept = &kept;
             frame
         }))
     })
@@ -126,7 +126,7 @@ impl Callers {
         if let (Some(digest), true) = (digest, is_unknown) {
             self.known.invalidate(&digest).await;
         }
-        Ok(holding(response, place))
+        Ok(keeping(response, place))
     }
 
     /// Asks the service whether it accepts a credential. This is a short call of its own: the caller's call

@@ -1,5 +1,5 @@
 //! What every call passes before and after its RPC, whichever way it came: the deadline, authentication, rate
-//! limits, the catching of panics, and the rest of a caller who asks too much.
+//! limits, the catching of panics, and the pause before a refusal of who asks too much.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
@@ -35,9 +35,8 @@ pub(super) struct Admitted {
 impl Checks {
     /// When a call has to be answered.
     pub(super) fn deadline(&self, headers: &HeaderMap) -> Result<Instant, Status> {
-        let asked = grpc_timeout::of(headers).map_err(|_| status::malformed_timeout())?;
-        let longest = self.limits.deadline;
-        Ok(Instant::now() + asked.map_or(longest, |asked| asked.min(longest)))
+        let time = grpc_timeout::within(headers, self.limits.deadline);
+        Ok(Instant::now() + time.map_err(|_| status::malformed_timeout())?)
     }
 
     /// Authenticates by the headers alone, as the message is not read before.

@@ -6,6 +6,14 @@ use prost_reflect::DescriptorPool;
 
 use crate::proto::{FILE_DESCRIPTOR_SET, v1::organization_service_server::SERVICE_NAME};
 
+static METHODS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let service = DescriptorPool::decode(FILE_DESCRIPTOR_SET)
+        .ok()
+        .and_then(|pool| pool.get_service_by_name(SERVICE_NAME));
+    let methods = service.iter().flat_map(|service| service.methods().collect::<Vec<_>>());
+    methods.map(|method| format!("{SERVICE_NAME}/{}", method.name())).collect()
+});
+
 /// One of a closed set, whatever clients call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Method(&'static str);
@@ -19,13 +27,6 @@ impl Method {
 
     /// The method that the proto calls so.
     pub(super) fn named(name: &str) -> Self {
-        static METHODS: LazyLock<Vec<String>> = LazyLock::new(|| {
-            let service = DescriptorPool::decode(FILE_DESCRIPTOR_SET)
-                .ok()
-                .and_then(|pool| pool.get_service_by_name(SERVICE_NAME));
-            let methods = service.iter().flat_map(|service| service.methods().collect::<Vec<_>>());
-            methods.map(|method| format!("{SERVICE_NAME}/{}", method.name())).collect()
-        });
         let found = METHODS.iter().find(|method| Self(method).short() == name);
         Self(found.map_or("_OTHER", String::as_str))
     }
@@ -51,7 +52,18 @@ impl Method {
 
 #[cfg(test)]
 mod tests {
-    use super::Method;
+    use super::{METHODS, Method};
+
+    const READING: [&str; 5] = ["Get", "List", "ListChanges", "Watch", "WhoAmI"];
+
+    #[test]
+    fn each_method_of_the_proto_is_known_to_read_or_to_change() {
+        assert_eq!(METHODS.len(), READING.len() + 2);
+        for method in METHODS.iter() {
+            let method = Method(method);
+            assert_ne!(method.is_change(), READING.contains(&method.short()), "{method:?}");
+        }
+    }
 
     #[test]
     fn a_path_names_a_method_of_the_service_or_another() {

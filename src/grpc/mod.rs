@@ -1,5 +1,5 @@
 //! The gRPC API: authenticate, convert, call one use case, convert back. It decides nothing on rights or values,
-//! and only `status` chooses codes.
+//! and of the codes of gRPC, only `status` chooses one.
 
 mod call;
 mod checks;

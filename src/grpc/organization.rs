@@ -169,13 +169,13 @@ fn note<T>(request: &Request<T>, organization: i64) {
     }
 }
 
-/// The answer of an RPC for the principal that `call` has authenticated, or the status of its refusal.
+/// The answer of an RPC for the principal that `Checks` has authenticated, or the status of its refusal.
 async fn answer<T, A>(
     mut request: Request<T>,
     rpc: impl AsyncFnOnce(Call, T) -> domain::Result<Response<A>>,
 ) -> Result<Response<A>, Status> {
     let Some(principal) = request.extensions_mut().remove::<Arc<Principal>>() else {
-        return Err(status::of(Error::Internal("a call came past `call`".into())));
+        return Err(status::of(Error::Internal("a call came past `Checks`".into())));
     };
     let request_id = request.metadata().get(request_id::HEADER.as_str());
     let request_id = request_id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();

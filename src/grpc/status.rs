@@ -123,8 +123,8 @@ fn plain(code: Code, reason: &str, message: &str) -> Status {
 
 /// A `grpc-timeout` that breaks its grammar, which tonic would ignore.
 pub(super) fn malformed_timeout() -> Status {
-    let message = "grpc-timeout must be 1 to 8 digits and one of H, M, S, m, u, n, and not zero.";
-    plain(Code::InvalidArgument, reason::DEADLINE_MALFORMED, message)
+    let message = format!("grpc-timeout {}", timeout::RULE);
+    plain(Code::InvalidArgument, reason::DEADLINE_MALFORMED, &message)
 }
 
 pub(super) fn unknown_service() -> Status {

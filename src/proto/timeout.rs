@@ -6,6 +6,9 @@ use http::{HeaderMap, HeaderName};
 
 pub const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
 
+/// What a timeout must be, in words for its sender.
+pub const RULE: &str = "must be 1 to 8 digits and one of H, M, S, m, u, n, and not zero.";
+
 /// A timeout that is not 1 to 8 digits and a unit, or is zero, or came twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
@@ -18,6 +21,11 @@ pub fn of(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
         (Some(line), None) => parse(line.as_bytes()).map(Some).ok_or(Malformed),
         _ => Err(Malformed),
     }
+}
+
+/// The time that a call may take: what its caller gives it, and the longest where that is less.
+pub fn within(headers: &HeaderMap, longest: Duration) -> Result<Duration, Malformed> {
+    Ok(of(headers)?.map_or(longest, |asked| asked.min(longest)))
 }
 
 /// What a caller is told whose `call` was too late; with `is_change`, a change was under way.

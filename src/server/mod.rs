@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use axum::{
+    Router,
     body::Body,
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
@@ -135,15 +136,8 @@ pub async fn serve(
     let counted = CallLimits { sources: None, ..call_limits.clone() };
     let in_process = InProcess::new(store.clone(), authenticator.clone(), counted);
     let rest = gateway::router(Arc::new(in_process), request_limits(limits, sources.clone()), cors);
-    let (other_services, health) = grpc::other_services()?;
-    // Not around our own service, which counts its calls itself: a layer costs each call microseconds.
-    let counted = from_fn_with_state((sources.clone(), limits), count_other);
-    let others = other_services.into_axum_router().fallback(grpc::unknown_service).layer(counted);
-    let routes = Routes::from(others).add_service(OrganizationGrpc::new(
-        store.clone(),
-        authenticator.clone(),
-        call_limits,
-    ));
+    let organization = OrganizationGrpc::new(store.clone(), authenticator.clone(), call_limits);
+    let (routes, health) = grpc_routes(organization, sources.clone(), limits)?;
     watch_store(&mut running, &store);
     let used = store.clone();
     running.keep(async move {
@@ -158,7 +152,6 @@ pub async fn serve(
         authenticator.observe().await;
         metrics.render()
     });
-    let routes = routes.prepare().into_axum_router();
     running.accept("grpc", listeners.grpc, routes, Protocol::Http2)?;
     running.accept("http", listeners.http.http, rest, Protocol::Any)?;
     running.accept_operators(listeners.http.ops, render)?;
@@ -168,6 +161,20 @@ pub async fn serve(
     let stopped = running.until_stopped().await;
     store.close().await.context("cannot close the database")?;
     stopped
+}
+
+/// Our service, and beside it health and reflection.
+fn grpc_routes(
+    organization: OrganizationGrpc,
+    sources: Option<Arc<RateLimit<IpAddr>>>,
+    limits: Limits,
+) -> Result<(Router, HealthReporter)> {
+    let (others, health) = grpc::other_services()?;
+    // Not around our own service, which counts its calls itself: a layer costs each call microseconds.
+    let counted = from_fn_with_state((sources, limits), count_other);
+    let others = others.into_axum_router().fallback(grpc::unknown_service).layer(counted);
+    let routes = Routes::from(others).add_service(organization);
+    Ok((routes.prepare().into_axum_router(), health))
 }
 
 fn principal_limits(rates: &RateLimitArgs) -> PrincipalLimits {

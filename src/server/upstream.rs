@@ -111,7 +111,7 @@ impl Upstream {
             let Connection { channel, under_way } = connection.clone();
             async move {
                 let response = channel.oneshot(request).await?;
-                Ok::<_, tonic::transport::Error>(gateway::holding(response, under_way))
+                Ok::<_, tonic::transport::Error>(gateway::keeping(response, under_way))
             }
         }))
     }

@@ -186,17 +186,17 @@ mod tests {
             line(|| {
                 let outer = tracing::info_span!("request", request_id = "a\"b", otel.name = "x");
                 outer.in_scope(|| {
-                    let inner = tracing::info_span!("call", attempt = tracing::field::Empty);
-                    inner.record("attempt", 2);
+                    let inner = tracing::info_span!("call", tries = tracing::field::Empty);
+                    inner.record("tries", 2);
                     inner.in_scope(log);
                 });
             })
         };
-        let members = |line: Value| (line["request_id"].clone(), line["attempt"].clone(), line);
-        let (id, attempt, _) = members(within(|| tracing::info!("x")));
-        assert_eq!((id, attempt), (json!("a\"b"), json!(2)));
-        let (id, attempt, line) = members(within(|| tracing::info!(request_id = "own", "x")));
-        assert_eq!((id, attempt), (json!("own"), json!(2)));
+        let members = |line: Value| (line["request_id"].clone(), line["tries"].clone(), line);
+        let (id, tries, _) = members(within(|| tracing::info!("x")));
+        assert_eq!((id, tries), (json!("a\"b"), json!(2)));
+        let (id, tries, line) = members(within(|| tracing::info!(request_id = "own", "x")));
+        assert_eq!((id, tries), (json!("own"), json!(2)));
         assert_eq!(line.as_object().unwrap().len(), 5, "{line}");
     }
 }

@@ -96,6 +96,19 @@ impl Module {
     }
 }
 
+/// What each module below `src/` names of that crate, however its `use` lines are nested: paths from the room on.
+pub(super) fn named() -> BTreeMap<String, BTreeSet<String>> {
+    let modules = Crate::read(&[], super::rust_files("src")).0;
+    let named = |(path, module): (Path, Module)| {
+        let imported = module.imports.into_values().flatten();
+        (
+            path.join("/"),
+            module.named.into_iter().chain(imported).map(|path| path.join("::")).collect(),
+        )
+    };
+    modules.into_iter().map(named).collect()
+}
+
 fn path_of(root: &[String], file: &str) -> Path {
     let words = file.trim_end_matches(".rs").split('/').map(str::to_owned);
     let mut path: Path = root.iter().cloned().chain(words).collect();

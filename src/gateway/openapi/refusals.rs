@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::edit::{add_enum, operations, set};
+use crate::domain::reason;
 
 const PAGE: &str = include_str!("../../../docs/ERRORS.md");
 /// Bodies that a running service answered: a test writes them (tests/it/api/refusals.rs).
@@ -24,7 +25,8 @@ const OTHERS: (&str, &str) =
     ("default", "The request cannot be served as it is, or not at the moment");
 
 /// The reasons by which a stream of events ends that had begun: no status says them, but the last event.
-const OF_STREAMS: [&str; 3] = ["CONNECTION_AGED", "CREDENTIAL_CHANGED", "SERVICE_STOPPING"];
+const OF_STREAMS: [&str; 3] =
+    [reason::CONNECTION_AGED, reason::CREDENTIAL_CHANGED, reason::SERVICE_STOPPING];
 /// The answer that is such a stream.
 const STREAM: &str =
     "/paths/~1v1~1organizations~1{id}~1events/get/responses/200/content/text~1event-stream";

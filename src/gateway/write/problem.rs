@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
-    domain::fields::ID_MAX,
+    domain::{fields::ID_MAX, reason},
     gateway::write::field_error::{self, FieldError},
     proto::{ERROR_DOMAIN, timeout},
     telemetry::causes,
@@ -89,9 +89,7 @@ impl Problem {
     }
 
     pub(crate) fn malformed_timeout() -> Self {
-        let detail =
-            "Grpc-Timeout must be 1 to 8 digits and one of H, M, S, m, u, n, and not zero.";
-        Self::invalid("DEADLINE_MALFORMED", detail)
+        Self::invalid(reason::DEADLINE_MALFORMED, format!("Grpc-Timeout {}", timeout::RULE))
     }
 
     pub(crate) fn malformed_id() -> Self {
@@ -113,7 +111,7 @@ impl Problem {
     }
 
     pub(crate) fn repeated_header(detail: &'static str) -> Self {
-        Self::invalid("HEADER_REPEATED", detail)
+        Self::invalid(reason::HEADER_REPEATED, detail)
     }
 
     pub(crate) fn missing_host() -> Self {
@@ -169,20 +167,20 @@ impl Problem {
 
     pub(crate) fn invalid_body(errors: Vec<FieldError>) -> Self {
         let detail = "The body is not valid; the errors say which members and why.";
-        Self { errors, ..Self::invalid("INVALID_INPUT", detail) }
+        Self { errors, ..Self::invalid(reason::INVALID_INPUT, detail) }
     }
 
     /// With `is_change`, while a change may have been under way.
     pub(crate) fn deadline_exceeded(is_change: bool) -> Self {
         let (status, detail) = (StatusCode::GATEWAY_TIMEOUT, timeout::passed("request", is_change));
-        Self::new(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", detail)
+        Self::new(status, Code::DeadlineExceeded, reason::DEADLINE_EXCEEDED, detail)
     }
 
     pub(crate) fn rate_limited(wait: Duration) -> Self {
         let detail = "Too many requests come from your address; your request was not carried out. \
             Try again after the time that Retry-After says.";
         let status = StatusCode::TOO_MANY_REQUESTS;
-        Self::new(status, Code::ResourceExhausted, "RATE_LIMITED", detail)
+        Self::new(status, Code::ResourceExhausted, reason::RATE_LIMITED, detail)
             .retrying_after(Some(wait))
     }
 
@@ -192,20 +190,21 @@ impl Problem {
             carried out. Wait until some of it is done, and try again after the time that \
             Retry-After says.";
         let status = StatusCode::TOO_MANY_REQUESTS;
-        Self::new(status, Code::ResourceExhausted, "SHARE_EXHAUSTED", detail).retrying_after(None)
+        Self::new(status, Code::ResourceExhausted, reason::SHARE_EXHAUSTED, detail)
+            .retrying_after(None)
     }
 
     pub(crate) fn panicked() -> Self {
         let detail =
             "The service has failed. Try again; if it happens again, report the request id.";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "INTERNAL", detail)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, reason::INTERNAL, detail)
     }
 }
 
 /// As the service itself refuses, for the gateway's shares of the connections to it.
 pub(crate) fn share_exhausted() -> Status {
     exhausted(
-        "SHARE_EXHAUSTED",
+        reason::SHARE_EXHAUSTED,
         "You have as much under way as one caller may have, so your request was not carried out. \
             Wait until some of it is done, and try again after the time that the answer says.",
     )
@@ -214,7 +213,7 @@ pub(crate) fn share_exhausted() -> Status {
 /// The same where others have the rest.
 pub(crate) fn overloaded() -> Status {
     exhausted(
-        "STORE_OVERLOADED",
+        reason::STORE_OVERLOADED,
         "The service has more to do than it can do in time; your request was not carried out. \
             Try again after the time that the answer says.",
     )
@@ -222,7 +221,7 @@ pub(crate) fn overloaded() -> Status {
 
 pub(crate) fn watches_exhausted() -> Status {
     exhausted(
-        "WATCHES_EXHAUSTED",
+        reason::WATCHES_EXHAUSTED,
         "Too many watches are open: as many as one caller may have, or as many as there may be. \
             Close one, or try again after the time that the answer says, or list the changes.",
     )
@@ -269,7 +268,7 @@ impl Problem {
 
     /// RFC 6750 §3.1: an error code only where a credential was presented.
     fn challenging(self) -> Self {
-        let challenge = if self.reason == "CREDENTIAL_MISSING" {
+        let challenge = if self.reason == reason::CREDENTIAL_MISSING {
             "Bearer realm=\"organizations\""
         } else {
             "Bearer realm=\"organizations\", error=\"invalid_token\""
@@ -311,7 +310,7 @@ impl Problem {
 fn http_status(code: Code, reason: &str, conditional: bool) -> StatusCode {
     match code {
         Code::Aborted if conditional => StatusCode::PRECONDITION_FAILED,
-        Code::InvalidArgument if reason == "IDEMPOTENCY_KEY_REUSED" => {
+        Code::InvalidArgument if reason == reason::IDEMPOTENCY_KEY_REUSED => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         Code::Ok => StatusCode::OK,

@@ -73,7 +73,7 @@ pub(crate) struct Change {
     organization_id: i64,
     /// The version that the change made: 1 for the creation.
     version: i64,
-    /// When.
+    /// When the change was made.
     #[schema(format = DateTime)]
     date: String,
     /// The name of who changed it.

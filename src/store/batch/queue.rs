@@ -3,7 +3,7 @@
 //!
 //! A free worker takes work at once and does not wait for more. Holders are served in turn, so no caller
 //! waits behind all that another has sent. Work that comes while nothing waits and nothing is under way needs no
-//! worker: it is done on its caller's thread. The queue knows no SQL.
+//! worker: its caller claims it. The queue knows no SQL.
 
 #[cfg(test)]
 mod tests;
@@ -109,12 +109,12 @@ impl<W, A> Drop for OrganizationLock<W, A> {
 
 /// Work without a worker is under way until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn<W, A> {
+pub(crate) struct Claim<W, A> {
     queue: Arc<Queue<W, A>>,
     start: Instant,
 }
 
-impl<W, A> Drop for Turn<W, A> {
+impl<W, A> Drop for Claim<W, A> {
     fn drop(&mut self) {
         self.queue.done(1, self.start);
     }
@@ -176,10 +176,10 @@ impl<W, A> Queue<W, A> {
     }
 
     /// The right to do work without a worker, where nothing waits and nothing is under way.
-    pub(crate) fn turn(
+    pub(crate) fn claim(
         self: &Arc<Self>,
         organization: Option<OrganizationId>,
-    ) -> Option<(Turn<W, A>, OrganizationLock<W, A>)> {
+    ) -> Option<(Claim<W, A>, OrganizationLock<W, A>)> {
         let mut state = self.lock();
         let is_locked = organization.is_some_and(|id| state.locked.contains_key(&id));
         if is_locked || state.is_closed || state.under_way > 0 || self.places.taken() > 0 {
@@ -187,8 +187,8 @@ impl<W, A> Queue<W, A> {
         }
         state.under_way += 1;
         state.locked.extend(organization.map(|organization| (organization, Line::default())));
-        let turn = Turn { queue: self.clone(), start: Instant::now() };
-        Some((turn, self.organization_lock(organization)))
+        let claim = Claim { queue: self.clone(), start: Instant::now() };
+        Some((claim, self.organization_lock(organization)))
     }
 
     /// The span of whoever waits for an answer.

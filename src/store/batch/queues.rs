@@ -36,8 +36,8 @@ pub(crate) struct Queues {
     alone: Option<Alone>,
 }
 
-/// For one caller at a time that finds nobody before it: its work is done on its own thread. Those that work for many have
-/// another, which has to be woken, and has to wake the caller.
+/// For one caller at a time that finds nobody before it: its work is a task among the requests. The workers' thread would have
+/// to be woken, and to wake the caller.
 #[derive(Clone, Debug)]
 struct Alone {
     worker: Arc<Mutex<Worker>>,
@@ -128,11 +128,11 @@ impl Queues {
     {
         let Alone { worker, tasks } = self.alone.as_ref()?;
         let worker = worker.clone().try_lock_owned().ok()?;
-        let (turn, lock) = queue.turn(organization)?;
+        let (claim, lock) = queue.claim(organization)?;
         let work = work(worker);
         let work = tasks.spawn(async move {
             let answer = work.await;
-            drop(turn);
+            drop(claim);
             (answer, lock)
         });
         let done = work.instrument(queue.span()).await;

@@ -171,25 +171,25 @@ async fn retries_end_with_the_deadline() {
     let proxy = Proxy::start(database.addr()).await;
     let service = Service::start(database.behind(&proxy)).await;
     proxy.set_for("Late", Fault::Answer(u32::MAX, "40001"));
-    let attempts = || match proxy.fault() {
+    let tries = || match proxy.fault() {
         Fault::Answer(left, _) => u32::MAX - left,
         other => panic!("{other:?}"),
     };
     let mut between = 0;
     // Some of them pass between two retries, also on a slow machine: the pauses are 155 ms in the mean.
     for deadline in [20, 40, 60, 80, 120, 160, 240, 360, 540, 800] {
-        let before = attempts();
+        let before = tries();
         let deadline = format!("{deadline}m");
         let put = service.put(OWN, ADMINISTRATOR, r#"{"name": "Late"}"#);
         let answer = put.header("grpc-timeout", &deadline).send().await;
         // 503: five pauses that were short by chance.
         assert!(matches!(answer.status(), 503 | 504), "{}", answer.text());
-        let at_end = attempts();
+        let at_end = tries();
         between += u32::from(answer.status() == 504 && at_end > before);
         tokio::time::sleep(AFTERWARDS).await;
         // One may have been on its way.
-        let after = attempts() - at_end;
-        assert!(after <= 1, "{after} attempts after the end of {deadline}");
+        let after = tries() - at_end;
+        assert!(after <= 1, "{after} tries after the end of {deadline}");
     }
     assert!(between > 0, "some deadlines passed between two retries");
     proxy.set(Fault::Pass);

@@ -190,7 +190,7 @@ fn simulate_all(seeds: Range<u64>, lie: Option<i64>) -> Result<(), String> {
         seen.failures += one.failures;
     }
     eprintln!(
-        "{} seeds: {} faults, {} attempts failed and were made again",
+        "{} seeds: {} faults, {} tries failed and were made again",
         seeds.count(),
         seen.faults,
         seen.failures

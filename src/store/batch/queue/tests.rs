@@ -136,28 +136,28 @@ fn those_who_gave_up_leave_their_places() {
 #[test]
 fn work_that_finds_nothing_waiting_and_nothing_under_way_needs_no_worker() {
     let queue = queue(100, 8);
-    let turn = |organization| queue.turn(OrganizationId::new(organization));
+    let claim = |organization| queue.claim(OrganizationId::new(organization));
     for organization in [1, 1, 0] {
-        assert!(turn(organization).is_some(), "{organization}");
+        assert!(claim(organization).is_some(), "{organization}");
     }
     let waiting = fill(&queue, &[("a", 1, 1)]);
-    assert!(turn(2).is_none(), "somebody waits");
+    assert!(claim(2).is_none(), "somebody waits");
     let batch = queue.next().now_or_never().flatten().unwrap();
-    assert!(turn(2).is_none(), "a batch is under way");
+    assert!(claim(2).is_none(), "a batch is under way");
     queue.done(batch.len(), Instant::now());
-    assert!(turn(2).is_some());
-    assert!(turn(1).is_none(), "organization 1 is locked");
+    assert!(claim(2).is_some());
+    assert!(claim(1).is_none(), "organization 1 is locked");
     drop((batch, waiting));
 
-    let (own, lock) = turn(1).unwrap();
-    assert!(turn(2).is_none(), "another has its turn");
+    let (own, lock) = claim(1).unwrap();
+    assert!(claim(2).is_none(), "another has it");
     let behind = fill(&queue, &[("a", 1, 2), ("a", 2, 3)]);
     assert_eq!(batches(&queue), [[3]], "organization 1 is locked");
     drop((own, lock));
     assert_eq!(batches(&queue), [[2]]);
     drop(behind);
     queue.close();
-    assert!(turn(3).is_none());
+    assert!(claim(3).is_none());
 }
 
 #[test]
