@@ -164,6 +164,7 @@ tools: $(PYTHON) $(BUF) $(EXAMPLES) $(BROWSER) $(CLIENTS)
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
+	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
 	command -v fiu-run >/dev/null || missing="$$missing fiu-utils"; \
 	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
 	PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || missing="$$missing haproxy"; \

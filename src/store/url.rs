@@ -22,7 +22,7 @@ const FORMS: &str =
     "the URL is neither sqlite://FILE?mode=rwc nor postgres://USER:PASSWORD@HOST/NAME";
 const ESCAPE: &str = "the URL cannot be read; percent-encode the special characters of the user name \
                       and the password: `/` is %2F, `?` is %3F, `#` is %23, `@` is %40, `%` is %25";
-const SEVERAL: &str = "the URL names several hosts, or how one of several is chosen; name one host, and put before \
+const SEVERAL: &str = "the URL or PGHOST names several hosts, or how one of several is chosen; name one host, and put before \
                        the servers what leads to the one that takes writes: HAProxy, or an address that moves with it";
 const SSL_MODES: &str =
     "sslmode of the URL must be disable, allow, prefer, require, verify-ca or verify-full";
@@ -209,7 +209,11 @@ fn check_postgres(text: &str, rest: &str) -> Result<(), String> {
         ));
     }
     // Values of parameters, and bytes that are no UTF-8.
-    text.parse::<PgConnectOptions>().map_err(|_| ESCAPE)?;
+    let postgres = text.parse::<PgConnectOptions>().map_err(|_| ESCAPE)?;
+    // From libpq's variables, where the URL names none.
+    if postgres.get_host().contains(',') {
+        return Err(SEVERAL.to_owned());
+    }
     Ok(())
 }
 

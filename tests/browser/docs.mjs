@@ -57,6 +57,22 @@ function operations(page) {
   }));
 }
 
+// The operations that the page can send, by the ends of their ids; an operation is opened to see it.
+async function executable(page) {
+  const blocks = await page.locator('.opblock').all();
+  const found = [];
+  for (const block of blocks) {
+    if (!(await block.evaluate((one) => one.classList.contains('is-open')))) {
+      await block.locator('.opblock-summary-control').click();
+    }
+    await block.locator('.execute').waitFor({ state: 'attached' });
+    if (await block.locator('.execute').isVisible()) {
+      found.push((await block.getAttribute('id')).split('-').at(-1));
+    }
+  }
+  return found;
+}
+
 // How the page looks, at its start and with a refusal.
 async function look(browser, colorScheme, width) {
   const { page, errors, requests } = await open(browser, colorScheme, width);
@@ -87,7 +103,8 @@ async function attempt(browser) {
   const stored = await send(page, example.replace('Custom Name', 'Typed Name'));
   const errorsUntilStored = errors.slice();
   const refused = await send(page, '{"subscriptionId": "enterprise"}');
-  return { listed, example, refusals, stored, errorsUntilStored, refused, errors, requests };
+  const sendable = await executable(page);
+  return { listed, sendable, example, refusals, stored, errorsUntilStored, refused, errors, requests };
 }
 
 async function looks(browser) {

@@ -40,7 +40,7 @@ pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
     path = "/v1/organizations/{id}/events",
     operation_id = "watchOrganization",
     summary = "Follow the changes of an organization",
-    description = "Server-sent events: each has the version as its id and the change as its data. The stream has no end of its own, so a client that waits for the whole answer, such as the page at /docs, shows nothing.",
+    description = "Server-sent events: each has the version as its id and the change as its data. The stream has no end of its own, so the page at /docs, which would wait for the whole answer, does not ask for it; `curl -N` shows it.",
     tag = "organizations",
     params(
         ("id" = i64, Path, description = "Which organization", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 90),

@@ -27,6 +27,11 @@ pub(super) fn binary_under(wrapper: &[&str]) -> process::Command {
     command
 }
 
+/// Says what a test leaves out because it is not installed: past the runner, which keeps what a passed test prints.
+pub fn not_run(what: &str) {
+    writeln!(std::io::stderr(), "{what} is NOT run: it is not installed").unwrap();
+}
+
 /// Cargo, without what the cargo that runs the tests says of their package: the build script of ring runs
 /// anew when that changes, and most crates would be built again, now and at the next build.
 pub fn cargo() -> process::Command {

@@ -29,7 +29,7 @@ mod yaml;
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
-    command::{Command, cargo, orgd, orgd_to, orgd_with, orgd_with_input},
+    command::{Command, cargo, not_run, orgd, orgd_to, orgd_with, orgd_with_input},
     credential::ending_soon,
     database::{Database, WHOLE},
     documented::{DOCUMENTED_HEADERS, assert_documented_headers, assert_examples},

@@ -320,4 +320,13 @@ fn the_image_has_every_crate_of_the_workspace_and_no_root() {
         has(&format!("\nCOPY {member} {member}\n"));
     }
     has(&format!("for crate in . {}; do", members.join(" ")));
+
+    // The layer of dependencies comes before the first source, so it stays when one changes.
+    let (of_dependencies, of_sources) =
+        dockerfile.split_once("cargo build --locked $BUILD\n").unwrap();
+    let sources = || members.iter().copied().chain(["src", "build.rs", "proto"]);
+    for source in sources() {
+        let copied = |text: &str| text.contains(&format!("\nCOPY {source} "));
+        assert!(!copied(of_dependencies) && copied(of_sources), "{source}");
+    }
 }

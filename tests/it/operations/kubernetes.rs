@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::harness::{documents, documents_of, orgd, texts};
+use crate::harness::{documents, documents_of, not_run, orgd, texts};
 
 const FOLDER: &str = "deploy/kubernetes";
 
@@ -223,7 +223,7 @@ fn the_pages_patches_are_taken_and_trust_nobody_whom_the_policies_let_in_besides
     let kustomize = |folder: &Path| Command::new("kubectl").arg("kustomize").arg(folder).output();
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER);
     if kustomize(&here).is_err() {
-        return eprintln!("kubectl kustomize is NOT run: it is not installed");
+        return not_run("kubectl kustomize");
     }
     let folder = tempfile::TempDir::new().unwrap();
     for file in std::fs::read_dir(&here).unwrap().map(Result::unwrap) {

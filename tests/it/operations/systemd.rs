@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::net::UnixDatagram, path::Path, process::Command};
 
-use crate::harness::{ANY_PORT, Database, PATIENCE, SERVE, Service, orgd_with};
+use crate::harness::{ANY_PORT, Database, PATIENCE, SERVE, Service, not_run, orgd_with};
 
 /// The units, and what each starts.
 const UNITS: [(&str, &str); 2] = [("orgd", "serve"), ("orgd-gateway", "gateway")];
@@ -169,7 +169,7 @@ fn the_units_own_database_is_never_a_new_one_and_gives_way_to_a_file_of_a_url() 
 fn systemd_takes_the_unit_and_finds_little_exposed() {
     let run = |words: &[&str]| Command::new("systemd-analyze").args(words).output();
     if run(&["--version"]).is_err() {
-        return eprintln!("systemd-analyze is NOT run: it is not installed");
+        return not_run("systemd-analyze");
     }
     let folder = tempfile::TempDir::new().unwrap();
     let threshold = format!("--threshold={EXPOSURE_MAX}");

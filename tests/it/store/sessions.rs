@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::harness::{
     ADMINISTRATOR, Cluster, Command, Database, OWN, Proxy, Service, assert_examples, orgd,
-    proxies::Pgbouncer,
+    orgd_with, proxies::Pgbouncer,
 };
 
 /// What a check tries of PostgreSQL that can do all.
@@ -129,6 +129,13 @@ async fn a_check_says_why_orgd_cannot_run() {
     let because = "cannot, because encoding: it is LATIN1, and must be UTF8";
     assert!(check.stdout.contains(because), "{}", check.stdout);
     assert!(check.stderr.contains("orgd cannot run on this database"), "{}", check.stderr);
+    let of_several = [("ORGD_DATABASE_URL", "postgres:///orgd"), ("PGHOST", "one,other")];
+    let several = orgd_with(&of_several, "database check");
+    assert!(
+        several.stdout.contains("several hosts") && !several.stdout.contains("lookup"),
+        "{}",
+        several.stdout
+    );
     let nowhere = orgd("postgres://odd:hunter2@127.0.0.1:1/none", "database check");
     let because =
         "cannot, because server: PostgreSQL at 127.0.0.1:1, database none: connection refused";
@@ -146,6 +153,73 @@ async fn a_check_says_why_orgd_cannot_run() {
     database.execute("ALTER TABLE credentials RENAME COLUMN role TO part").await;
     let check = command(&database, "database check").await;
     assert!(check.stdout.contains("cannot, because statements: it refuses"), "{}", check.stdout);
+}
+
+/// A database that has functions of its own before those of PostgreSQL: what it does is not what it says.
+async fn with_function(name: &str, function: &str) -> Database {
+    let database = Database::postgres().await;
+    database.seed().await;
+    database.execute(&format!("CREATE FUNCTION public.{name} {function}")).await;
+    let connection = database.connect().await;
+    let own = "SELECT format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database()) AS own";
+    let own = Statement::from_string(connection.get_database_backend(), own);
+    let own: String =
+        connection.query_one_raw(own).await.unwrap().unwrap().try_get("", "own").unwrap();
+    database.execute(&own).await;
+    connection.close().await.unwrap();
+    database
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_does_not_believe_what_a_server_says_of_its_limits() {
+    // It reads back as it was set, and is longer than a revocation waits.
+    let set = "(name text, value text, is_local bool) RETURNS text LANGUAGE sql AS $$ \
+        SELECT pg_catalog.set_config(name, CASE WHEN name = 'statement_timeout' THEN '{limit}' ELSE value END, is_local) $$";
+    let says = "; CREATE FUNCTION public.current_setting(name text) RETURNS text LANGUAGE sql AS $$ \
+        SELECT CASE WHEN name = 'statement_timeout' THEN '1s' ELSE pg_catalog.current_setting(name) END $$";
+    for limit in ["2500ms", "9s"] {
+        let set = set.replace("{limit}", limit);
+        let database = with_function("set_config", &format!("{set}{says}")).await;
+        let check = command(&database, "database check").await;
+        let because = "cannot, because revocation: a write that waited was not ended in time";
+        assert!(check.stdout.contains(because), "{limit}: {}", check.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planner_that_takes_no_settings_is_no_obstacle() {
+    let set = "(name text, value text, is_local bool) RETURNS text LANGUAGE plpgsql AS $$ BEGIN \
+        IF name IN ('jit', 'plan_cache_mode') THEN RAISE EXCEPTION 'unknown parameter'; END IF; \
+        RETURN pg_catalog.set_config(name, value, is_local); END $$";
+    let database = with_function("set_config", set).await;
+    let check = command(&database, "database check").await;
+    for said in [
+        "planner: plan_cache_mode cannot be set, and batches are slower, enable_seqscan off, jit cannot be set",
+        "limits: statement_timeout 1s, lock_timeout 1s; of workers: statement_timeout 1s, lock_timeout 250ms",
+        "\ncan run\n",
+    ] {
+        assert!(check.stdout.contains(said), "{said}: {}", check.stdout);
+    }
+    let service = Service::start(database).await;
+    service.until_ready().await;
+    assert_examples(&service).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_tells_how_far_the_databases_clock_is_off() {
+    for (hours, direction) in [(1, "ahead of"), (-1, "behind")] {
+        let clock = format!(
+            "() RETURNS timestamptz LANGUAGE sql AS $$ \
+             SELECT pg_catalog.clock_timestamp() + interval '{hours} hour' $$"
+        );
+        let database = with_function("clock_timestamp", &clock).await;
+        let check = command(&database, "database check").await;
+        let (_, said) = check.stdout.split_once("clock: the database's is ").unwrap();
+        let (found, rest) = said.split_once(" ms ").unwrap();
+        assert!(rest.starts_with(direction), "{said}");
+        // The way to the database and back takes a part of a second.
+        assert!((3_590_000..3_610_000).contains(&found.parse::<u32>().unwrap()), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
