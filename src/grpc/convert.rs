@@ -1,5 +1,8 @@
 //! Between messages and the domain: what a message's shape means, by AIP-134, AIP-161 and AIP-203.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use prost_types::{FieldMask, Timestamp};

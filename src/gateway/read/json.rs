@@ -1,6 +1,9 @@
 //! The JSON of a body, read in one pass without a tree. Ignored members are read too: two layers must never read
 //! one body differently (RFC 7493), so duplicate keys and invalid text are refused everywhere.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};

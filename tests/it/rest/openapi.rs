@@ -239,10 +239,32 @@ fn the_page_of_the_api_names_every_route_rpc_and_parameter() {
 fn bounds_are_the_same_everywhere() {
     assert_eq!(ID_MAX, (1 << 53) - 1);
     let proto = include_str!("../../../proto/organization/v1/organization_service.proto");
-    let page = include_str!("../../../docs/API.md");
-    for (name, text) in [("the proto", proto), ("docs/API.md", page)] {
-        for bound in ["2^53-1".to_owned(), format!("1 to {TEXT_CODE_POINTS_MAX}")] {
-            assert!(text.replace("**", "").contains(&bound), "{name} lacks {bound}");
-        }
+    let api = include_str!("../../../docs/API.md");
+    let errors = include_str!("../../../docs/ERRORS.md");
+    // How often each names the bound of a text: the proto once a field.
+    let texts = [
+        ("the proto", proto, Field::ALL.len()),
+        ("docs/API.md", api, 2),
+        ("docs/ERRORS.md", errors, 1),
+    ];
+    for (name, text, named) in texts {
+        assert!(text.replace("**", "").contains("1 to 2^53-1"), "{name} lacks the largest id");
+        assert_eq!(code_points(text), vec![TEXT_CODE_POINTS_MAX.to_string(); named], "{name}");
     }
+    let one = format!("1 to {TEXT_CODE_POINTS_MAX} code points");
+    assert_eq!(plain(proto).matches(&one).count(), Field::ALL.len(), "the proto has {one}");
+    assert!(plain(api).contains(&one), "docs/API.md lacks {one}");
+}
+
+/// The text in one line, without the marks of comments and of what is bold.
+fn plain(text: &str) -> String {
+    let words = text.split_whitespace().filter(|word| *word != "//");
+    words.collect::<Vec<_>>().join(" ").replace("**", "")
+}
+
+/// The word before each "code points" of a text: how many a value may have.
+fn code_points(text: &str) -> Vec<String> {
+    let text = plain(text);
+    let before = text.match_indices(" code points").map(|(at, _)| text.split_at(at).0);
+    before.filter_map(|before| before.rsplit(' ').next()).map(str::to_owned).collect()
 }
