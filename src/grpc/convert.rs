@@ -84,14 +84,17 @@ pub fn idempotency_key(request_id: &str) -> Result<Option<String>> {
 
 /// The version that an `etag` names. Empty is none; a tag that we never issue matches no version.
 fn etag(etag: &str) -> Option<Etag> {
-    (!etag.is_empty()).then(|| Etag::parse(etag).unwrap_or(Etag::NONE))
+    (!etag.is_empty()).then(|| Etag::parse(etag.trim()).unwrap_or(Etag::NONE))
 }
 
 /// Why an update was refused. Tags that never match are told as what they are: nothing need have changed.
 pub(super) fn refusal(etag: &str, error: Error) -> Error {
     let Error::EtagMismatch { current } = error else { return error };
-    let is_weak = |tag: &str| tag.starts_with("W/");
-    let is_quoted = |tag: &str| tag.len() > 1 && tag.starts_with('"') && tag.ends_with('"');
+    let is_quoted = |tag: &str| {
+        let opaque = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+        opaque.is_some_and(|opaque| !opaque.contains('"'))
+    };
+    let is_weak = |tag: &str| tag.strip_prefix("W/").is_some_and(is_quoted);
     // With `!` the organization has one of the tags, which is no fault of theirs.
     let is_excluding = etag.starts_with('!');
     let tags = || etag.split(',').map(str::trim).filter(|_| !is_excluding);

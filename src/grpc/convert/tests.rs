@@ -156,8 +156,9 @@ fn an_etag_names_a_version_or_none_that_an_organization_can_have() {
         ("3", Some(0)),
         ("'3'", Some(0)),
         ("W/\"3\"", Some(0)),
-        (" \"3\"", Some(0)),
-        ("\"3\"\n", Some(0)),
+        // As in a list of several.
+        (" \"3\"", Some(3)),
+        ("\"3\"\n", Some(3)),
         ("\"\u{663}\"", Some(0)),
         ("*", Some(0)),
         // Of several the condition is met before, and says which one is to be there.
@@ -192,6 +193,14 @@ fn a_refusal_says_which_tags_can_never_match() {
         ("\"3\",", MALFORMED),
         ("\"3\", 5", MALFORMED),
         ("w/\"3\"", MALFORMED),
+        // A quote inside, and what is weak and no tag (RFC 9110 §8.8.3).
+        ("\"3\"5\"", MALFORMED),
+        ("\"\"\"", MALFORMED),
+        ("W/3", MALFORMED),
+        ("W/", MALFORMED),
+        ("W/\"3", MALFORMED),
+        ("W/W/\"3\"", MALFORMED),
+        (" \"3\"", MISMATCH),
         ("W\\\"3\"", MALFORMED),
         ("W/\"3\"", WEAK),
         ("\"3\", W/\"5\"", WEAK),

@@ -286,6 +286,11 @@ fn an_id_is_the_number_of_the_path_and_a_creation_has_none() {
         ("null", 90, DIFFERS),
         ("true", 90, DIFFERS),
         ("[90]", 90, DIFFERS),
+        // As exactly as a float can hold them.
+        ("9007199254740991.0", 9_007_199_254_740_991, ""),
+        ("9007199254740991.0", 9_007_199_254_740_990, DIFFERS),
+        ("90071992547409910e-1", 9_007_199_254_740_991, ""),
+        ("7625096206832527.0", 7_625_096_206_832_527, ""),
         ("{\"id\":90}", 90, DIFFERS),
         // Too large for a whole number, of 64 bits with a sign and without, and for a double to hold exactly.
         ("9223372036854775808", i64::MAX, DIFFERS),
