@@ -1,7 +1,7 @@
 //! Commands of the real binary that end by themselves.
 
 use std::{
-    io::Write,
+    io::{self, Write},
     process::{self, Stdio},
 };
 
@@ -29,7 +29,8 @@ pub(super) fn binary_under(wrapper: &[&str]) -> process::Command {
 
 /// Says what a test leaves out because it is not installed: past the runner, which keeps what a passed test prints.
 pub fn not_run(what: &str) {
-    writeln!(std::io::stderr(), "{what} is NOT run: it is not installed").unwrap();
+    let mut stderr = io::stderr();
+    writeln!(stderr, "{what} is NOT run: it is not installed").unwrap();
 }
 
 /// Cargo, without what the cargo that runs the tests says of their package: the build script of ring runs
