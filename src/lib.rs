@@ -13,6 +13,7 @@
 
 pub mod app;
 pub mod auth;
+mod certificate;
 pub mod cli;
 pub mod config;
 pub mod gateway;

@@ -116,9 +116,9 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("rate_limit.rs", &["tonic", "axum", "crate::domain", "crate::grpc", "crate::gateway"]),
 ];
 
-/// The table of an organization's fields and that of the reasons of refusals, which need nothing else: both ends of the wire
-/// use them, as a name would else stand once more in each.
-const TABLES: [&str; 2] = ["domain::fields", "domain::reason"];
+/// The table of an organization's fields, that of the reasons of refusals, and how much of a credential's id a log line
+/// has. They need nothing else: both ends of the wire use them, as a name would else stand once more in each.
+const TABLES: [&str; 3] = ["domain::fields", "domain::reason", "domain::SHORT_ID_LETTERS"];
 
 /// Words that only some files of the service and of `domain` may have: what the architecture's invariants say.
 const ONLY_IN: [(&str, &[&str]); 7] = [

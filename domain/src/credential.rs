@@ -11,8 +11,8 @@ use super::{OrganizationId, Role};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CredentialDigest(pub [u8; 32]);
 
-/// Enough to tell a company's credentials apart.
-const SHORT_ID_BYTES: usize = 6;
+/// Enough of an id to tell a company's credentials apart.
+pub const SHORT_ID_LETTERS: usize = 12;
 
 fn hexadecimal(bytes: &[u8]) -> String {
     let digit = |half| char::from_digit(u32::from(half), 16);
@@ -29,7 +29,7 @@ impl CredentialDigest {
     /// The start of the id, as people see it.
     #[must_use]
     pub fn short_id(&self) -> String {
-        hexadecimal(self.0.get(..SHORT_ID_BYTES).unwrap_or_default())
+        hexadecimal(self.0.get(..SHORT_ID_LETTERS / 2).unwrap_or_default())
     }
 }
 

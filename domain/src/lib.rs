@@ -20,7 +20,8 @@ mod text;
 pub use change::{ChangeEntry, FieldChange, Values};
 pub use condition::EtagCondition;
 pub use credential::{
-    Credential, CredentialDigest, CredentialKind, CredentialState, StoredCredential,
+    Credential, CredentialDigest, CredentialKind, CredentialState, SHORT_ID_LETTERS,
+    StoredCredential,
 };
 pub use error::{Cause, Error, Result, Violation, reason};
 pub use fields::{Change, Field, Fields, TEXT_CODE_POINTS_MAX};

@@ -121,7 +121,8 @@ impl Caller {
 
     /// Whether the service takes the caller's credential. Costs nothing: another call counts the request.
     pub(super) async fn authenticate(&self) -> Result<(), Status> {
-        is_known(self.read(v1::WhoAmIRequest {}, |api, request| api.who_am_i(request)).await)
+        let answer = self.read(v1::WhoAmIRequest {}, |api, request| api.who_am_i(request)).await;
+        accepted(answer).map(drop)
     }
 
     /// Makes a call, and retries it if its connection failed. `is_harmless`: it changes nothing or has an
@@ -158,7 +159,7 @@ impl Caller {
         let left = self.context.deadline.saturating_duration_since(Instant::now());
         // The grammar of grpc-timeout has no zero. The service finds one nanosecond exceeded.
         request.set_timeout(left.max(Duration::from_nanos(1)));
-        // For the service in this process.
+        // Whoever finds out who the caller is notes it: the service in this process, or the caller's share.
         request.extensions_mut().insert(self.context.record.clone());
         // For the caller's share of the connections, where the service is another process.
         if let Some(source) = self.context.source {
@@ -188,11 +189,11 @@ impl Caller {
     }
 }
 
-/// UNIMPLEMENTED counts as accepted: an older service has no `WhoAmI`, and says so only after it has accepted
-/// the credential.
-pub(super) fn is_known(answer: Result<v1::Caller, Status>) -> Result<(), Status> {
+/// The caller, if the service accepts its credential. None where it says UNIMPLEMENTED: an older service has no
+/// `WhoAmI`, and says so only after it has accepted the credential.
+pub(super) fn accepted(answer: Result<v1::Caller, Status>) -> Result<Option<v1::Caller>, Status> {
     match answer {
-        Err(status) if status.code() != Code::Unimplemented => Err(status),
-        _ => Ok(()),
+        Err(status) if status.code() == Code::Unimplemented => Ok(None),
+        answer => answer.map(Some),
     }
 }

@@ -20,12 +20,13 @@ use tonic::{Code, Status, body::Body, metadata::MetadataMap};
 use tower::ServiceExt;
 
 use crate::{
-    gateway::{client::is_known, remote::Transport, write::problem},
+    domain::SHORT_ID_LETTERS,
+    gateway::{client::accepted, remote::Transport, write::problem},
     proto::{
         COUNTED, timeout as grpc_timeout,
         v1::{self, organization_service_client::OrganizationServiceClient},
     },
-    telemetry::metrics::OpenWatch,
+    telemetry::{RequestRecord, metrics::OpenWatch},
 };
 
 /// The call that is answered by a stream.
@@ -51,8 +52,8 @@ enum Holder {
 struct Callers {
     calls: Shares<Holder>,
     streams: Shares<Holder>,
-    /// Credentials that the service has taken.
-    known: Cache<Digest, ()>,
+    /// Credentials that the service has taken, and whose they are, where it says that.
+    known: Cache<Digest, Option<Arc<v1::Caller>>>,
     key: RandomState,
 }
 
@@ -106,10 +107,12 @@ impl Callers {
         let digest = self.digest(&head.headers);
         let holder = match digest {
             Some(digest) => {
-                if self.known.get(&digest).await.is_none() {
-                    // Boxed: else the future of every call would have the size of this rare case.
-                    Box::pin(self.introduce(transport.clone(), &head)).await?;
-                    self.known.insert(digest, ()).await;
+                let caller = self.caller(digest, &transport, &head).await?;
+                if let (Some(caller), Some(record)) =
+                    (caller, head.extensions.get::<RequestRecord>())
+                {
+                    let short_id = caller.credential_id.get(..SHORT_ID_LETTERS);
+                    record.set_caller(caller.subject.as_str().into(), short_id.map(str::to_owned));
                 }
                 Holder::Credential(digest)
             }
@@ -129,16 +132,36 @@ impl Callers {
         Ok(keeping(response, place))
     }
 
+    /// Whose a credential is, once the service has taken it.
+    async fn caller(
+        &self,
+        digest: Digest,
+        transport: &Transport,
+        head: &Parts,
+    ) -> Result<Option<Arc<v1::Caller>>, Status> {
+        if let Some(caller) = self.known.get(&digest).await {
+            return Ok(caller);
+        }
+        // Boxed: else the future of every call would have the size of this rare case.
+        let caller = Box::pin(self.introduce(transport.clone(), head)).await?;
+        self.known.insert(digest, caller.clone()).await;
+        Ok(caller)
+    }
+
     /// Asks the service whether it accepts a credential. This is a short call of its own: the caller's call
     /// may be long, and would count against its network's share all the time.
-    async fn introduce(&self, transport: Transport, head: &Parts) -> Result<(), Status> {
+    async fn introduce(
+        &self,
+        transport: Transport,
+        head: &Parts,
+    ) -> Result<Option<Arc<v1::Caller>>, Status> {
         let _place = self.call_place(&network(head), head).await?;
         let mut request = tonic::Request::new(v1::WhoAmIRequest {});
         *request.metadata_mut() = MetadataMap::from_headers(head.headers.clone());
         // Costs no token. The caller's own call, which may be a `WhoAmI` as well, is counted.
         request.metadata_mut().remove(COUNTED);
         let answer = OrganizationServiceClient::new(transport).who_am_i(request).await;
-        is_known(answer.map(tonic::Response::into_inner))
+        Ok(accepted(answer.map(tonic::Response::into_inner))?.map(Arc::new))
     }
 
     fn digest(&self, headers: &HeaderMap) -> Option<Digest> {

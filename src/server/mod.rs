@@ -156,7 +156,7 @@ pub async fn serve(
     running.accept("http", listeners.http.http, rest, Protocol::Any)?;
     running.accept_operators(listeners.http.ops, render)?;
     tracing::info!(
-        grpc = %addresses.grpc, http = %addresses.http, ops = %addresses.ops, tls, "listening"
+        grpc = %addresses.grpc, http = %addresses.http, tls, ops = %addresses.ops, ops_tls = false, "listening"
     );
     let stopped = running.until_stopped().await;
     store.close().await.context("cannot close the database")?;
@@ -248,7 +248,7 @@ pub async fn serve_gateway(
     running.keep(housekeeping(metrics.clone(), running.budget(), sources, no_principals));
     running.accept("http", listeners.http, rest, Protocol::Any)?;
     running.accept_operators(listeners.ops, get(async move || metrics.render()))?;
-    tracing::info!(%http, %ops, tls, "listening");
+    tracing::info!(%http, tls, %ops, ops_tls = false, "listening");
     running.until_stopped().await
 }
 

@@ -3,7 +3,13 @@
 use std::{io, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use axum::{Router, routing::MethodRouter};
+use axum::{
+    Router,
+    http::{HeaderValue, header::CACHE_CONTROL},
+    middleware::map_response,
+    response::Response,
+    routing::MethodRouter,
+};
 use orgd_listener::{Budget, ListenerContext, Protocol, Stages, Tls, accept_loop};
 use tokio::{
     net::TcpListener,
@@ -151,7 +157,13 @@ impl Running {
         listener: TcpListener,
         metrics: MethodRouter,
     ) -> Result<()> {
-        let router = self.readiness.router().route("/metrics", metrics);
+        // What it answers is true for a moment, its refusals too.
+        let router = self.readiness.router().route("/metrics", metrics).layer(map_response(
+            async |mut answer: Response| {
+                answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                answer
+            },
+        ));
         let mut context = self.context("ops", router, Protocol::Any);
         context.stages.stop = self.ops_stop.clone();
         // Prometheus and those who ask for readiness come without a proxy.

@@ -7,8 +7,10 @@ use std::{
 };
 
 use http::{Uri, uri::Authority};
-use tokio_rustls::rustls::{self, CertificateError, OtherError};
+use tokio_rustls::rustls;
 use tonic::{Status, TimeoutExpired};
+
+use crate::certificate::Fault;
 
 const NO_ANSWER: &str = "no answer in time";
 
@@ -95,22 +97,22 @@ impl Cause<'_> {
                 self.authority
             );
         };
-        match error {
-            // A CA of the same name with another key leads to a bad signature.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+        match Fault::of(error) {
+            Fault::Untrusted => {
                 format!("its certificate is not signed by a CA that is trusted; set {ca}")
             }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!("its certificate is for another host name; set {uri}")
+            Fault::OtherName => format!("its certificate is for another host name; set {uri}"),
+            Fault::Expired => "its certificate has expired".to_owned(),
+            Fault::NotYetValid => {
+                "its certificate is not valid yet; compare its clock with this one's".to_owned()
             }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "its certificate has expired".to_owned()
-            }
-            CertificateError::Other(error) if is_of_ca(error) => format!(
+            Fault::OfCa => format!(
                 "its certificate is a CA's own, which no client takes from a service; give the \
                  service one that the CA has signed, and set {ca} to the CA's"
             ),
-            error => format!("its certificate cannot be accepted ({error}); set {ca}"),
+            Fault::Other(said) => {
+                format!("its certificate cannot be accepted ({said}); give the service another")
+            }
         }
     }
 
@@ -126,10 +128,4 @@ impl Cause<'_> {
     fn of_stranger(&self) -> String {
         format!("what answers there is no gRPC listener of orgd; set {}", self.flags.uri)
     }
-}
-
-/// Whether a service has a CA's own certificate, as `openssl req -x509` makes one. The error's type is of a crate
-/// that rustls does not hand on.
-fn is_of_ca(error: &OtherError) -> bool {
-    error.to_string() == "CaUsedAsEndEntity"
 }

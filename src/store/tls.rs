@@ -10,7 +10,9 @@ use sea_orm::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio_rustls::rustls::{self, CertificateError};
+use tokio_rustls::rustls;
+
+use crate::certificate::Fault;
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
@@ -65,28 +67,29 @@ pub(super) fn words(error: &io::Error) -> Option<String> {
     let rustls::Error::InvalidCertificate(error) = error else {
         return Some(format!("TLS: {error}"));
     };
-    Some(match error {
-        // A CA of the same name with another key leads to a bad signature.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+    Some(match Fault::of(error) {
+        Fault::Untrusted => {
             "its certificate is not signed by a CA that is trusted; set sslrootcert in the URL to the file of \
              the CA that signed it"
                 .to_owned()
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+        Fault::OtherName => {
             "its certificate is for another host name; name the host in the URL as the certificate does, or \
              give the server one for this name"
                 .to_owned()
         }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "its certificate has expired; give the server a new one".to_owned()
+        Fault::Expired => "its certificate has expired; give the server a new one".to_owned(),
+        Fault::NotYetValid => {
+            "its certificate is not valid yet; compare the server's clock with this one's".to_owned()
         }
-        // The error's type is of a crate that rustls does not hand on.
-        CertificateError::Other(error) if error.to_string() == "CaUsedAsEndEntity" => {
+        Fault::OfCa => {
             "its certificate is a CA's own, which no client takes from a server; give the server one that the \
              CA has signed"
                 .to_owned()
         }
-        error => format!("its certificate cannot be accepted ({error}); give the server another"),
+        Fault::Other(said) => {
+            format!("its certificate cannot be accepted ({said}); give the server another")
+        }
     })
 }
 

@@ -29,6 +29,8 @@ const TABLES: &str =
 const PASSWORDS: &str = "the password is that of the URL, else PGPASSWORD, else of the first line \
     HOST:PORT:DATABASE:USER:PASSWORD that fits in the file of PGPASSFILE or ~/.pgpass (HOST as the URL has it; the \
     file with mode 0600, or it does not count)";
+/// A call has no time to look for a reason. Readiness looks for it, and says it once.
+const SEARCHED: &str = "if that goes on, \"readiness has changed\" in the log says where and why";
 /// Who lacks the right to this one has been granted nothing yet.
 const STEPS: &str = "seaql_migrations";
 
@@ -80,6 +82,7 @@ impl fmt::Display for Trouble {
         match &self.kind {
             Kind::Right(object) => write!(formatter, "; {}", object.granted(role)),
             Kind::Password => write!(formatter, "; {PASSWORDS}"),
+            Kind::Silence if self.place.is_none() => write!(formatter, "; {SEARCHED}"),
             _ => Ok(()),
         }
     }

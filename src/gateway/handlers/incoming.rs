@@ -10,7 +10,7 @@ use axum::{
 use tokio::task::yield_now;
 
 use crate::gateway::{
-    client::{Api, Caller, is_known},
+    client::{Api, Caller, accepted},
     context::{RequestContext, RequestLimits},
     write::problem::Problem,
 };
@@ -64,7 +64,7 @@ pub(crate) async fn authenticated_first<T>(
     };
     if read.is_err() {
         // Counts the request, which makes no other call.
-        is_known(Box::pin(caller.who_am_i()).await)?;
+        accepted(Box::pin(caller.who_am_i()).await)?;
     }
     read
 }

@@ -1,9 +1,12 @@
 //! `orgd demo`: its lines, pasted into a shell as a reader would, answer as docs/API.md says.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     process::{Command, Stdio},
 };
+
+use serde_json::Value;
 
 use crate::harness::{
     ADMINISTRATOR, ANY_PORT, DOCUMENTED_HEADERS, LOGGED, Request, Service, python,
@@ -40,6 +43,61 @@ async fn the_printed_curl_lines_answer_as_documented() {
 
     demo.signal("INT");
     assert!(demo.ended().await.success());
+}
+
+/// The commands of README's example and what each prints there.
+fn of_readme() -> Vec<(String, String)> {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let blocks = readme.split("```").skip(1).step_by(2).filter_map(|block| {
+        let (command, printed) = block.strip_prefix("console\n$ ")?.split_once('\n')?;
+        let is_of_example = command.starts_with("curl") || command.starts_with("grpcurl");
+        is_of_example.then(|| (command.to_owned(), printed.to_owned()))
+    });
+    blocks.collect()
+}
+
+/// The same without what differs from one run to the next: the values of these names.
+fn without_values(text: &str) -> String {
+    let mut text = text.replace('\r', "").trim_end().to_owned();
+    for before in [
+        "X-Request-Id: ",
+        "Date: ",
+        "\"requestId\":\"",
+        "\"dateCreated\":\"",
+        "\"dateModified\":\"",
+    ] {
+        let end = |rest: &str| rest.find(['\n', '"']).unwrap_or(rest.len());
+        let parts: Vec<_> = text.split(before).collect();
+        let others = parts[1..].iter().map(|rest| rest.get(end(rest)..).unwrap_or_default());
+        text = parts[..1].iter().copied().chain(others).collect::<Vec<_>>().join(before);
+    }
+    text
+}
+
+#[tokio::test]
+async fn following_the_readme_prints_what_it_says() {
+    let words = ["demo", "--grpc-addr", ANY_PORT, "--http-addr", ANY_PORT, "--ops-addr", ANY_PORT];
+    let mut demo = Service::spawn(&words, &[LOGGED]);
+    // Once the last line of the banner is there, it is ready.
+    demo.stdout().lines().map(Result::unwrap).find(|line| line.contains("readyz")).unwrap();
+    let [first, refused, grpc] = of_readme().try_into().unwrap();
+    for (command, printed) in [first, refused] {
+        let command = command.replace("127.0.0.1:8080", &demo.http_addr().to_string());
+        let output = Command::new("sh").args(["-c", &format!("{command} -s")]).output().unwrap();
+        let answer = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(without_values(&answer), without_values(&printed), "{command}");
+    }
+    // grpcurl is in no registry of packages here: another client sends what the line says.
+    let (command, printed) = grpc;
+    assert!(command.ends_with(" 127.0.0.1:50051 organization.v1.OrganizationService/Update"));
+    let message = command.split('\'').find(|word| word.starts_with('{')).unwrap();
+    let (_, token) = command.split_once("Bearer ").unwrap();
+    let token = token.split('\'').next().unwrap();
+    let answer = python("Update", demo.grpc_addr(), token, message);
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    let same = [&answer, &printed].map(|value| without_values(&value.to_string()));
+    assert_eq!(same[0], same[1]);
 }
 
 /// As somebody sees it who starts it for the first time.

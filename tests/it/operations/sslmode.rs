@@ -37,6 +37,7 @@ async fn who_is_trusted_is_connected_to_and_others_are_refused_with_what_to_do()
         (OVER_TLS, "127.0.0.1", "sslmode=prefer&sslrootcert=STRANGER"),
         (OVER_TLS, "127.0.0.1", ""),
         (IN_PLAIN_TEXT, "127.0.0.1", "sslmode=disable"),
+        (IN_PLAIN_TEXT, "127.0.0.1", "sslmode=allow"),
         (IN_PLAIN_TEXT, "127.0.0.1", "sslmode=disable&sslrootcert=NONE"),
     ] {
         let found = check(&server.url(role, host, query));
@@ -52,6 +53,7 @@ async fn who_is_trusted_is_connected_to_and_others_are_refused_with_what_to_do()
         (OVER_TLS, "localhost", "sslmode=verify-full&sslrootcert=NONE", NO_FILE),
         (OVER_TLS, "localhost", "sslmode=verify-ca&ssl-root-cert=EMPTY", NO_FILE),
         (OVER_TLS, "localhost", "sslmode=disable", "no encryption"),
+        (OVER_TLS, "localhost", "sslmode=allow", "no encryption"),
         (IN_PLAIN_TEXT, "localhost", "sslmode=require", "SSL encryption"),
         (IN_PLAIN_TEXT, "localhost", "", "SSL encryption"),
     ] {
@@ -82,7 +84,7 @@ async fn a_server_without_tls_is_connected_to_only_where_that_is_allowed() {
     let cluster = Cluster::start(&[]);
     let url = |query: &str| format!("{}/postgres?{query}", cluster.url);
     assert_eq!(orgd(&url("sslmode=disable"), "migrate").code, 0);
-    for query in ["sslmode=prefer", "sslmode=disable", ""] {
+    for query in ["sslmode=prefer", "sslmode=allow", "sslmode=disable", ""] {
         assert_eq!(check(&url(query)).code, 0, "{query}");
     }
     for query in ["sslmode=require", "sslmode=verify-ca", "sslmode=verify-full"] {
@@ -96,7 +98,7 @@ async fn a_server_without_tls_is_connected_to_only_where_that_is_allowed() {
 fn the_page_says_what_each_sslmode_does() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md");
     let page = fs::read_to_string(page).unwrap();
-    for mode in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
+    for mode in ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] {
         assert!(page.lines().any(|line| line.starts_with(&format!("  | `{mode}`"))), "{mode}");
     }
     for said in [NO_CA, NO_NAME, NO_TLS] {

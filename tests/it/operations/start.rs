@@ -18,6 +18,12 @@ fn line(service: &Service, message: &str) -> Value {
     found
 }
 
+/// Whether the listeners for clients speak TLS, and whether the operators' does.
+fn tls(service: &Service) -> [bool; 2] {
+    let line = line(service, "listening");
+    ["tls", "ops_tls"].map(|key| line[key].as_bool().unwrap())
+}
+
 #[tokio::test]
 async fn a_service_says_its_version_database_and_addresses_and_how_to_let_somebody_in() {
     for database in Database::of_each_kind().await {
@@ -36,7 +42,7 @@ async fn a_service_says_its_version_database_and_addresses_and_how_to_let_somebo
             let name = place["database"].as_str().unwrap();
             assert!(database.url().contains(&format!("/{name}")), "{place}");
         }
-        assert_eq!(line(&service, "listening")["tls"], false);
+        assert_eq!(tls(&service), [false, false]);
         line(&service, NOBODY);
         drop(service);
 
@@ -76,5 +82,25 @@ async fn a_gateway_says_its_version_its_service_and_its_addresses() {
     let gateway = Service::spawn(&words, &[]);
     assert_eq!(line(&gateway, "orgd starts")["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(line(&gateway, "upstream")["uri"], format!("{upstream}/"));
-    assert_eq!(line(&gateway, "listening")["tls"], false);
+    assert_eq!(tls(&gateway), [false, false]);
+}
+
+#[tokio::test]
+async fn where_there_is_a_certificate_the_operators_listener_still_says_that_it_has_none() {
+    let folder = TempDir::new().unwrap();
+    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let [cert, key] = [("cert", signed.cert.pem()), ("key", signed.signing_key.serialize_pem())]
+        .map(|(name, pem)| {
+            let file = folder.path().join(name);
+            std::fs::write(&file, pem).unwrap();
+            file.display().to_string()
+        });
+    let settings = [("ORGD_TLS_CERT", cert.as_str()), ("ORGD_TLS_KEY", key.as_str())];
+    let service = Service::over_sqlite(&settings).await;
+    assert_eq!(tls(&service), [true, false]);
+    // In plain text.
+    let ready = service.get_ops("/readyz").await;
+    assert_eq!((ready.status(), ready.header("cache-control")), (200, Some("no-store")));
+    let refused = service.get_ops("/nothing").await;
+    assert_eq!((refused.status(), refused.header("cache-control")), (404, Some("no-store")));
 }

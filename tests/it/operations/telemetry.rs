@@ -41,6 +41,30 @@ fn get(id: i64) -> tonic::Request<GetOrganizationRequest> {
     authorized(USER, GetOrganizationRequest { id, ..GetOrganizationRequest::default() })
 }
 
+/// A gateway learns whose a credential is when the service has taken it.
+#[tokio::test]
+async fn a_gateways_lines_name_the_caller_as_the_services_do() {
+    let service = Service::over_sqlite(&[]).await;
+    let gateway = Service::start_gateway(&service).await;
+    assert_eq!(put(&gateway, OWN, "first").await, 200);
+    assert_eq!(put(&gateway, FOREIGN, "second").await, 403);
+    assert_eq!(gateway.request("PUT", "/v1/organizations/90").send().await.status(), 401);
+    let of_gateway = lines(&gateway, "orgd::request", 3).await;
+    assert_eq!(of_gateway[0]["subject"], "test-user");
+    assert_eq!(
+        (&of_gateway[2]["subject"], &of_gateway[2]["credential"]),
+        (&Value::Null, &Value::Null)
+    );
+    let of_service = lines(&service, "orgd::request", 2).await;
+    for line in &of_gateway[..2] {
+        let same = of_service.iter().filter(|same| same["request_id"] == line["request_id"]);
+        let is_named = |same: &Value| {
+            ["subject", "credential", "client"].iter().all(|key| same[key] == line[key])
+        };
+        assert!(same.clone().count() > 0 && same.clone().all(is_named), "{line}: {of_service:?}");
+    }
+}
+
 #[tokio::test]
 async fn every_request_has_one_line_and_no_secret() {
     on_both_databases(async |service| {

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, PKCS_ED25519};
 use tempfile::TempDir;
 
 use crate::harness::{ADMINISTRATOR, ANY_PORT, Command, Database, Service, orgd_with};
@@ -13,10 +13,13 @@ fn certificate(folder: &TempDir, host: &str) -> [String; 2] {
 }
 
 fn certificate_with(folder: &TempDir, host: &str, is_ca: IsCa) -> [String; 2] {
+    certificate_of(folder, host, is_ca, &KeyPair::generate().unwrap())
+}
+
+fn certificate_of(folder: &TempDir, host: &str, is_ca: IsCa, signing_key: &KeyPair) -> [String; 2] {
     let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
     params.is_ca = is_ca;
-    let signing_key = KeyPair::generate().unwrap();
-    let cert = params.self_signed(&signing_key).unwrap();
+    let cert = params.self_signed(signing_key).unwrap();
     let folder = tempfile::tempdir_in(folder).unwrap().keep();
     let file = |name: &str, text: String| {
         let path = folder.join(name);
@@ -42,6 +45,8 @@ fn list(variables: &[(&str, &str)]) -> Command {
 async fn each_failure_to_reach_a_service_names_its_address_and_its_cause() {
     let folder = TempDir::new().unwrap();
     let [own, other] = ["localhost", "localhost"].map(|host| certificate(&folder, host));
+    let other_kind = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let other_kind = certificate_of(&folder, "localhost", IsCa::NoCa, &other_kind);
     let (plain, tls) = (Service::over_sqlite(&[]).await, over_tls(&own).await);
     // As `openssl req -x509` makes one.
     let of_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -72,6 +77,7 @@ async fn each_failure_to_reach_a_service_names_its_address_and_its_cause() {
         (format!("http://{tls_addr}"), "", 6, format!("{no_answer} https://{tls_addr}")),
         (format!("https://{grpc}"), &own[0], 1, format!("{no_tls} http://{grpc}")),
         (format!("https://localhost:{port}"), &other[0], 1, no_ca.to_owned()),
+        (format!("https://localhost:{port}"), &other_kind[0], 1, no_ca.to_owned()),
         (
             format!("https://{tls_addr}"),
             &own[0],
