@@ -29,7 +29,7 @@ pub(super) async fn run(listen: ListenArgs, auth: AuthArgs, serving: ServingArgs
             "the demo's tokens are public, so it listens on loopback only; {addr} is not"
         );
     }
-    let listeners = Listeners::bind(&listen).await?;
+    let listeners = Listeners::bind(&listen)?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let file = folder.path().join("demo.db");
     let Some(file) = file.to_str() else { bail!("the temporary folder's name is not Unicode") };

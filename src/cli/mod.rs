@@ -220,7 +220,7 @@ impl Command {
                 contradictions::of_pool(&pool, &serving)?;
                 start::version();
                 start::database(&database.url()?);
-                let listeners = Listeners::bind(&listen).await?;
+                let listeners = Listeners::bind(&listen)?;
                 let store = open_for_many(&database, &pool).await?;
                 start::credentials(&store).await;
                 server::serve(listeners, store, auth, serving).await?;
@@ -230,7 +230,7 @@ impl Command {
                 contradictions::of_serving(&serving)?;
                 start::version();
                 start::upstream(&upstream.upstream);
-                let listeners = HttpListeners::bind(&listen).await?;
+                let listeners = HttpListeners::bind(&listen)?;
                 server::serve_gateway(listeners, upstream, serving).await?;
             }
             Self::Config(args) if args.page => output::text(&config::page(&settings.command)?)?,

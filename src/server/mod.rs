@@ -8,6 +8,7 @@ mod unreachable;
 mod upstream;
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -24,7 +25,7 @@ use axum::{
 };
 use orgd_listener::{Budget, Protocol};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     time::{MissedTickBehavior, interval},
 };
 use tonic::service::Routes;
@@ -56,6 +57,10 @@ use crate::{
 /// Bytes that a gRPC message may have beyond the limit of a REST body: for mask, id, etag and key.
 const MESSAGE_EXTRA_BYTES_MAX: usize = 1024;
 
+/// Connections that the kernel keeps until they are accepted; fewer where `net.core.somaxconn` is less. With the
+/// usual 128 the clients of a burst have to try again, after a second and then after three.
+const BACKLOG: u32 = 4096;
+
 pub struct HttpListeners {
     http: TcpListener,
     ops: TcpListener,
@@ -75,19 +80,19 @@ pub struct Addresses {
 }
 
 impl HttpListeners {
-    pub async fn bind(args: &HttpListenArgs) -> Result<Self> {
+    pub fn bind(args: &HttpListenArgs) -> Result<Self> {
         Ok(Self {
-            http: bind("--http-addr", args.http_addr).await?,
-            ops: bind("--ops-addr", args.ops.ops_addr).await?,
+            http: bind("--http-addr", args.http_addr)?,
+            ops: bind("--ops-addr", args.ops.ops_addr)?,
         })
     }
 }
 
 impl Listeners {
-    pub async fn bind(args: &ListenArgs) -> Result<Self> {
+    pub fn bind(args: &ListenArgs) -> Result<Self> {
         Ok(Self {
-            grpc: bind("--grpc-addr", args.grpc_addr).await?,
-            http: HttpListeners::bind(&args.http).await?,
+            grpc: bind("--grpc-addr", args.grpc_addr)?,
+            http: HttpListeners::bind(&args.http)?,
         })
     }
 
@@ -100,8 +105,16 @@ impl Listeners {
     }
 }
 
-async fn bind(flag: &str, addr: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr} ({flag})"))
+fn bind(flag: &str, addr: SocketAddr) -> Result<TcpListener> {
+    listen(addr).with_context(|| format!("cannot listen on {addr} ({flag})"))
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Else the address stays taken for a minute after a service that had connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves both APIs over a store until a signal, then drains.

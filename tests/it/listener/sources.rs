@@ -44,6 +44,23 @@ async fn closed(service: &Service, reason: &str) -> u32 {
     value.unwrap().parse().unwrap()
 }
 
+/// No client of it has to try again.
+#[tokio::test]
+async fn a_burst_of_connections_waits_until_each_is_accepted() {
+    let kernels = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let count = kernels.trim().parse::<usize>().unwrap().min(2000);
+    let service = Service::over_sqlite(&[]).await;
+    // Nothing is accepted meanwhile.
+    service.signal("STOP");
+    let mut streams = Vec::new();
+    for number in 0..count {
+        let connected = timeout(PATIENCE, connect(&service, HOME)).await;
+        streams.push(connected.unwrap_or_else(|_| panic!("{number} of {count} are connected")));
+    }
+    service.signal("CONT");
+    assert!(is_answered(streams.last_mut().unwrap()).await);
+}
+
 #[tokio::test]
 async fn an_address_over_its_share_loses_the_connection_that_is_idle_for_longest() {
     let service =
