@@ -97,7 +97,8 @@ impl Renewal {
             // A new one, whose settings differ.
             let worker = workers.acquire().await?;
             let unfit = settings.unfit(&mut connection).await;
-            drop(worker);
+            // Its socket is this runtime's: on the workers' thread each answer would come by way of another thread.
+            worker.close().await?;
             unfit
         };
         match found.await {
