@@ -46,7 +46,7 @@ const PUT: Key<'_> = ("orgd-put-postgres", 64);
 const PEER: Key<'_> = ("peer-put", 64);
 
 /// What is divided, by what, and what must come out.
-const RATIOS: [(&str, Metric, Key<'_>, Key<'_>, Bound); 11] = [
+const RATIOS: [(&str, Metric, Key<'_>, Key<'_>, Bound); 13] = [
     ("PUT, PostgreSQL, 64: requests/s ÷ peer", RATE, PUT, PEER, AtLeast(4.0)),
     ("PUT, PostgreSQL, 64: requests/s ÷ pgbench", RATE, PUT, ("pgbench", 64), AtLeast(1.2)),
     ("PUT, PostgreSQL, 64: service CPU ÷ peer", SERVICE_CPU, PUT, PEER, AtMost(0.35)),
@@ -93,6 +93,15 @@ const RATIOS: [(&str, Metric, Key<'_>, Key<'_>, Bound); 11] = [
         ("orgd-get-postgres", 64),
         ("peer-get", 64),
         AtLeast(5.0),
+    ),
+    // With clients that do not rest after a refusal, as `--pause` is without a flag.
+    ("PUT, PostgreSQL, 2000 ÷ 64: requests/s", RATE, (PUT.0, 2000), PUT, AtLeast(0.8)),
+    (
+        "PUT, SQLite, 2000 ÷ 64: requests/s",
+        RATE,
+        ("orgd-put-sqlite", 2000),
+        ("orgd-put-sqlite", 64),
+        AtLeast(0.8),
     ),
 ];
 

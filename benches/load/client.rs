@@ -1,6 +1,9 @@
 //! The clients: one connection that sends a request when it is told to, and waits for its answer.
 
-use std::{io::Write, net::SocketAddr};
+use std::{
+    io::Write,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use clap::ValueEnum;
 use orgd::proto::v1::{
@@ -9,13 +12,17 @@ use orgd::proto::v1::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tonic::{
     Code,
     metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
+
+/// Addresses that connections over HTTP/1.1 come from. A service lets one address have a share of its connections
+/// alone.
+const SOURCES: u32 = 64;
 
 /// What a request asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -98,13 +105,17 @@ pub enum Client {
 }
 
 impl Client {
-    pub async fn connect(call: Call, addr: SocketAddr) -> Self {
+    /// The client with this number, of one of [`SOURCES`] addresses.
+    pub async fn connect(call: Call, addr: SocketAddr, number: u32) -> Self {
         if call.is_grpc() {
             let endpoint = Endpoint::from_shared(format!("http://{addr}")).unwrap();
             let channel = endpoint.tcp_nodelay(true).connect().await.unwrap();
             return Self::Grpc(call, OrganizationServiceClient::new(channel));
         }
-        let stream = TcpStream::connect(addr).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        let source = u32::from(Ipv4Addr::LOCALHOST) + number % SOURCES;
+        socket.bind((Ipv4Addr::from(source), 0).into()).unwrap();
+        let stream = socket.connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self::Rest(Rest { call, addr, stream, request: Vec::new(), answer: vec![0; 16 * 1024] })
     }

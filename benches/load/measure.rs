@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
-    process::{Child, ChildStdout, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -72,6 +72,8 @@ pub struct Measurement {
 
 /// Measures a window.
 pub async fn measure(target: &Target, window: Window) -> Measurement {
+    // What the system before has left to the kernel would else be written to the disk beside this one.
+    assert!(Command::new("sync").status().unwrap().success());
     let database = target.database.as_deref();
     let syncs_before = wal_syncs(database).await;
     let speed_before = usage::speed();

@@ -109,8 +109,8 @@ struct Shared {
 /// Runs the load, and prints what it found.
 pub async fn run(job: Job) {
     let mut clients = Vec::new();
-    for _ in 0..job.connections {
-        clients.push(Client::connect(job.call, job.addr).await);
+    for number in 0..job.connections {
+        clients.push(Client::connect(job.call, job.addr, number).await);
     }
     let begin = Instant::now() + Duration::from_secs_f64(job.warm_up);
     let end = begin + Duration::from_secs_f64(job.seconds);
