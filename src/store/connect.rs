@@ -114,14 +114,18 @@ impl Store {
         let workers = workers.get_postgres_connection_pool();
         let upkeep = Database::connect(Self::upkeep(&writer)).await?;
         let pool = Database::connect(writer).await.map_err(|error| renewal.explain(error))?;
-        renewal.own_sessions([pool.get_postgres_connection_pool(), workers], of_calls).await?;
-        let pinned =
-            || Worker::postgres(PinnedConnection::new(workers, of_batches, &renewal, &options));
+        let both = [pool.get_postgres_connection_pool(), workers];
+        let first = renewal.own_sessions(both, of_calls).await?;
+        let connection = || PinnedConnection::new(workers, of_batches, &renewal, &options);
+        let pinned = || Worker::postgres(connection());
         let writers = (0..POSTGRES_WRITERS).map(|_| pinned()).collect();
         let others = [pinned(), pinned(), pinned()];
+        // Its socket is this runtime's, where this worker works. On the workers' thread each answer would come by way of
+        // another thread.
+        let alone = Worker::postgres(connection().with(first));
         let files = Files::default();
         let pools = Pools::new([pool.clone(), pool, upkeep], callers);
-        let workers = StoreWorkers { writers, others, alone: Some(pinned()) };
+        let workers = StoreWorkers { writers, others, alone: Some(alone) };
         Self::start(pools, files, renewal.clone(), (options, place), workers)
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use sea_orm::{
     DbErr, RuntimeErr,
-    sqlx::{self, PgConnection, PgPool, postgres::PgPoolOptions},
+    sqlx::{self, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions},
 };
 use tokio::time::timeout;
 
@@ -86,24 +86,21 @@ impl Renewal {
     }
 
     /// Fails where a session of one pool is also one of the other: what is set on either would hold for both, and
-    /// prepared statements would meet each other's.
+    /// prepared statements would meet each other's. Answers the connection of the workers that it was found by.
     pub(super) async fn own_sessions(
         &self,
         [calls, workers]: [&PgPool; 2],
         settings: SessionSettings,
-    ) -> Result<(), DbErr> {
+    ) -> Result<PoolConnection<Postgres>, DbErr> {
         let found = async {
             let mut connection = calls.acquire().await?;
             // A new one, whose settings differ.
             let worker = workers.acquire().await?;
-            let unfit = settings.unfit(&mut connection).await;
-            // Its socket is this runtime's: on the workers' thread each answer would come by way of another thread.
-            worker.close().await?;
-            unfit
+            Ok::<_, sqlx::Error>((settings.unfit(&mut connection).await?, worker))
         };
         match found.await {
-            Ok(None) => Ok(()),
-            Ok(Some(reason)) => Err(DbErr::Conn(RuntimeErr::Internal(reason))),
+            Ok((None, worker)) => Ok(worker),
+            Ok((Some(reason), _)) => Err(DbErr::Conn(RuntimeErr::Internal(reason))),
             Err(error) => Err(self.explain(DbErr::Conn(RuntimeErr::SqlxError(error.into())))),
         }
     }

@@ -85,6 +85,11 @@ impl PinnedConnection {
         }
     }
 
+    /// The same, beginning with a connection of the pool that was made just now.
+    pub(crate) fn with(self, connection: PoolConnection<Postgres>) -> Self {
+        Self { connection: Some(connection), ..self }
+    }
+
     /// Does `work` on the connection. A connection that broke, or whose answer did not come in time, is
     /// dropped. If the session refuses the statement because of its own state, all connections as old are
     /// replaced.

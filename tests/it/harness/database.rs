@@ -17,8 +17,8 @@ use orgd::{
     },
     auth::Secret,
     domain::{
-        Call, Change, ChangeEntry, Creation, Field, Organization, OrganizationId, PageSize, Patch,
-        Principal, Role,
+        Call, Change, ChangeEntry, Creation, Error, Field, Organization, OrganizationId, PageSize,
+        Patch, Principal, Role,
     },
     store::{Store, StoreOptions},
 };
@@ -26,7 +26,7 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, Statement, TransactionTrait,
 };
 use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     ADMINISTRATOR, FOREIGN, OWN, PATIENCE, SUPPORT, USER, faults::Proxy, postgres::Cluster, strict,
@@ -273,7 +273,8 @@ impl Database {
     pub async fn organization(&self, id: i64) -> Organization {
         let store = self.store().await;
         let id = OrganizationId::new(id).unwrap();
-        let organization = store.get_organization(&Principal::operator(), id).await.unwrap();
+        let found = patiently(async || store.get_organization(&Principal::operator(), id).await);
+        let organization = found.await.unwrap();
         store.close().await.unwrap();
         organization
     }
@@ -282,9 +283,22 @@ impl Database {
     pub async fn changes(&self, id: i64) -> Vec<ChangeEntry> {
         let store = self.store().await;
         let id = OrganizationId::new(id).unwrap();
-        let changes = store.list_changes(&Principal::operator(), id, 0, WHOLE).await.unwrap();
+        let listed =
+            patiently(async || store.list_changes(&Principal::operator(), id, 0, WHOLE).await);
+        let changes = listed.await.unwrap();
         store.close().await.unwrap();
         changes.entries
+    }
+}
+
+/// A look at what is stored. Beside other load it may take longer than a call may, and is then made again.
+async fn patiently<T>(look: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Err(Error::Unavailable(_)) if Instant::now() < give_up => {}
+            done => return done,
+        }
     }
 }
 

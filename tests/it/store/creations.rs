@@ -169,6 +169,10 @@ async fn create_at_once(
     hold.check()?;
     hold.release().await;
     let (created, primer) = tokio::join!(created, primer);
+    // Beside other load the worker's first connection may take longer than a call may.
+    if created.iter().any(|created| matches!(created, Err(Error::Unavailable(_)))) {
+        return Err(Spoiled);
+    }
     assert!(matches!(primer, Err(Error::Internal(_))), "{primer:?}");
     Ok(created)
 }
