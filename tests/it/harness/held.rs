@@ -124,6 +124,13 @@ impl Hold {
         }
     }
 
+    /// Waits until so many primers wait on PostgreSQL, or until a worker may be free.
+    pub async fn until_waiting(&self, count: usize) {
+        while self.waiters().await < count && self.check().is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// How many primers wait on PostgreSQL.
     async fn waiters(&self) -> usize {
         let transaction = self.transaction.lock().await;
@@ -177,9 +184,7 @@ impl HeldWrites<'_> {
         for (id, count) in PRIMED.into_iter().zip(1..=primers) {
             let primer = self.primer(id);
             self.primers.spawn(async move { drop(primer.send().await) });
-            while self.hold.waiters().await < count && self.check().is_ok() {
-                sleep(Duration::from_millis(5)).await;
-            }
+            self.hold.until_waiting(count).await;
         }
     }
 
